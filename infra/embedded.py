@@ -247,9 +247,7 @@ class EmbeddedPostgres:
             self._give(folder)
         found = folder.lstat()  # in a shared temp folder, someone else may have put a link or a folder there
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != uid or stat.S_IMODE(found.st_mode) != 0o700:
-            raise EmbeddedPostgresFailed(
-                f"{folder} is not a private folder of ours; remove it and start again."
-            )
+            raise EmbeddedPostgresFailed(f"{folder} is not a private folder of ours; remove it and start again.")
         return folder
 
     def _give(self, path: Path) -> None:
@@ -363,9 +361,7 @@ class EmbeddedPostgres:
         while True:
             lines = _read_lines(self._data / "postmaster.pid")
             ours = self._server is None or (lines and lines[0].strip() == str(self._server.pid))
-            if (
-                ours and len(lines) >= 8 and lines[7].strip() == "ready"
-            ):  # the status line, as pg_ctl reads it
+            if ours and len(lines) >= 8 and lines[7].strip() == "ready":  # the status line, as pg_ctl reads it
                 return True
             if not self.running:
                 return False
@@ -513,9 +509,7 @@ def _command_line(pid: int) -> str:
             return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except (FileNotFoundError, ProcessLookupError):
             return ""
-    shown = subprocess.run(
-        ["ps", "-o", "command=", "-p", str(pid)], text=True, capture_output=True, check=False
-    )
+    shown = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], text=True, capture_output=True, check=False)
     return shown.stdout
 
 
@@ -599,9 +593,7 @@ def _copy_tree(tree: Path) -> Path:
         if not target.exists():
             aside = target.with_name(target.name + ".new")
             shutil.rmtree(aside, ignore_errors=True)
-            shutil.copytree(
-                tree, aside / tree.parent.name / tree.name, ignore=shutil.ignore_patterns("include", "*.a")
-            )
+            shutil.copytree(tree, aside / tree.parent.name / tree.name, ignore=shutil.ignore_patterns("include", "*.a"))
             libraries = tree.parent.parent / f"{tree.parent.name}.libs"
             if libraries.exists():
                 shutil.copytree(libraries, aside / libraries.name)
