@@ -286,7 +286,11 @@ def _row(write: _Write, item_no: int, currency: str) -> _Row:
 def _attributes(item: Item) -> list[tuple[str, str | None, float | None]]:
     """The many-valued fields as rows: name, text, number."""
     paths = dict.fromkeys(ancestor for path in item.categories for ancestor in category_ancestors(path))
-    rows: list[tuple[str, str | None, float | None]] = [("categories", path, None) for path in paths]
+    given = {" > ".join(part.strip() for part in path.split(">")) for path in item.categories}
+    # 1 marks a path as given, so that `same` can tell it from an ancestor.
+    rows: list[tuple[str, str | None, float | None]] = [
+        ("categories", path, 1.0 if path in given else None) for path in paths
+    ]
     rows += [("tags", tag, None) for tag in dict.fromkeys(item.tags)]
     for name, value in item.attributes.items():
         rows += [_attribute(f"attributes.{name}", single) for single in _singles(value)]
