@@ -218,17 +218,9 @@ class EmbeddedPostgres:
             pass
         else:
             self._place.give(folder)
-        found = (
-            folder.lstat()
-        )  # in a shared temp folder, somebody may have put a link or a folder there before us
-        if (
-            not stat.S_ISDIR(found.st_mode)
-            or found.st_uid != self._place.uid
-            or stat.S_IMODE(found.st_mode) != 0o700
-        ):
-            raise EmbeddedPostgresFailed(
-                f"{folder} is not a private folder of ours; remove it and start again."
-            )
+        found = folder.lstat()  # in a shared temp folder, somebody may have put a link or a folder there before us
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != self._place.uid or stat.S_IMODE(found.st_mode) != 0o700:
+            raise EmbeddedPostgresFailed(f"{folder} is not a private folder of ours; remove it and start again.")
 
     def _url(self, role: str, password: str, database: str) -> str:
         # The port says nothing over a socket but the name of its file; without it, PGPORT would.
@@ -357,9 +349,7 @@ class EmbeddedPostgres:
         while True:
             lines = _read_lines(self._data / "postmaster.pid")
             ours = self._server is None or (lines and lines[0].strip() == str(self._server.pid))
-            if (
-                ours and len(lines) >= 8 and lines[7].strip() == "ready"
-            ):  # the status line, as pg_ctl reads it
+            if ours and len(lines) >= 8 and lines[7].strip() == "ready":  # the status line, as pg_ctl reads it
                 return True
             if not self.running:
                 return False
@@ -436,7 +426,5 @@ def _command_line(pid: int) -> str:
         except (FileNotFoundError, ProcessLookupError):
             return ""
         return raw.replace(b"\0", b" ").decode(errors="surrogateescape")
-    shown = subprocess.run(
-        ["ps", "-o", "command=", "-p", str(pid)], text=True, capture_output=True, check=False
-    )
+    shown = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], text=True, capture_output=True, check=False)
     return shown.stdout

@@ -82,9 +82,7 @@ class Placement(Struct, frozen=True, kw_only=True):
         """Whether the command succeeds as the server's user. Asking the kernel beats reading mode
         bits: ACLs and noexec mounts count too."""
         try:
-            done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, check=False, **self.popen()
-            )
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, **self.popen())
         except OSError:
             return False
         return done.returncode == 0

@@ -80,9 +80,7 @@ async def bootstrap_roles(superuser_dsn: str, password: str, *, database: str = 
             await _ensure_role(admin, role, password)
         if not await admin.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", database):
             # template0: whatever someone left in template1 does not become part of the database.
-            await admin.execute(
-                f"CREATE DATABASE {_name(database)} OWNER {OWNER} TEMPLATE template0 ENCODING 'UTF8'"
-            )
+            await admin.execute(f"CREATE DATABASE {_name(database)} OWNER {OWNER} TEMPLATE template0 ENCODING 'UTF8'")
         inside = await asyncpg.connect(database_url(superuser_dsn, database))
         try:
             await _prepare_database(inside, database)
@@ -105,9 +103,7 @@ async def _ensure_role(admin: "asyncpg.Connection[Any]", role: str, password: st
         )
     else:
         if row["excess"]:  # only then: a managed administrator may not even say NOSUPERUSER
-            await admin.execute(
-                f"ALTER ROLE {role} NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOREPLICATION"
-            )
+            await admin.execute(f"ALTER ROLE {role} NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOREPLICATION")
         await admin.execute(f"ALTER ROLE {role} LOGIN PASSWORD '{verifier}'")
     if role == OWNER and not await admin.fetchval("SELECT pg_has_role(current_user, $1, 'SET')", OWNER):
         # An administrator who is no superuser may give a database only to a role that it can become.
