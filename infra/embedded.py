@@ -151,6 +151,14 @@ class EmbeddedPostgres:
             return
         self._data_dir.mkdir(parents=True, exist_ok=True)
         self._placement = place(self._data_dir, self.major)
+        if self._placement.account is not None:
+            log.info(
+                "postgres.placed",
+                run_as=self._placement.account.name,
+                reason="postgres refuses to run as root",
+                home=str(self.home),
+                binaries=str(self._placement.tree),
+            )
         with exclusive(self._lock_file):
             if not self._shared and self._owner_lock is None:
                 self._owner_lock = try_exclusive(self.home / f"pg{self.major}.owner")
@@ -173,10 +181,12 @@ class EmbeddedPostgres:
     def stop(self) -> None:
         """End the server by a fast shutdown: open transactions are rolled back.
 
-        A server that another live process owns is left alone. Calling it twice is harmless.
+        A server that another live process owns is left alone, unless it is shared. Calling it twice is harmless.
         """
         if self._placement is None:
-            return
+            if not (self._shared and self._data_dir.exists()):
+                return
+            self._placement = place(self._data_dir, self.major)  # a shared server that another process started
         with exclusive(self._lock_file):
             self._stop_own()
 

@@ -114,13 +114,6 @@ def place(data_dir: Path, major: Major) -> Placement:
         found = Placement(home=system_home, tree=tree, account=account)
     if not found.succeeds(found.program("postgres"), "--version"):
         found = Placement(home=found.home, tree=_copy_tree(tree), account=account)
-    log.info(
-        "postgres.placed",
-        run_as=account.name,
-        reason="postgres refuses to run as root",
-        home=str(found.home),
-        binaries=str(found.tree),
-    )
     return found
 
 
