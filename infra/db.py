@@ -23,25 +23,20 @@ TenantId = NewType("TenantId", UUID)
 
 _log = structlog.get_logger()
 
-_HEAD = "with s as materialized (select set_config('app.tenant_id', $1, true) v) "
-
-
-def mine(alias: str) -> str:
-    """The tenant predicate of a scoped statement, for one table alias.
-
-    The first half depends on `s.v`, so that the setting is made before a row
-    is read; the second lets the planner estimate and prune (DECISIONS 5).
-    """
-    return f"{alias}.tenant_id = s.v::uuid AND {alias}.tenant_id = $2::uuid"
-
 
 def scoped(inner: str) -> str:
-    """Wrap `inner` into the one-statement form.
+    """Wrap `inner` into the one-statement form: the tenant is set, then read, in one round trip.
 
-    `inner` numbers its own parameters from $3 ($1 and $2 are the tenant, as
-    text and as uuid) and names the tenant by `mine(alias)` on every table.
+    `$1` is the tenant as text, `$2` as uuid; `inner` numbers its own parameters
+    from $3 and says `tenant_id = $2::uuid` of every table. `offset 0` keeps the
+    planner from merging `inner` with the outer query and the reference to `s.v`
+    makes it wait for `s`: nothing inside is read before the setting is made,
+    under any plan (DECISIONS 5).
     """
-    return f"{_HEAD}select x.* from s cross join lateral ({inner}) x"
+    return (
+        "with s as materialized (select set_config('app.tenant_id', $1, true) v) "
+        f"select x.* from s cross join lateral (select y.* from ({inner}) y where s.v is not null offset 0) x"
+    )
 
 
 def _engine(url: str, size: int) -> AsyncEngine:
