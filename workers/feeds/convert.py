@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from workers.feeds.currency import currency_of_symbol, exponent_of, renewed
 from workers.feeds.html import html_to_text
 
 MAX_ID_CHARACTERS = 128
@@ -28,89 +29,18 @@ class Money(NamedTuple):
     currency: str | None
 
 
-# ISO 4217 minor units that are not 2.
-_EXPONENTS = {
-    **dict.fromkeys(
-        [
-            "BIF",
-            "CLP",
-            "DJF",
-            "GNF",
-            "ISK",
-            "JPY",
-            "KMF",
-            "KRW",
-            "PYG",
-            "RWF",
-            "UGX",
-            "UYI",
-            "VND",
-            "VUV",
-            "XAF",
-            "XOF",
-            "XPF",
-        ],
-        0,
-    ),
-    **dict.fromkeys(["BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"], 3),
-    **dict.fromkeys(["CLF", "UYW"], 4),
-}
-_ALIASES = {"RUR": "RUB", "BYR": "BYN", "BYB": "BYN", "UAK": "UAH", "KZR": "KZT", "TL": "TRY", "NIS": "ILS"}
-_SYMBOLS = {
-    "€": "EUR", "£": "GBP", "₽": "RUB", "руб": "RUB", "р": "RUB", "₴": "UAH", "грн": "UAH",
-    "₸": "KZT", "тг": "KZT", "₹": "INR", "rs": "INR", "₫": "VND", "đ": "VND", "฿": "THB", "₱": "PHP", "r$": "BRL", "zł": "PLN",
-    "kč": "CZK", "ft": "HUF", "₩": "KRW", "₺": "TRY", "₪": "ILS", "rp": "IDR", "rm": "MYR", "us$": "USD",
-    "лв": "BGN",
-    "₦": "NGN", "s/": "PEN", "₾": "GEL", "₼": "AZN", "сум": "UZS", "br": "BYN",
-}  # fmt: skip
-# A symbol of several currencies means the shop's own one where it is among them.
-_SHARED_SYMBOLS = {
-    "$": (
-        [
-            "USD",
-            "CAD",
-            "AUD",
-            "NZD",
-            "SGD",
-            "HKD",
-            "TWD",
-            "MXN",
-            "ARS",
-            "CLP",
-            "COP",
-            "UYU",
-            "DOP",
-            "BSD",
-            "BBD",
-            "BZD",
-            "JMD",
-            "TTD",
-            "FJD",
-        ],
-        "USD",
-    ),
-    "¥": (["JPY", "CNY"], "JPY"),
-    "kr": (["SEK", "NOK", "DKK", "ISK"], None),
-    "kr.": (["SEK", "NOK", "DKK", "ISK"], None),
-}
 _PLAIN_PRICE = re.compile(r"(\d{1,12})(?:\.(\d\d))?(?: ?([A-Z]{3}))?", re.ASCII)
 _PRICE = re.compile(r"([^\d\s.,'+-]{0,4}\.?)\s*(\d[\d.,'’\s]*?)\s*([^\d\s,'+-]{0,4}\.?)")
 _PRICE_HELP = "Write an amount with a point, such as 1234.50 or 1234.50 EUR."
 
 
-def exponent_of(currency: str) -> int:
-    """How many decimals the currency has (ISO 4217): 0 for JPY, 3 for KWD, 2 for most."""
-    return _EXPONENTS.get(currency, 2)
-
-
 def to_currency(text: str) -> str:
-    """An ISO 4217 code in capitals, old codes renewed (RUR is RUB).
+    """An ISO 4217 code in capitals, former codes renewed (RUR is RUB).
 
     Raises:
         ConversionError: not three letters.
     """
-    code = text.strip().upper()
-    code = _ALIASES.get(code, code)
+    code = renewed(text.strip().upper())
     if len(code) != 3 or not (code.isascii() and code.isalpha()):
         raise ConversionError("is not a currency; write an ISO 4217 code such as USD.")
     return code
@@ -139,7 +69,7 @@ def _read_money(text: str, default_currency: str) -> Money:
     plain = _PLAIN_PRICE.fullmatch(text)
     if plain is not None:
         whole, cents, code = plain.groups()
-        currency = _ALIASES.get(code, code) if code else None
+        currency = renewed(code) if code else None
         if exponent_of(currency or default_currency) == 2:
             return _checked(int(whole) * 100 + int(cents or 0), currency)
     found = _PRICE.fullmatch(text)
@@ -187,18 +117,13 @@ def _checked(amount: int, currency: str | None) -> Money:
 
 
 def _named_currency(symbol: str, default_currency: str) -> str:
-    lowered = symbol.casefold()
-    known = _SYMBOLS.get(lowered) or _SYMBOLS.get(lowered.rstrip("."))
+    known = currency_of_symbol(symbol, default_currency)
     if known is not None:
         return known
-    if lowered in _SHARED_SYMBOLS:
-        candidates, usual = _SHARED_SYMBOLS[lowered]
-        if default_currency in candidates or usual is None:
-            return default_currency
-        return usual
-    if len(symbol) == 3 or symbol.upper() in _ALIASES:
+    try:
         return to_currency(symbol)
-    raise ConversionError(f"names a currency that is not known. {_PRICE_HELP}")
+    except ConversionError:
+        raise ConversionError(f"names a currency that is not known. {_PRICE_HELP}") from None
 
 
 def _with_point(digits: str, exponent: int) -> str:

@@ -161,13 +161,13 @@ def _raw(values: dict[str, list[str]], details: dict[str, object]) -> Raw:
     if gtins := values.pop("gtin", None):
         raw["gtin"] = gtins
     for name, texts in values.items():
-        field = FIELDS.get(name)
-        if field == "sale_dates":
+        known = FIELDS.get(name)
+        if known == "sale_dates":
             raw["sale_from"], _, raw["sale_until"] = texts[0].partition("/")
-        elif field is None or field == "attributes":
+        elif known is None or known == "attributes":
             details[name] = texts[0] if len(texts) == 1 else list(texts)
         else:
-            raw.setdefault(field, texts[0])
+            raw.setdefault(known, texts[0])
     if details:
         raw["attributes"] = details
     return raw

@@ -9,32 +9,9 @@ MAX_PARSED_CHARACTERS = 50_000
 
 _SILENT = frozenset(("script", "style", "template", "noscript", "iframe", "svg", "head", "title"))
 _BLOCKS = frozenset(
-    [
-        "p",
-        "br",
-        "div",
-        "ul",
-        "ol",
-        "li",
-        "h1",
-        "h2",
-        "h3",
-        "h4",
-        "h5",
-        "h6",
-        "table",
-        "tr",
-        "section",
-        "article",
-        "blockquote",
-        "pre",
-        "hr",
-        "dl",
-        "dt",
-        "dd",
-        "center",
-    ]
-)
+    ("p", "br", "div", "ul", "ol", "li", "h1", "h2", "h3", "h4", "h5", "h6", "table", "tr", "section", "article",
+     "blockquote", "pre", "hr", "dl", "dt", "dd", "center")
+)  # fmt: skip
 _CELLS = frozenset(("td", "th"))
 
 

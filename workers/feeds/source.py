@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Iterator
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 from msgspec import Struct
 
@@ -13,14 +13,6 @@ GZIP_MAGIC = b"\x1f\x8b"
 # Product feeds pack 5 to 30 fold. Deflate reaches 1,032 fold on runs of one byte, which no shop sends.
 BOMB_BYTES = 64 * 1024 * 1024
 BOMB_RATIO = 300
-
-
-class _Inflate(Protocol):
-    eof: bool
-    unused_data: bytes
-    unconsumed_tail: bytes
-
-    def decompress(self, data: bytes, max_length: int = ..., /) -> bytes: ...
 
 
 class Breakage(Struct, frozen=True, kw_only=True):
@@ -75,7 +67,7 @@ class Source:
 
     def _gunzip(self, packed: bytes) -> Iterator[bytes]:
         taken, given = len(packed), 0
-        inflate: _Inflate | None = zlib.decompressobj(wbits=31)
+        inflate: zlib._Decompress | None = zlib.decompressobj(wbits=31)
         while True:
             if not packed:
                 packed = self._stream.read(BLOCK_BYTES)
