@@ -64,14 +64,6 @@ def is_public(address: Address) -> bool:
     return address.is_global
 
 
-def parse_networks(text: str) -> tuple[Network, ...]:
-    """The setting KINDRED_FETCH_ALLOW: networks in CIDR form, separated by commas or blanks.
-
-    Raises `ValueError` naming the part that is no network.
-    """
-    return tuple(ipaddress.ip_network(part) for part in text.replace(",", " ").split())
-
-
 def _reached(address: Address) -> Address:
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None:
@@ -86,6 +78,10 @@ class SystemResolver:
 
     def __init__(self, *, threads: int = 8) -> None:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="resolve")
+
+    def close(self) -> None:
+        """Give the threads back; a look-up under way ends when the system gives it up."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def __call__(self, host: str, port: int) -> Sequence[str]:
         """The addresses of `host`; `OSError` (`socket.gaierror`) when it has none."""
@@ -108,6 +104,11 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
         self._allow = tuple(allow)
         self._resolve: Resolve = resolve or SystemResolver()
         self._inner = inner or httpcore.AnyIOBackend()
+
+    def close(self) -> None:
+        """Give the resolver's threads back."""
+        if isinstance(self._resolve, SystemResolver):
+            self._resolve.close()
 
     def permits(self, address: Address) -> bool:
         """Public, or inside a network that the operator allowed."""

@@ -25,9 +25,7 @@ _MAX_URL_CHARS: Final = 4096
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _TRY_AGAIN: Final = frozenset({408, 425, 429})
 # What a store of files says when it was told nothing better; the bytes are judged by whoever reads them.
-_TELLS_NOTHING: Final = frozenset(
-    {"", "application/octet-stream", "binary/octet-stream", "application/x-download"}
-)
+_TELLS_NOTHING: Final = frozenset({"", "application/octet-stream", "binary/octet-stream", "application/x-download"})
 _INFLATE_BYTES: Final = 64 * 1024
 
 
@@ -121,9 +119,7 @@ class Incoming:
     nothing.
     """
 
-    def __init__(
-        self, response: httpcore.Response, *, url: httpx.URL, max_bytes: int, budget: _Budget
-    ) -> None:
+    def __init__(self, response: httpcore.Response, *, url: httpx.URL, max_bytes: int, budget: _Budget) -> None:
         self._response = response
         self._max_bytes = max_bytes
         self._budget = budget
@@ -177,9 +173,7 @@ class Incoming:
                 try:
                     plain = inflate.decompress(packed, _INFLATE_BYTES)
                 except zlib.error as error:
-                    raise Unreachable(
-                        f"The answer of {self._host} is damaged (gzip). Try again later."
-                    ) from error
+                    raise Unreachable(f"The answer of {self._host} is damaged (gzip). Try again later.") from error
                 # A new member may follow, or the zeros that some writers pad with.
                 packed = inflate.unused_data.lstrip(b"\0") if inflate.eof else inflate.unconsumed_tail
                 if plain:
@@ -233,12 +227,13 @@ class Fetcher:
         self._turns = asyncio.Semaphore(concurrency)
         self._hosts: dict[str, _Host] = {}
         self._timeouts = {"connect": connect_timeout_s, "read": read_timeout_s, "write": read_timeout_s}
+        self._backend = GuardedBackend(allow=allow, resolve=resolve, inner=network)
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=ssl_context or _trusted(),
             max_connections=concurrency,
             max_keepalive_connections=concurrency // 4,
             keepalive_expiry=5.0,
-            network_backend=GuardedBackend(allow=allow, resolve=resolve, inner=network),
+            network_backend=self._backend,
         )
 
     async def __aenter__(self) -> Self:
@@ -253,12 +248,11 @@ class Fetcher:
         return len(self._hosts)
 
     async def aclose(self) -> None:
-        """Close the idle connections."""
+        """Close the connections and give the threads back."""
         await self._pool.aclose()
+        self._backend.close()
 
-    async def fetch(
-        self, url: str, *, max_bytes: int, timeout_s: float, accept: Collection[str] = ()
-    ) -> Fetched:
+    async def fetch(self, url: str, *, max_bytes: int, timeout_s: float, accept: Collection[str] = ()) -> Fetched:
         """The whole answer, at most `max_bytes` of it (after unpacking too).
 
         `accept` holds prefixes of content types (`("image/",)`); an absent or meaningless type is let
@@ -298,9 +292,7 @@ class Fetcher:
                 finally:
                     # Closes rather than drains: an endless body ends here.
                     await response.aclose()
-        raise TooManyRedirects(
-            f"The address leads elsewhere more than {MAX_REDIRECTS} times. Use the final address."
-        )
+        raise TooManyRedirects(f"The address leads elsewhere more than {MAX_REDIRECTS} times. Use the final address.")
 
     def _parse(self, url: str) -> httpx.URL:
         if len(url) > _MAX_URL_CHARS:
@@ -315,10 +307,7 @@ class Fetcher:
             raise BadUrl("The address names no host.")
         if parsed.userinfo:
             raise BadUrl("The address must not contain a user name or password.")
-        if (
-            self._ports is not None
-            and (parsed.port or (443 if parsed.scheme == "https" else 80)) not in self._ports
-        ):
+        if self._ports is not None and (parsed.port or (443 if parsed.scheme == "https" else 80)) not in self._ports:
             raise BadUrl(f"The address names port {parsed.port}, which is not fetched from. Use 80 or 443.")
         return parsed.copy_with(fragment=None)
 
@@ -403,9 +392,7 @@ def _check_status(status: int, host: str) -> None:
     if status == 200:
         return
     if status >= 500 or status in _TRY_AGAIN:
-        raise ServerBusy(
-            f"{host} answers with status {status}: it has trouble or is asked too often. Try again later."
-        )
+        raise ServerBusy(f"{host} answers with status {status}: it has trouble or is asked too often. Try again later.")
     if status in (401, 403):
         raise BadStatus(f"{host} does not let us in (status {status}). Make the file public, or upload it.")
     if status in (404, 410):
@@ -414,9 +401,7 @@ def _check_status(status: int, host: str) -> None:
 
 
 def _too_large(host: str, max_bytes: int) -> TooLarge:
-    return TooLarge(
-        f"The file at {host} has more than {max_bytes:,} bytes, which is the limit. Make it smaller."
-    )
+    return TooLarge(f"The file at {host} has more than {max_bytes:,} bytes, which is the limit. Make it smaller.")
 
 
 def _too_slow(host: str) -> FetchTimeout:

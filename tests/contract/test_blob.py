@@ -328,9 +328,9 @@ def test_an_accepted_key_stays_inside(key: str) -> None:
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    key=st.text(
-        st.characters(codec="utf-8", categories=["L", "N", "P", "S", "Zs"]), min_size=1, max_size=40
-    ).filter(lambda key: not any(bad in f"/{key}/" for bad in ("//", "/.", "\\")) and key.isprintable()),
+    key=st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "S", "Zs"]), min_size=1, max_size=40).filter(
+        lambda key: not any(bad in f"/{key}/" for bad in ("//", "/.", "\\")) and key.isprintable()
+    ),
     data=st.binary(max_size=100),
 )
 def test_any_printable_key(url: str, key: str, data: bytes) -> None:

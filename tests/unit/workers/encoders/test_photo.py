@@ -42,9 +42,7 @@ def is_colour(photo: Photo, row: int, column: int, colour: tuple[int, int, int],
     return bool(np.abs(photo[row, column].astype(int) - colour).max() <= within)
 
 
-def png(
-    width: int, height: int, body: bytes, *, depth: int = 8, colour: int = 2, extra: bytes = b""
-) -> bytes:
+def png(width: int, height: int, body: bytes, *, depth: int = 8, colour: int = 2, extra: bytes = b"") -> bytes:
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
