@@ -1,9 +1,9 @@
 """The four database roles, and how a server is prepared for them.
 
-`kindred_owner` holds the schema, `kindred_app` serves requests and jobs under row-level security, `kindred_ingest`
-only inserts events and the answer log, `kindred_system` works across tenants. None is a superuser and none may
-bypass row-level security. They share one password, so that one address names server, database and password, and
-Kindred signs in as each role by `role_url`.
+`kindred_owner` holds the schema, `kindred_app` serves requests and jobs under row-level security,
+`kindred_ingest` only inserts events and the answer log, `kindred_system` works across tenants. None is a
+superuser and none may bypass row-level security. They share one password, so that one address names server,
+database and password, and Kindred signs in as each role by `role_url`.
 """
 
 import base64
@@ -66,11 +66,12 @@ def scram_verifier(password: str, *, salt: bytes | None = None) -> str:
 
 
 async def bootstrap_roles(superuser_dsn: str, password: str, *, database: str = DATABASE) -> None:
-    """Prepare a server: the four roles with `password`, `database` owned by `kindred_owner`, pgvector, grants.
+    """Prepare a server: the four roles with `password`, `database` owned by `kindred_owner`, pgvector,
+    grants.
 
-    Idempotent: running it again mends what is missing or wrong and sets the password again. `superuser_dsn` names
-    an administrator and any existing database of the server; a managed service's administrator (CREATEROLE,
-    CREATEDB, allowed to create the extension) is enough.
+    Idempotent: running it again mends what is missing or wrong and sets the password again.
+    `superuser_dsn` names an administrator and any existing database of the server; a managed service's
+    administrator (CREATEROLE, CREATEDB, allowed to create the extension) is enough.
     """
     admin = await asyncpg.connect(superuser_dsn)
     try:
@@ -92,7 +93,7 @@ async def bootstrap_roles(superuser_dsn: str, password: str, *, database: str = 
 async def _ensure_role(admin: "asyncpg.Connection[Any]", role: str, password: str) -> None:
     verifier = scram_verifier(password)
     row = await admin.fetchrow(
-        "SELECT rolcanlogin, rolsuper OR rolbypassrls OR rolcreatedb OR rolcreaterole OR rolreplication AS excess"
+        "SELECT rolsuper OR rolbypassrls OR rolcreatedb OR rolcreaterole OR rolreplication AS excess"
         " FROM pg_roles WHERE rolname = $1",
         role,
     )

@@ -1,6 +1,11 @@
 """Uploaded photos of items: which there are; their bytes lie in the blob store under their hash."""
 
-from typing import Any, Final
+import hmac
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from typing import Any, Final, TypeVar
+from uuid import UUID
 
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -34,6 +39,41 @@ class Photo(Struct, frozen=True, kw_only=True):
     content_type: str
     size: int
     sha256: str
+
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+_TAG = 12
+
+
+def by_position(urls: Sequence[T], uploaded: Mapping[int, U]) -> list[T | U]:
+    """The photos of an item in order: an upload replaces the address at its position, or follows them."""
+    placed: dict[int, T | U] = dict(enumerate(urls))
+    placed.update(uploaded)
+    return [placed[position] for position in sorted(placed)]
+
+
+def _tag(secret: bytes, body: bytes) -> bytes:
+    return blake2b(body, key=secret[:64], digest_size=_TAG, person=b"photo").digest()
+
+
+def photo_path(secret: bytes, tenant_id: TenantId, sha256: str) -> str:
+    """A public path of an uploaded photo: whoever was given it may see this photo, and nothing else."""
+    body = tenant_id.bytes + bytes.fromhex(sha256)
+    return "/photos/" + urlsafe_b64encode(body + _tag(secret, body)).decode()
+
+
+def read_photo_token(secret: bytes, token: str) -> tuple[TenantId, str]:
+    """The tenant and hash that `photo_path` put into a token. Raises PhotoNotFound."""
+    try:
+        raw = urlsafe_b64decode(token)
+    except ValueError:
+        raw = b""
+    body, tag = raw[:-_TAG], raw[-_TAG:]
+    if len(body) != 48 or not hmac.compare_digest(tag, _tag(secret, body)):
+        raise PhotoNotFound("The address of the photo is not complete.")
+    return TenantId(UUID(bytes=body[:16])), body[16:].hex()
 
 
 def photo_key(tenant_id: TenantId, sha256: str) -> str:

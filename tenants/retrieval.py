@@ -38,6 +38,7 @@ class Hit(Struct, frozen=True):
     image_cosine: float | None
     capped: tuple[str | None, ...]
     doc: str | None
+    photos: str | None
 
 
 class Found(Struct, frozen=True, kw_only=True):
@@ -59,6 +60,7 @@ class Wanted(Struct, frozen=True, kw_only=True):
     out_of_stock: bool = False
     max_per: Sequence[str] = ()
     with_doc: bool = False
+    with_photos: bool = False
 
 
 class Likeness(Struct, frozen=True, kw_only=True):
@@ -104,13 +106,19 @@ class _Statement:
         return " and ".join(parts)
 
     def extras(self) -> tuple[str, str]:
-        """The columns for `max_per` and the document, and the join they need."""
+        """The columns for `max_per`, the document and its uploaded photos, and the join they need."""
         fields = [self._capped(field) for field in self.wanted.max_per]
         capped = f"array[{', '.join(fields)}]::text[]" if fields else "null::text[]"
         doc = "i.doc::text" if self.wanted.with_doc else "null::text"
         needed = self.wanted.with_doc or any("i.doc" in field for field in fields)
         join = f" join items i on i.tenant_id = {_TENANT} and i.item_no = f.item_no" if needed else ""
-        return f"{capped} as capped, {doc} as doc", join
+        photos = "null::text"
+        if self.wanted.with_photos:
+            photos = (
+                "(select jsonb_object_agg(p.position, encode(p.sha256, 'hex'))::text from item_photos p "
+                f"where p.tenant_id = {_TENANT} and p.item_no = f.item_no)"
+            )
+        return f"{capped} as capped, {doc} as doc, {photos} as photos", join
 
     def _capped(self, field: str) -> str:
         if field in SCALAR_FIELDS:
@@ -304,6 +312,7 @@ def _found(records: Sequence[Any], cut: int | None, limit: int) -> Found:
             record["image_cosine"],
             tuple(record["capped"] or ()),
             record["doc"],
+            record["photos"],
         )
         for record in records
         if record["item_no"] is not None
