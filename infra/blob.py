@@ -140,15 +140,11 @@ def check_key(key: str) -> str:
     except UnicodeEncodeError:
         raise BadBlobKey("A storage key must be valid Unicode.") from None
     if not all(names) or any(name.startswith(".") for name in names):
-        raise BadBlobKey(
-            "A storage key is made of names parted by single slashes, none beginning with a dot."
-        )
+        raise BadBlobKey("A storage key is made of names parted by single slashes, none beginning with a dot.")
     if any(not each.isprintable() or each == "\\" for each in key):
         raise BadBlobKey("A storage key must not hold control characters or backslashes.")
     if max(map(len, encoded)) > MAX_NAME_BYTES or sum(map(len, encoded)) + len(names) - 1 > MAX_KEY_BYTES:
-        raise BadBlobKey(
-            f"A storage key has at most {MAX_NAME_BYTES} bytes a name and {MAX_KEY_BYTES} in all."
-        )
+        raise BadBlobKey(f"A storage key has at most {MAX_NAME_BYTES} bytes a name and {MAX_KEY_BYTES} in all.")
     return key
 
 
