@@ -1,4 +1,4 @@
-"""Reads safetensors files: an 8-byte length, a JSON header, then raw little-endian arrays. No torch needed."""
+"""Reads safetensors files without torch: an 8-byte length, a JSON header, raw little-endian arrays."""
 
 import json
 from pathlib import Path

@@ -50,6 +50,9 @@ class OnnxTextEncoder:
                 f"The text model of {pack.manifest.name} wants the inputs {', '.join(self._inputs)}; "
                 f"those known are {', '.join(sorted(_INPUTS))}."
             )
+        # Without a mask (SigLIP) the model reads its padding, so every text gets the full length, as in
+        # training.
+        self._masked = "attention_mask" in self._inputs
         self._output = choose_output(self._session, options.output, _OUTPUTS)
         rank = len(next(o.shape for o in self._session.get_outputs() if o.name == self._output))
         self._pooling: Pooling = options.pooling or _pooling(pack, self._output, rank)
@@ -68,7 +71,8 @@ class OnnxTextEncoder:
         if not texts:
             return rows
         ids = self.tokenize(texts, role=role)
-        for batch in plan_batches([len(i) for i in ids], tokens=self._tokens, rows=self._rows):
+        lengths = [len(i) if self._masked else self.max_tokens for i in ids]
+        for batch in plan_batches(lengths, tokens=self._tokens, rows=self._rows):
             rows[batch] = self._run([ids[i] for i in batch])
         return rows
 
@@ -79,7 +83,7 @@ class OnnxTextEncoder:
         return [encoding.ids for encoding in encodings]
 
     def _run(self, ids: list[list[int]]) -> FloatArray:
-        width = max(1, max(len(row) for row in ids))
+        width = max([1, *map(len, ids)]) if self._masked else self.max_tokens
         tokens = np.full((len(ids), width), self._pad_id, np.int64)
         mask = np.zeros((len(ids), width), np.int64)
         for row, text in enumerate(ids):
@@ -99,13 +103,15 @@ class OnnxTextEncoder:
             pooled = pooled @ weight.T + bias
             if tanh:
                 pooled = np.tanh(pooled)
+        if pooled.shape != (len(ids), self._space.dim):
+            raise BadPack(f"{self._space.name} answers {pooled.shape[1:]} numbers, not {self._space.dim}.")
         return normalise(pooled)
 
 
 def normalise(rows: FloatArray) -> FloatArray:
     """Rows at length 1; rows of zeros stay zeros."""
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return (rows / np.maximum(lengths, 1e-12)).astype(np.float32, copy=False)
+    lengths = np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return np.asarray(rows / lengths, np.float32)
 
 
 def _pool(output: FloatArray, mask: NDArray[np.int64], pooling: Pooling) -> FloatArray:
@@ -116,7 +122,7 @@ def _pool(output: FloatArray, mask: NDArray[np.int64], pooling: Pooling) -> Floa
         return output[:, 0]
     weights = mask[:, :, None].astype(np.float32)
     total: FloatArray = (output * weights).sum(axis=1)
-    return total / np.maximum(weights.sum(axis=1), 1e-9)
+    return np.asarray(total / np.maximum(weights.sum(axis=1), 1e-9), np.float32)
 
 
 def _pooling(pack: Pack, output: str, rank: int) -> Pooling:
@@ -134,7 +140,7 @@ def _pooling(pack: Pack, output: str, rank: int) -> Pooling:
 
 def _max_tokens(pack: Pack) -> int:
     """The shortest limit that the pack's files name; 512 where none does."""
-    limits = [512]
+    limits: list[object] = [512]
     for name, key in (
         ("sentence_bert_config.json", "max_seq_length"),
         ("tokenizer_config.json", "model_max_length"),
@@ -170,7 +176,7 @@ def _pad_id(pack: Pack, tokenizer: Tokenizer) -> int:
 
 
 def _dense_layers(pack: Pack) -> list[tuple[FloatArray, FloatArray, bool]]:
-    """Dense layers after pooling (sentence-transformers' `2_Dense`): weight, bias, and whether tanh follows."""
+    """Dense layers after pooling (sentence-transformers' `2_Dense`): weight, bias, whether tanh follows."""
     layers = []
     for name in sorted(pack.manifest.files):
         folder, _, base = name.rpartition("/")
@@ -179,7 +185,9 @@ def _dense_layers(pack: Pack) -> list[tuple[FloatArray, FloatArray, bool]]:
         config = _config(pack, f"{folder}/config.json")
         activation = str(config.get("activation_function", "Identity")).rpartition(".")[2]
         if activation not in {"Identity", "Tanh"}:
-            raise BadPack(f"The pack {pack.manifest.name} has a dense layer with {activation}; not supported.")
+            raise BadPack(
+                f"The pack {pack.manifest.name} has a dense layer with {activation}; not supported."
+            )
         arrays = read_safetensors(pack.file(name))
         weight = np.array(arrays["linear.weight"], np.float32)
         bias = np.array(arrays.get("linear.bias", np.zeros(len(weight))), np.float32)
