@@ -17,8 +17,8 @@ _ATTRIBUTE_LENGTH = 80
 """Longer values are prose, lists of codes or markup rather than a property."""
 
 _CODES = frozenset(
-    ("id", "sku", "mpn", "ean", "upc", "gtin", "isbn", "asin", "barcode", "hs_code", "vendorcode")
-    + ("model_number", "url", "link", "image", "slug", "handle")
+    {"id", "sku", "mpn", "ean", "upc", "gtin", "isbn", "asin", "barcode", "hs_code", "vendorcode"}
+    | {"model_number", "url", "link", "image", "slug", "handle"}
 )
 """Attribute names whose values identify a product and say nothing about it."""
 

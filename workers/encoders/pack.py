@@ -1,6 +1,10 @@
 """A model pack: a folder of ONNX files and configuration with a manifest, and the check that it is whole."""
 
 import hashlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -138,6 +142,60 @@ def sha256_file(path: Path) -> str:
     """The sha256 of a file, in hex, read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder beside `folder` that takes its place, whole, when the block ends without an error."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    staging.chmod(0o755)
+    try:
+        yield staging
+        exchange_folder(staging, folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def exchange_folder(staging: Path, folder: Path) -> None:
+    """Put `staging` in the place of `folder`; what was there is removed only after."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    staging.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def seal_folder(
+    folder: Path,
+    *,
+    name: str,
+    kind: Literal["text", "image", "both"],
+    dim: int,
+    licence: str,
+    text: TextOptions | None = None,
+    image: ImageOptions | None = None,
+) -> Pack:
+    """Write the manifest of a folder that optimum (or anything else) exported, and return the pack.
+
+    All files below `folder` are listed; the revision is a hash of theirs, so other files are another space.
+    """
+    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    files = {p.relative_to(folder).as_posix(): sha256_file(p) for p in paths}
+    revision = hashlib.sha256("".join(f"{k}\0{v}\n" for k, v in files.items()).encode()).hexdigest()[:12]
+    manifest = Manifest(
+        name=name,
+        kind=kind,
+        dim=dim,
+        revision=revision,
+        licence=licence,
+        files=files,
+        text=text or TextOptions(),
+        image=image or ImageOptions(),
+    )
+    write_manifest(folder, manifest)
+    return Pack(folder=folder, manifest=manifest)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

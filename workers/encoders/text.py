@@ -58,7 +58,7 @@ class OnnxTextEncoder:
         self._pooling: Pooling = options.pooling or _pooling(pack, self._output, rank)
         if rank == 2:
             self._pooling = "none"
-        self._dense = _dense_layers(pack) if self._output not in {"text_embeds", "sentence_embedding"} else []
+        self._dense = _dense_layers(pack)
 
     @property
     def space(self) -> Space:
@@ -99,7 +99,9 @@ class OnnxTextEncoder:
             feed["pixel_values"] = np.zeros((1, 3, 224, 224), np.float32)
         output = self._session.run([self._output], {name: feed[name] for name in self._inputs})[0]
         pooled = _pool(np.asarray(output, np.float32), mask, self._pooling)
-        for weight, bias, tanh in self._dense:
+        # Some exports carry the dense layers in the graph: their sentence embedding has the final size.
+        done = self._output in _POOLED and pooled.shape[1] == self._space.dim
+        for weight, bias, tanh in [] if done else self._dense:
             pooled = pooled @ weight.T + bias
             if tanh:
                 pooled = np.tanh(pooled)
