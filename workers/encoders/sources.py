@@ -36,7 +36,8 @@ Progress = Callable[[str, int, int | None], None]
 """Told (file, bytes so far, bytes in all or None) as a download goes on."""
 
 _HUB = "https://huggingface.co"
-_PIECE = 1 << 20
+_PIECE = 1 << 16
+"""Bytes written at a time; what a broken connection left in a larger buffer would be lost to the resume."""
 _TRIES = 5
 
 
@@ -147,7 +148,7 @@ def _fetch_file(client: httpx.Client, address: str, staging: Path, name: str, te
             problem = str(error) or type(error).__name__
         if attempt + 1 == _TRIES:
             raise FetchFailed(
-                f"{address} could not be fetched ({problem}). What came is kept: try again to go on from there."
+                f"{address} could not be fetched ({problem}). Try again: it goes on from what came."
             )
         time.sleep(0.2 * 2**attempt)
     part.rename(target)

@@ -50,6 +50,7 @@ class OnnxTextEncoder:
                 f"The text model of {pack.manifest.name} wants the inputs {', '.join(self._inputs)}; "
                 f"those known are {', '.join(sorted(_INPUTS))}."
             )
+        self._side = _picture_side(self._session)
         # Without a mask (SigLIP) the model reads its padding, so every text gets the full length, as in
         # training.
         self._masked = "attention_mask" in self._inputs
@@ -96,7 +97,7 @@ class OnnxTextEncoder:
             feed["position_ids"] = np.broadcast_to(np.arange(width), tokens.shape).copy()
         if "pixel_values" in self._inputs:
             # CLIP exported whole wants a picture as well; its answer does not touch the text.
-            feed["pixel_values"] = np.zeros((1, 3, 224, 224), np.float32)
+            feed["pixel_values"] = np.zeros((1, 3, *self._side), np.float32)
         output = self._session.run([self._output], {name: feed[name] for name in self._inputs})[0]
         pooled = _pool(np.asarray(output, np.float32), mask, self._pooling)
         # Some exports carry the dense layers in the graph: their sentence embedding has the final size.
@@ -108,6 +109,15 @@ class OnnxTextEncoder:
         if pooled.shape != (len(ids), self._space.dim):
             raise BadPack(f"{self._space.name} answers {pooled.shape[1:]} numbers, not {self._space.dim}.")
         return normalise(pooled)
+
+
+def _picture_side(session: Any) -> tuple[int, int]:
+    """Height and width of the picture that a model exported whole wants beside its text."""
+    for node in session.get_inputs():
+        if node.name == "pixel_values":
+            height, width = (side if isinstance(side, int) else 224 for side in node.shape[2:])
+            return height, width
+    return 224, 224
 
 
 def normalise(rows: FloatArray) -> FloatArray:
