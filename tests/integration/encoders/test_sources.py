@@ -277,5 +277,5 @@ def test_a_changed_object_is_refused(bucket: str, tmp_path: Path) -> None:
 
 def test_an_empty_prefix_is_a_clear_error(bucket: str, tmp_path: Path) -> None:
     """A wrong address names itself and the settings to check."""
-    with pytest.raises(FetchFailed, match="s3://packs/nothing could not be fetched.*AWS_ENDPOINT_URL_S3"):
+    with pytest.raises(FetchFailed, match=r"s3://packs/nothing could not be fetched.*AWS_ENDPOINT_URL_S3"):
         fetch_pack("s3://packs/nothing", tmp_path / "models")
