@@ -1,0 +1,1 @@
+"""Everything out of process, and how it is deployed."""

@@ -1,0 +1,1 @@
+"""Everything heavy or asynchronous."""
