@@ -45,10 +45,22 @@ _ALL = ("garments", "shoes", "bags", "lamps", "mugs", "chairs")
 
 SELLERS: tuple[Seller, ...] = (
     Seller(id="quillmoor", language="en", brands=("Quillmoor", "Fennbrae", "Oddlark"), families=_ALL),
-    Seller(id="harrowdene-home", language="en", brands=("Harrowdene", "Tallowick"), families=("lamps", "mugs", "chairs")),
+    Seller(
+        id="harrowdene-home", language="en", brands=("Harrowdene", "Tallowick"), families=("lamps", "mugs", "chairs")
+    ),
     Seller(id="lindenfeld", language="de", brands=("Lindenfeldt", "Kornweiler", "Nordhaag"), families=_ALL),
-    Seller(id="atelier-briselune", language="fr", brands=("Briselune", "Valmorelle"), families=("garments", "shoes", "bags")),
-    Seller(id="maison-orvanne", language="fr", brands=("Orvannais", "Petibois"), families=("lamps", "mugs", "chairs", "bags")),
+    Seller(
+        id="atelier-briselune",
+        language="fr",
+        brands=("Briselune", "Valmorelle"),
+        families=("garments", "shoes", "bags"),
+    ),
+    Seller(
+        id="maison-orvanne",
+        language="fr",
+        brands=("Orvannais", "Petibois"),
+        families=("lamps", "mugs", "chairs", "bags"),
+    ),
     Seller(id="casa-solmira", language="es", brands=("Solmira", "Alborán & Vega", "Tresrios"), families=_ALL),
     Seller(id="lesnoy-dvor", language="ru", brands=("Лесной двор", "Северина", "Ясногорье"), families=_ALL),
 )
@@ -80,7 +92,7 @@ def demo_items(seed: int = 1, progress: Callable[[int, int], None] | None = None
 
 def plan(seed: int = 1) -> list[Planned]:
     """The shop's products in order, described but not drawn (a few milliseconds)."""
-    rng = random.Random(f"kindred demo {seed}")
+    rng = random.Random(f"kindred demo {seed}")  # noqa: S311 - a shop, not a secret
     products: list[Planned] = []
     turn = 0
     for design in range(DESIGNS_PER_KIND):
@@ -116,18 +128,26 @@ def _design(rng: random.Random, name: str, kind: Kind, cut: str) -> Look:
     material = rng.choice(MATERIALS_OF_CUT.get((name, cut), kind.materials))
     if name == "tote" and cut == "slouchy":
         material = "leather"
-    draft = Look(kind=name, cut=cut, colour="white", accent="navy", pattern="plain", material=material, seed=rng.randrange(10_000))
+    draft = Look(
+        kind=name,
+        cut=cut,
+        colour="white",
+        accent="navy",
+        pattern="plain",
+        material=material,
+        seed=rng.randrange(10_000),
+    )
     colour = COLOUR_OF_WOOD.get(material) or rng.choice(_palette(rng, draft))
-    solid = material in kind.solid or material in COLOUR_OF_WOOD or material in NATURAL or material in ("steel", "glass")
+    solid = (
+        material in kind.solid or material in COLOUR_OF_WOOD or material in NATURAL or material in ("steel", "glass")
+    )
     pattern = "plain" if solid and name != "tumbler" else rng.choice(kind.patterns)
     if material == "glass" and cut == "globe" and rng.random() < 0.5:
         pattern = "gradient"
     return msgspec.structs.replace(draft, colour=colour, accent=rng.choice(ACCENTS[colour]), pattern=pattern)
 
 
-def _sell(
-    rng: random.Random, kind: Kind, seller: Seller, variants: list[Look], *, number: int
-) -> Iterator[Planned]:
+def _sell(rng: random.Random, kind: Kind, seller: Seller, variants: list[Look], *, number: int) -> Iterator[Planned]:
     words = VOCABULARIES[seller.language]
     low, high = kind.price
     # Prices end in 90 cents (or 9 below ten euros), as shop prices do.

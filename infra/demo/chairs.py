@@ -61,7 +61,9 @@ def chair(canvas: Canvas, look: Look) -> None:
         count = 5 + look.seed % 3
         for k in range(count):
             t = k / (count - 1) * 2 - 1
-            canvas.part([(50 + t * 13.4, 54), (50 + t * 17.4, 17 + 2.6 * t * t)], frame, width=1.4, relief=0.9, soft=0.5)
+            canvas.part(
+                [(50 + t * 13.4, 54), (50 + t * 17.4, 17 + 2.6 * t * t)], frame, width=1.4, relief=0.9, soft=0.5
+            )
         rail = symmetric("M50 11.6 Q64 11.8 71 15.4 L70.4 22 Q62 19 50 18.8")
         canvas.part(rail, wood(canvas, frame, upright=False), relief=0.8, soft=1.6)
     else:
@@ -80,7 +82,14 @@ def chair(canvas: Canvas, look: Look) -> None:
         canvas.line("M30.6 78 L69.4 78", 1.3, shade(frame, -0.12))
     seat = symmetric("M50 52 L66 52 Q72.6 56 73.4 60.4 Q74 63 70 63.8 L50 65")
     surface = wood(canvas, frame, upright=False) if look.cut == "spindle" and look.material in WOODS else cloth.main
-    canvas.part(seat, surface, relief=0.9, soft=2.6 if look.cut == "panel" else 1.4, drop=1, down=((0, 0.15), (0.6, 0.1), (1, -0.35)))
+    canvas.part(
+        seat,
+        surface,
+        relief=0.9,
+        soft=2.6 if look.cut == "panel" else 1.4,
+        drop=1,
+        down=((0, 0.15), (0.6, 0.1), (1, -0.35)),
+    )
 
 
 def stool(canvas: Canvas, look: Look) -> None:
@@ -91,11 +100,17 @@ def stool(canvas: Canvas, look: Look) -> None:
     if look.cut == "pouffe":
         w = 31 + rng.uniform(-2, 3)
         canvas.ground(50, 85, w, 5.6)
-        body = symmetric(f"M50 46 Q{50 + w - 4} 46 {50 + w} 52 C{50 + w + 4.4} 62 {50 + w + 4} 76 {50 + w - 2} 84 Q{50 + w - 8} 88 50 88")
+        body = symmetric(
+            f"M50 46 Q{50 + w - 4} 46 {50 + w} 52 C{50 + w + 4.4} 62 {50 + w + 4} 76 "
+            f"{50 + w - 2} 84 Q{50 + w - 8} 88 50 88"
+        )
         folds = []
         for k in range(-5, 6):
             x = 50 + k * w / 5.6
-            folds += [Fold(f"M{x} 52 Q{50 + k * w / 5.1:.1f} 68 {x:.1f} 87", 1.6, -0.3), Fold(f"M{x + 2} 53 Q{52 + k * w / 5.1:.1f} 68 {x + 2:.1f} 86", 1.8, 0.16)]
+            folds += [
+                Fold(f"M{x} 52 Q{50 + k * w / 5.1:.1f} 68 {x:.1f} 87", 1.6, -0.3),
+                Fold(f"M{x + 2} 53 Q{52 + k * w / 5.1:.1f} 68 {x + 2:.1f} 86", 1.8, 0.16),
+            ]
         canvas.part(body, cloth.main, relief=0.8, soft=6, folds=folds, down=((0, 0.1), (1, -0.3)))
         canvas.part(ellipse(50, 51, w - 1, 6.6), cloth.main, relief=0.8, soft=2, drop=0.4)
         canvas.part(ellipse(50, 50.6, 1.8, 0.9), shade(look.ground, -0.25), relief=0.8, soft=0.5)
@@ -123,7 +138,14 @@ def stool(canvas: Canvas, look: Look) -> None:
     padded = look.material not in WOODS
     thick = 5.6 if padded else 3.0
     surface = cloth.main if padded else wood(canvas, frame, upright=False)
-    canvas.part(path(f"M{50 - w} {top} L{50 - w} {top + thick} Q50 {top + thick + 8} {50 + w} {top + thick} L{50 + w} {top}"), surface, relief=0.5, soft=1.4, across=((0, -0.3), (0.3, 0.1), (1, -0.45)), drop=0.8)
+    canvas.part(
+        path(f"M{50 - w} {top} L{50 - w} {top + thick} Q50 {top + thick + 8} {50 + w} {top + thick} L{50 + w} {top}"),
+        surface,
+        relief=0.5,
+        soft=1.4,
+        across=((0, -0.3), (0.3, 0.1), (1, -0.45)),
+        drop=0.8,
+    )
     canvas.part(ellipse(50, top, w, 4.6), surface, relief=0.6, soft=1.6, down=((0, 0.1), (1, 0.2)))
 
 
@@ -140,7 +162,13 @@ def armchair(canvas: Canvas, look: Look) -> None:
             arm = path("M17 52 Q16 48.6 20 48 L31 47.4 L31 51 L21.6 52 L23 86 L19.4 86")
             canvas.part(mirrored(arm) if side else arm, wood(canvas, frame), relief=0.8, soft=1.2)
         back = symmetric(f"M50 {16 + rng.uniform(-2, 2)} L69 17 Q73.4 18 73.4 23 L75 62 L50 64")
-        canvas.part(back, cloth.main, relief=0.9, soft=5, folds=[Fold("M28 36 Q50 39 72 36", 1.4, -0.3), Fold("M28 37.6 Q50 40.6 72 37.6", 1.6, 0.18)])
+        canvas.part(
+            back,
+            cloth.main,
+            relief=0.9,
+            soft=5,
+            folds=[Fold("M28 36 Q50 39 72 36", 1.4, -0.3), Fold("M28 37.6 Q50 40.6 72 37.6", 1.6, 0.18)],
+        )
         seat = symmetric("M50 58 L74 58 Q78 60 77.6 67 Q77.6 73 73 73.6 L50 74.4")
         canvas.part(seat, cloth.main, relief=0.95, soft=4, drop=1.6, down=((0, 0.12), (0.5, 0.08), (1, -0.3)))
         canvas.part(path("M21 74 L79 74 L79 79 L21 79"), wood(canvas, frame, upright=False), relief=0.5, soft=0.9)
@@ -163,7 +191,14 @@ def armchair(canvas: Canvas, look: Look) -> None:
     canvas.part(seat, cloth.main, relief=0.95, soft=4, drop=1.6, down=((0, 0.15), (0.5, 0.08), (1, -0.25)))
     for side in (False, True):
         arm = path("M70 49 Q71.6 43.6 78 43.4 Q86 43.8 86.6 51 L85 81 Q80 84 72.6 83 Q69.6 64 70 49")
-        canvas.part(mirrored(arm) if side else arm, cloth.main, relief=0.95, soft=4.4, drop=1.2, down=((0, 0.2), (0.3, 0), (1, -0.3)))
+        canvas.part(
+            mirrored(arm) if side else arm,
+            cloth.main,
+            relief=0.95,
+            soft=4.4,
+            drop=1.2,
+            down=((0, 0.2), (0.3, 0), (1, -0.3)),
+        )
     if look.seed % 3 == 0 and luminance(look.second) > 0.1:
         cushion = path("M38 47 Q50 43.6 62 46.6 Q64.6 55 62.6 65 Q50 67 37.6 64.6 Q35.6 55 38 47")
         canvas.part(cushion, look.second, relief=0.95, soft=5, drop=1.4)

@@ -9,6 +9,7 @@ import io
 import random
 import re
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from typing import Literal
 
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
@@ -60,9 +61,7 @@ def path(text: str, steps: int = 14) -> list[Point]:
 def _bezier(controls: Sequence[Point], t: float) -> Point:
     line = list(controls)
     while len(line) > 1:
-        line = [
-            (a[0] + (b[0] - a[0]) * t, a[1] + (b[1] - a[1]) * t) for a, b in zip(line, line[1:], strict=False)
-        ]
+        line = [(a[0] + (b[0] - a[0]) * t, a[1] + (b[1] - a[1]) * t) for a, b in pairwise(line)]
     return line[0]
 
 
@@ -119,7 +118,7 @@ def _ramp_image(stops: Ramp, length: int, gain: float) -> Image.Image:
     values = bytearray()
     for i in range(length):
         t = i / max(1, length - 1)
-        for (t0, v0), (t1, v1) in zip(stops, stops[1:], strict=False):
+        for (t0, v0), (t1, v1) in pairwise(stops):
             if t <= t1:
                 v = v0 + (v1 - v0) * ((t - t0) / (t1 - t0) if t1 > t0 else 0)
                 break
@@ -287,9 +286,7 @@ class Canvas:
         line.paste(strip, (round(low) - box[axis], 0))
         return (line if horizontal else line.transpose(Image.Transpose.ROTATE_270)).resize(size)
 
-    def _creases(
-        self, folds: Sequence[Fold], box: tuple[int, int, int, int], size: tuple[int, int]
-    ) -> Image.Image:
+    def _creases(self, folds: Sequence[Fold], box: tuple[int, int, int, int], size: tuple[int, int]) -> Image.Image:
         cloth = Image.new("L", size, 128)
         draw = ImageDraw.Draw(cloth)
         width = 1.0
@@ -349,8 +346,8 @@ class Canvas:
         """Add light around a lit bulb; strength 0..1."""
         mask, box = self._mask(self.pixels(ellipse(cx, cy, radius, radius)), None)
         size = mask.size
-        halo = Image.radial_gradient("L").resize(size).point(
-            _lut(lambda v: max(0.0, 1 - v / 180) ** 1.6 * 255 * strength)
+        halo = (
+            Image.radial_gradient("L").resize(size).point(_lut(lambda v: max(0.0, 1 - v / 180) ** 1.6 * 255 * strength))
         )
         under = self.image.crop(box)
         self.image.paste(ImageChops.screen(under, Image.new("RGB", size, colour)), box[:2], halo)
@@ -369,7 +366,7 @@ def _dashes(line: Sequence[Point], dash: float) -> list[list[Point]]:
     pieces: list[list[Point]] = []
     walked = 0.0
     current: list[Point] = [line[0]]
-    for (x0, y0), (x1, y1) in zip(line, line[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(line):
         length = ((x1 - x0) ** 2 + (y1 - y0) ** 2) ** 0.5
         done = 0.0
         while length - done > dash - walked:

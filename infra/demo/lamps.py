@@ -25,24 +25,42 @@ def _metal(look: Look) -> Colour:
 
 
 def _rod(canvas: Canvas, x: float, y0: float, y1: float, width: float, colour: Colour) -> None:
-    canvas.part(path(f"M{x - width / 2} {y0} L{x + width / 2} {y0} L{x + width / 2} {y1} L{x - width / 2} {y1}"), colour, relief=0, across=TUBE)
+    canvas.part(
+        path(f"M{x - width / 2} {y0} L{x + width / 2} {y0} L{x + width / 2} {y1} L{x - width / 2} {y1}"),
+        colour,
+        relief=0,
+        across=TUBE,
+    )
 
 
-def _shade(canvas: Canvas, look: Look, cx: float, top: float, bottom: float, r_top: float, r_bottom: float, *, bulge: float = 0.0) -> None:
+def _shade(
+    canvas: Canvas,
+    look: Look,
+    cx: float,
+    top: float,
+    bottom: float,
+    r_top: float,
+    r_bottom: float,
+    *,
+    bulge: float = 0.0,
+) -> None:
     """A shade seen slightly from below its top: its body, its lit inside and its rims."""
     cloth = Cloth(canvas, look, scale=0.8)
     middle = (top + bottom) / 2
     wide = (r_top + r_bottom) / 2 + bulge
     lip = r_bottom * 0.07
     body = path(
-        f"M{cx - r_top} {top} Q{cx} {top + r_top * 0.1} {cx + r_top} {top} Q{cx + wide} {middle} {cx + r_bottom} {bottom} "
+        f"M{cx - r_top} {top} Q{cx} {top + r_top * 0.1} {cx + r_top} {top} Q{cx + wide} "
+        f"{middle} {cx + r_bottom} {bottom} "
         f"Q{cx} {bottom + lip * 2} {cx - r_bottom} {bottom} Q{cx - wide} {middle} {cx - r_top} {top}"
     )
     canvas.part(ellipse(cx, top, r_top, r_top * 0.06 + 0.5), shade(look.ground, -0.3), relief=0.1)
     glowing = look.material in ("linen", "paper", "cotton", "rattan", "glass")
     canvas.part(body, cloth.main, relief=0.35, soft=2.4, across=CYLINDER, gain=56 if glowing else 95)
     if glowing:
-        canvas.fill(ellipse(cx, middle + (bottom - top) * 0.1, wide * 0.62, (bottom - top) * 0.34), _LIGHT, 0.55, soft=4.4)
+        canvas.fill(
+            ellipse(cx, middle + (bottom - top) * 0.1, wide * 0.62, (bottom - top) * 0.34), _LIGHT, 0.55, soft=4.4
+        )
     rim = shade(look.ground, -0.18) if look.pattern == "plain" else look.second
     edge = path(f"M{cx - r_bottom} {bottom} Q{cx} {bottom + lip * 2} {cx + r_bottom} {bottom}")
     canvas.line(edge, 0.8, rim)
@@ -56,17 +74,40 @@ def _dome(canvas: Canvas, look: Look, cx: float, top: float, bottom: float, r: f
     canvas.fill(ellipse(cx, bottom + r * 0.03, r * 0.4, r * 0.09), (255, 255, 246), 1.0, soft=0.6)
     bend = 0.3 if deep else 0.62
     body = path(
-        f"M{cx - r} {bottom} C{cx - r} {bottom - (bottom - top) * 0.6} {cx - r * bend} {top} {cx - r * 0.16} {top} L{cx + r * 0.16} {top} "
-        f"C{cx + r * bend} {top} {cx + r} {bottom - (bottom - top) * 0.6} {cx + r} {bottom} Q{cx} {bottom + r * 0.13} {cx - r} {bottom}"
+        f"M{cx - r} {bottom} C{cx - r} {bottom - (bottom - top) * 0.6} {cx - r * bend} "
+        f"{top} {cx - r * 0.16} {top} L{cx + r * 0.16} {top} "
+        f"C{cx + r * bend} {top} {cx + r} {bottom - (bottom - top) * 0.6} {cx + r} "
+        f"{bottom} Q{cx} {bottom + r * 0.13} {cx - r} {bottom}"
     )
-    shine = [path(f"M{cx - r * 0.62} {bottom - (bottom - top) * 0.25} Q{cx - r * 0.56} {top + (bottom - top) * 0.34} {cx - r * 0.28} {top + (bottom - top) * 0.14} Q{cx - r * 0.42} {top + (bottom - top) * 0.5} {cx - r * 0.5} {bottom - (bottom - top) * 0.2}")]
-    canvas.part(body, cloth.main, relief=0.4, soft=2.6, across=CYLINDER, gain=80, gleam=shine, gleam_light=0.45, gleam_soft=1.0)
+    shine = [
+        path(
+            f"M{cx - r * 0.62} {bottom - (bottom - top) * 0.25} Q{cx - r * 0.56} "
+            f"{top + (bottom - top) * 0.34} {cx - r * 0.28} {top + (bottom - top) * 0.14} "
+            f"Q{cx - r * 0.42} {top + (bottom - top) * 0.5} {cx - r * 0.5} "
+            f"{bottom - (bottom - top) * 0.2}"
+        )
+    ]
+    canvas.part(
+        body, cloth.main, relief=0.4, soft=2.6, across=CYLINDER, gain=80, gleam=shine, gleam_light=0.45, gleam_soft=1.0
+    )
 
 
 def _base(canvas: Canvas, look: Look, cx: float, y: float, r: float, colour: Colour) -> None:
     canvas.ground(cx, y + 1.6, r * 1.08, r * 0.24)
-    canvas.part(path(f"M{cx - r} {y} L{cx - r} {y + 1.8} Q{cx} {y + 1.8 + r * 0.36} {cx + r} {y + 1.8} L{cx + r} {y}"), colour, relief=0.2, soft=0.8, across=CYLINDER)
-    canvas.part(ellipse(cx, y, r, r * 0.18), shade(colour, 0.12), relief=0.3, soft=0.8, across=((0, -0.1), (0.35, 0.2), (1, -0.2)))
+    canvas.part(
+        path(f"M{cx - r} {y} L{cx - r} {y + 1.8} Q{cx} {y + 1.8 + r * 0.36} {cx + r} {y + 1.8} L{cx + r} {y}"),
+        colour,
+        relief=0.2,
+        soft=0.8,
+        across=CYLINDER,
+    )
+    canvas.part(
+        ellipse(cx, y, r, r * 0.18),
+        shade(colour, 0.12),
+        relief=0.3,
+        soft=0.8,
+        across=((0, -0.1), (0.35, 0.2), (1, -0.2)),
+    )
 
 
 def desk_lamp(canvas: Canvas, look: Look) -> None:
@@ -82,7 +123,16 @@ def desk_lamp(canvas: Canvas, look: Look) -> None:
         cloth = Cloth(canvas, look)
         glass = symmetric("M50 33 L72 33 Q80 34.4 82 46.6 L50 47")
         canvas.part(path("M20 46 L80 46 Q80 49 76 49 L24 49 Q20 49 20 46"), (250, 240, 210), relief=0.2)
-        canvas.part(glass, cloth.main, relief=0.8, soft=2.6, down=((0, 0.5), (0.3, 0.1), (1, -0.25)), gleam=[path("M28 36 L72 36 L73 38 L27 38")], gleam_light=0.5, gleam_soft=0.7)
+        canvas.part(
+            glass,
+            cloth.main,
+            relief=0.8,
+            soft=2.6,
+            down=((0, 0.5), (0.3, 0.1), (1, -0.25)),
+            gleam=[path("M28 36 L72 36 L73 38 L27 38")],
+            gleam_light=0.5,
+            gleam_soft=0.7,
+        )
         canvas.line("M58 49 L58 58", 0.35, (120, 100, 60))
         canvas.part(ellipse(58, 58.6, 0.9, 0.9), brass, relief=0.8, soft=0.4)
         return
@@ -106,9 +156,23 @@ def desk_lamp(canvas: Canvas, look: Look) -> None:
         canvas.part(ellipse(x, y, r * 0.4, r * 0.4), metal, relief=0.7, soft=0.3)
     cloth = Cloth(canvas, look, scale=0.6)
     x, y = head
-    cone = path(f"M{x - 3} {y - 5} Q{x + 1} {y - 8} {x + 5} {y - 4} Q{x + 18} {y - 1} {x + 22} {y + 11} L{x - 3.6} {y + 22} Q{x - 8} {y + 8} {x - 3} {y - 5}")
-    lit = [(x + 22, y + 11), *path(f"M{x + 22} {y + 11} Q{x + 13} {y + 21} {x - 3.6} {y + 22} Q{x + 4} {y + 10} {x + 22} {y + 11}")]
-    canvas.part(cone, cloth.main, relief=0.8, soft=4, gleam=[path(f"M{x - 1} {y} Q{x - 3.4} {y + 8} {x - 1.6} {y + 16} L{x + 1} {y + 15} Q{x} {y + 8} {x + 2} {y}")], gleam_light=0.4, gleam_soft=0.9)
+    cone = path(
+        f"M{x - 3} {y - 5} Q{x + 1} {y - 8} {x + 5} {y - 4} Q{x + 18} {y - 1} {x + 22} "
+        f"{y + 11} L{x - 3.6} {y + 22} Q{x - 8} {y + 8} {x - 3} {y - 5}"
+    )
+    lit = [
+        (x + 22, y + 11),
+        *path(f"M{x + 22} {y + 11} Q{x + 13} {y + 21} {x - 3.6} {y + 22} Q{x + 4} {y + 10} {x + 22} {y + 11}"),
+    ]
+    canvas.part(
+        cone,
+        cloth.main,
+        relief=0.8,
+        soft=4,
+        gleam=[path(f"M{x - 1} {y} Q{x - 3.4} {y + 8} {x - 1.6} {y + 16} L{x + 1} {y + 15} Q{x} {y + 8} {x + 2} {y}")],
+        gleam_light=0.4,
+        gleam_soft=0.9,
+    )
     canvas.part(lit, (252, 242, 216), relief=0.15)
     canvas.fill(ellipse(x + 8.6, y + 16.6, 3.6, 2.4), (255, 255, 248), 1.0, soft=0.5)
     canvas.part(ellipse(x, y - 4, 2.4, 2.4), metal, relief=0.8, soft=0.7, drop=0.4)
@@ -121,7 +185,9 @@ def table_lamp(canvas: Canvas, look: Look) -> None:
     canvas.glow(50, 40, 44, _LIGHT, 0.4)
     if look.cut == "mushroom":
         _base(canvas, look, 50, 83, 17, shade(look.ground, -0.1))
-        canvas.part(symmetric("M50 46 L55 46 Q54.4 70 62 82 Q56 84 50 84"), look.ground, relief=0.3, soft=1.2, across=CYLINDER)
+        canvas.part(
+            symmetric("M50 46 L55 46 Q54.4 70 62 82 Q56 84 50 84"), look.ground, relief=0.3, soft=1.2, across=CYLINDER
+        )
         _dome(canvas, look, 50, 22, 50, 30)
         return
     canvas.ground(50, 86, 15, 3.2)
@@ -130,7 +196,17 @@ def table_lamp(canvas: Canvas, look: Look) -> None:
         body = symmetric("M50 53 L52.6 53 C52 58 57 58 57 62 C57 65 54 66 56 68 C66 71 66 85 59 86 Q54 87 50 87")
     else:
         body = symmetric("M50 53 L54 53 Q57 54 57 57 L58.6 84 Q58 87 50 87")
-    canvas.part(body, body_colour, relief=0.4, soft=1.6, across=CYLINDER, gain=80, gleam=[path("M43.6 72 Q42.6 78 44.6 82 L46.4 82 Q45 77 46 72")], gleam_light=0.7, gleam_soft=0.6)
+    canvas.part(
+        body,
+        body_colour,
+        relief=0.4,
+        soft=1.6,
+        across=CYLINDER,
+        gain=80,
+        gleam=[path("M43.6 72 Q42.6 78 44.6 82 L46.4 82 Q45 77 46 72")],
+        gleam_light=0.7,
+        gleam_soft=0.6,
+    )
     canvas.part(path("M46.6 52 L53.4 52 L53.4 54.4 L46.6 54.4"), metal, relief=0.2, across=TUBE)
     if look.cut == "gourd":
         _shade(canvas, look, 50, 17, 48, 14, 25, bulge=-1)
@@ -170,7 +246,9 @@ def pendant(canvas: Canvas, look: Look) -> None:
     metal = _metal(look)
     canvas.line("M50 -4 L50 34", 0.6, (60, 58, 60))
     drop = {"globe": 34.0, "drum": 36.0}.get(look.cut, 30.0)
-    canvas.part(path(f"M47.8 {drop - 4} L52.2 {drop - 4} L53 {drop + 2} L47 {drop + 2}"), metal, relief=0.2, across=TUBE)
+    canvas.part(
+        path(f"M47.8 {drop - 4} L52.2 {drop - 4} L53 {drop + 2} L47 {drop + 2}"), metal, relief=0.2, across=TUBE
+    )
     if look.cut == "drum":
         canvas.glow(50, 56, 42, _LIGHT, 0.4)
         _shade(canvas, look, 50, 36, 62, 31, 31)
@@ -178,7 +256,9 @@ def pendant(canvas: Canvas, look: Look) -> None:
         canvas.glow(50, 56, 40, _LIGHT, 0.5)
         cloth = Cloth(canvas, look, scale=0.9)
         ball = ellipse(50, 58, 24, 23.4)
-        canvas.part(ball, cloth.main, relief=0.9, soft=9, gleam=[ellipse(41, 47, 5, 3.6)], gleam_light=0.75, gleam_soft=1.4)
+        canvas.part(
+            ball, cloth.main, relief=0.9, soft=9, gleam=[ellipse(41, 47, 5, 3.6)], gleam_light=0.75, gleam_soft=1.4
+        )
         if look.material in ("paper", "glass", "rattan", "linen"):
             canvas.fill(ellipse(50, 60, 13, 13), _LIGHT, 0.55, soft=5)
         if look.material == "paper":
@@ -192,7 +272,9 @@ def pendant(canvas: Canvas, look: Look) -> None:
         canvas.part(ellipse(50, 66, 25, 3.8), (250, 240, 214), relief=0.15)
         canvas.fill(ellipse(50, 67, 9, 2), (255, 255, 246), 1.0, soft=0.6)
         cloth = Cloth(canvas, look, scale=0.8)
-        canvas.part(path("M46 31 L54 31 L75 66 Q50 70.6 25 66"), cloth.main, relief=0.4, soft=2, across=CYLINDER, gain=85)
+        canvas.part(
+            path("M46 31 L54 31 L75 66 Q50 70.6 25 66"), cloth.main, relief=0.4, soft=2, across=CYLINDER, gain=85
+        )
     else:
         canvas.glow(50, 62, 36, _LIGHT, 0.5)
         _dome(canvas, look, 50, 31, 60, 31)

@@ -19,7 +19,7 @@ PATTERNS = ("plain", "stripes", "pinstripes", "checks", "dots", "gradient", "flo
 def _noise(seed: int, cell_x: int, cell_y: int) -> Image.Image:
     """Smooth grey noise of FULL x FULL with grains of about cell_x x cell_y pixels."""
     size = (max(2, FULL // cell_x), max(2, FULL // cell_y))
-    grain = Image.frombytes("L", size, random.Random(seed).randbytes(size[0] * size[1]))
+    grain = Image.frombytes("L", size, random.Random(seed).randbytes(size[0] * size[1]))  # noqa: S311
     return grain.resize((FULL, FULL), Image.Resampling.BICUBIC)
 
 
@@ -48,7 +48,7 @@ def print_on(
     if pattern == "gradient":
         image = _ombre(canvas, ground, accent)
     else:
-        image = _PRINTS[pattern](canvas.unit * scale, ground, accent, random.Random(seed))
+        image = _PRINTS[pattern](canvas.unit * scale, ground, accent, random.Random(seed))  # noqa: S311
     return image.rotate(angle, Image.Resampling.BICUBIC, fillcolor=ground) if angle else image
 
 

@@ -43,9 +43,13 @@ def test_items_keep_the_limits_of_the_api(products: list[Planned]) -> None:
     """Every item has only known fields, with the types and bounds that the API accepts."""
     for item in (product.item for product in products):
         assert set(item) <= FIELDS
-        assert isinstance(item["id"], str) and 1 <= len(item["id"]) <= 128 and item["id"].isprintable()
-        assert isinstance(item["title"], str) and 0 < len(item["title"]) <= 200
-        assert isinstance(item["price"], int) and item["price"] > 0
+        assert isinstance(item["id"], str)
+        assert 1 <= len(item["id"]) <= 128
+        assert item["id"].isprintable()
+        assert isinstance(item["title"], str)
+        assert 0 < len(item["title"]) <= 200
+        assert isinstance(item["price"], int)
+        assert item["price"] > 0
         sale = item.get("sale_price")
         assert sale is None or (isinstance(sale, int) and 0 < sale < item["price"])
         assert item["currency"] == "EUR"
@@ -59,7 +63,10 @@ def test_texts_are_whole_sentences(products: list[Planned]) -> None:
         assert title[0].isupper()
         assert description.endswith(".")
         for text in (title, description):
-            assert "{" not in text and "_" not in text and "  " not in text and " ," not in text
+            assert "{" not in text
+            assert "_" not in text
+            assert "  " not in text
+            assert " ," not in text
 
 
 def test_some_items_are_on_sale_sold_out_or_in_groups(products: list[Planned]) -> None:

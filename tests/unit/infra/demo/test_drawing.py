@@ -47,7 +47,12 @@ def test_a_part_changes_only_its_surroundings() -> None:
     assert canvas.image.getpixel((canvas.image.width // 2, canvas.image.height // 2)) != before.getpixel(
         (before.width // 2, before.height // 2)
     )
-    outside = [(x, y) for x in range(0, before.width, 9) for y in range(0, before.height, 9) if not (x0 < x < x1 and y0 < y < y1)]
+    outside = [
+        (x, y)
+        for x in range(0, before.width, 9)
+        for y in range(0, before.height, 9)
+        if not (x0 < x < x1 and y0 < y < y1)
+    ]
     assert all(canvas.image.getpixel(at) == before.getpixel(at) for at in outside)
 
 
