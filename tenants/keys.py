@@ -245,7 +245,8 @@ async def create_key(
     key, key_id = make_key(wanted.kind, cell=cell)
     record = await raw.fetchrow(
         "insert into api_keys (tenant_id, key_id, kind, name, key_hash, scopes, placements, allowed_origins, "
-        f"rate_per_min, created_at, expires_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) returning {_COLUMNS}",
+        "rate_per_min, created_at, expires_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) "
+        f"returning {_COLUMNS}",
         tenant_id,
         key_id,
         wanted.kind,
