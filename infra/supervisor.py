@@ -39,14 +39,14 @@ _LOOK_EVERY_S: Final = 1.0
 # Keeps the last line of process groups that it was told, and ends them when its standard input does.
 _GUARD: Final = """
 while read -r line; do groups=$line; done
-for group in $groups; do kill -TERM -- "-$group"; done
+for group in $groups; do kill -TERM "-$group"; done
 for _ in 1 2 3 4 5 6 7 8 9 10; do
   alive=
-  for group in $groups; do kill -0 -- "-$group" && alive=1; done
+  for group in $groups; do kill -0 "-$group" && alive=1; done
   [ -z "$alive" ] && exit
   sleep 1
 done
-for group in $groups; do kill -KILL -- "-$group"; done
+for group in $groups; do kill -KILL "-$group"; done
 """
 
 

@@ -5,7 +5,8 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -67,6 +68,8 @@ class Supervised:
             stdout=subprocess.PIPE,
             text=True,
         )
+        self._watchdog = threading.Timer(90, self.kill)  # a defect ends the test rather than hang it
+        self._watchdog.start()
         self.lines: list[str] = []
         self.pids: dict[str, int] = {}
 
@@ -85,20 +88,27 @@ class Supervised:
 
     def rest(self) -> list[str]:
         """The lines until everybody has closed the pipe."""
-        more, _ = self.process.communicate(timeout=60)
-        self.lines += more.splitlines()
+        assert self.process.stdout is not None
+        self.lines += self.process.stdout.read().splitlines()
+        self.process.wait()
         return [line for line in self.lines if "[" not in line]  # without the log
 
     def kill(self) -> None:
         for pid in self.pids.values():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        self._watchdog.cancel()
         self.process.kill()
-        self.process.communicate()
+        self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+
+Supervise = Callable[[str], Supervised]
 
 
 @pytest.fixture
-def supervise(tmp_path: Path) -> Iterator[object]:
+def supervise(tmp_path: Path) -> Iterator[Supervise]:
     """Start a supervisor; whatever is left of it is killed after the test."""
     made: list[Supervised] = []
 
@@ -124,7 +134,7 @@ def wait_until_gone(pid: int) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_signal_drains_in_order(supervise, number: signal.Signals) -> None:  # type: ignore[no-untyped-def]
+def test_signal_drains_in_order(supervise: Supervise, number: signal.Signals) -> None:
     """API, then workers, then the database end; the exit status is 0."""
     run = supervise(TWO)
     run.read_until("api up", "workers up", "ready")
@@ -134,14 +144,14 @@ def test_signal_drains_in_order(supervise, number: signal.Signals) -> None:  # t
     assert run.process.returncode == 0
 
 
-def test_the_database_comes_first(supervise) -> None:  # type: ignore[no-untyped-def]
+def test_the_database_comes_first(supervise: Supervise) -> None:
     """Roles are made, and started, only when the database runs."""
     run = supervise("def roles():\n    assert database.running\n    return [role('api', WAIT % 'api')]\n")
     run.read_until("api up", "ready")
     assert run.lines[0] == "database up"
 
 
-def test_ready_waits_for_every_role(supervise) -> None:  # type: ignore[no-untyped-def]
+def test_ready_waits_for_every_role(supervise: Supervise) -> None:
     """on_ready is called once, when the last role said yes."""
     run = supervise(
         "asked = []\n"
@@ -154,7 +164,7 @@ def test_ready_waits_for_every_role(supervise) -> None:  # type: ignore[no-untyp
     assert sum(line.startswith("ready") for line in run.rest()) == 1
 
 
-def test_crashed_role_is_started_again_and_reported(supervise) -> None:  # type: ignore[no-untyped-def]
+def test_crashed_role_is_started_again_and_reported(supervise: Supervise) -> None:
     """A role that is killed comes back under a new pid, and the log says what happened."""
     run = supervise(TWO)
     run.read_until("api up", "workers up")
@@ -165,7 +175,7 @@ def test_crashed_role_is_started_again_and_reported(supervise) -> None:  # type:
     assert any("role.ended" in line and "SIGKILL" in line and "workers" in line for line in run.lines)
 
 
-def test_role_that_cannot_be_executed_does_not_end_the_others(supervise) -> None:  # type: ignore[no-untyped-def]
+def test_role_that_cannot_be_executed_does_not_end_the_others(supervise: Supervise) -> None:
     """A missing program is reported and tried again."""
     run = supervise("roles = [role('api', WAIT % 'api'), Role(name='gone', argv=['/no/such/program'], env={})]\n")
     run.read_until("api up")
@@ -175,7 +185,7 @@ def test_role_that_cannot_be_executed_does_not_end_the_others(supervise) -> None
     assert run.rest()[-1] == "exit 0"
 
 
-def test_role_that_can_never_start_ends_all(supervise) -> None:  # type: ignore[no-untyped-def]
+def test_role_that_can_never_start_ends_all(supervise: Supervise) -> None:
     """Exit status 78 says that trying again is useless: the others drain and 78 is passed on."""
     run = supervise("roles = [role('api', WAIT % 'api'), role('workers', 'sys.exit(78)')]\non_ready = None\n")
     lines = run.rest()
@@ -183,7 +193,7 @@ def test_role_that_can_never_start_ends_all(supervise) -> None:  # type: ignore[
     assert lines[-2:] == ["database down", "exit 78"]
 
 
-def test_second_interrupt_kills(supervise) -> None:  # type: ignore[no-untyped-def]
+def test_second_interrupt_kills(supervise: Supervise) -> None:
     """A role that does not drain is killed by the second Ctrl-C; the database still stops in order."""
     stubborn = "signal.signal(signal.SIGTERM, lambda *_: say('api refuses'))\n"
     run = supervise(f"roles = [role('api', {stubborn!r} + WAIT % 'api')]\n")
@@ -195,7 +205,7 @@ def test_second_interrupt_kills(supervise) -> None:  # type: ignore[no-untyped-d
     assert lines[-2:] == ["database down", "exit 130"]
 
 
-def test_role_that_does_not_drain_in_time_is_killed(supervise) -> None:  # type: ignore[no-untyped-def]
+def test_role_that_does_not_drain_in_time_is_killed(supervise: Supervise) -> None:
     """After the time to drain, the rest of the shut-down goes on and is still a regular one."""
     stubborn = "signal.signal(signal.SIGTERM, lambda *_: None)\n"
     run = supervise(
@@ -207,7 +217,7 @@ def test_role_that_does_not_drain_in_time_is_killed(supervise) -> None:  # type:
     assert run.rest()[-3:] == ["workers drained", "database down", "exit 0"]
 
 
-def test_children_end_when_the_supervisor_is_killed(supervise) -> None:  # type: ignore[no-untyped-def]
+def test_children_end_when_the_supervisor_is_killed(supervise: Supervise) -> None:
     """kill -9 of the supervisor leaves no child behind; they are asked to drain first."""
     run = supervise(TWO)
     run.read_until("api up", "workers up", "ready")
@@ -217,7 +227,7 @@ def test_children_end_when_the_supervisor_is_killed(supervise) -> None:  # type:
         wait_until_gone(pid)
 
 
-def test_grandchildren_end_with_their_role(supervise) -> None:  # type: ignore[no-untyped-def]
+def test_grandchildren_end_with_their_role(supervise: Supervise) -> None:
     """What a role started and left behind is ended when the role is."""
     fork = "pid = os.fork()\nif pid == 0:\n    while True: signal.pause()\nsay('inner', 'up', pid)\nsys.exit(3)\n"
     run = supervise(f"roles = [role('api', WAIT % 'api'), role('workers', {fork!r})]\n")
@@ -225,11 +235,14 @@ def test_grandchildren_end_with_their_role(supervise) -> None:  # type: ignore[n
     wait_until_gone(run.pids["inner"])
 
 
-def test_database_that_ends_is_started_again(supervise) -> None:  # type: ignore[no-untyped-def]
+def test_database_that_ends_is_started_again(supervise: Supervise) -> None:
     """The database is watched like a role."""
     run = supervise(
         TWO + "import threading\n"
-        "def on_ready():\n    print('ready', flush=True)\n    database.running = False\n    os.kill(os.getpid(), signal.SIGCHLD)\n"
+        "def on_ready():\n"
+        "    print('ready', flush=True)\n"
+        "    database.running = False\n"
+        "    os.kill(os.getpid(), signal.SIGCHLD)\n"
     )
     run.read_until("database up")
     run.read_until("ready")
@@ -238,7 +251,7 @@ def test_database_that_ends_is_started_again(supervise) -> None:  # type: ignore
     assert run.rest()[-2:] == ["database down", "exit 0"]
 
 
-def test_signal_while_the_database_starts(supervise) -> None:  # type: ignore[no-untyped-def]
+def test_signal_while_the_database_starts(supervise: Supervise) -> None:
     """An interruption during set-up ends at once, database included, with status 0."""
     run = supervise(
         "class Slow(Database):\n"
@@ -251,7 +264,7 @@ def test_signal_while_the_database_starts(supervise) -> None:  # type: ignore[no
     assert run.rest() == ["database up", "database down", "exit 0"]
 
 
-def test_failing_setup_stops_the_database(supervise) -> None:  # type: ignore[no-untyped-def]
+def test_failing_setup_stops_the_database(supervise: Supervise) -> None:
     """When the roles cannot be made (a migration fails), the database does not stay behind."""
     run = supervise("def roles():\n    raise SystemExit(5)\n")
     assert run.rest() == ["database up", "database down"]
