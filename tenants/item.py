@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from infra.decode import faults
-from infra.errors import FieldError
+from infra.errors import FieldError, NotFound
 
 MAX_ITEM_BYTES: Final = 65_536
 MAX_PHOTOS: Final = 10
@@ -38,6 +38,13 @@ Availability = Literal["in_stock", "out_of_stock", "preorder", "backorder"]
 
 AVAILABILITY_CODE: Final[dict[str, int]] = {"in_stock": 0, "preorder": 1, "backorder": 2, "out_of_stock": 3}
 """As stored; below 3 can be recommended."""
+
+
+class ItemNotFound(NotFound):
+    """No item of this tenant has that id."""
+
+    code = "item_not_found"
+    title = "There is no such item"
 
 
 class Item(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
