@@ -116,11 +116,11 @@ update tenant_counters set next_item_no = next_item_no + $2 where tenant_id = $1
 returning next_item_no - $2
 """
 
-# Sorted, so that two writers of the same new ids wait for each other instead of dead-locking.
+# Numbered in the order of the call, inserted in the order of ids: two writers of the same new ids wait for each
+# other instead of dead-locking.
 _NAME = """
 insert into item_ids (tenant_id, item_no, external_id)
-select $1, $2 + row_number() over (order by external_id) - 1, external_id
-from unnest($3::text[]) external_id order by external_id
+select $1, $2 + at - 1, external_id from unnest($3::text[]) with ordinality given(external_id, at) order by external_id
 on conflict do nothing
 """
 
