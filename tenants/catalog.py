@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from infra.db import TenantId, driver
 from infra.decode import convert
 from infra.errors import FieldError, Invalid
+from tenants.document import item_text, text_hash
 from tenants.filters import Compiler, Filter, attribute_text
 from tenants.item import (
     AVAILABILITY_CODE,
@@ -26,8 +27,6 @@ from tenants.item import (
     digest,
     document,
     image_hash,
-    item_text,
-    text_hash,
     too_large_or_unstorable,
 )
 from tenants.lifecycle import TenantRef
