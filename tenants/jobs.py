@@ -243,13 +243,17 @@ async def advance(
         raise LostClaimError
     kept = faults[: max(0, MAX_FAULTS - before)]
     if kept:
-        await raw.copy_records_to_table(
-            "job_faults",
-            columns=["tenant_id", "job_id", "seq", *JobFault.__struct_fields__],
-            records=[
-                (job.tenant_id, job.job_id, before + at, *msgspec.structs.astuple(fault))
-                for at, fault in enumerate(kept)
-            ],
+        columns = zip(*(msgspec.structs.astuple(fault) for fault in kept), strict=True)
+        # Not COPY, which PostgreSQL refuses under row-level security.
+        await raw.execute(
+            "insert into job_faults (tenant_id, job_id, seq, line, item_id, severity, code, pointer, message) "
+            "select $1, $2, $3 + r.at - 1, r.line, r.item_id, r.severity, r.code, r.pointer, r.message "
+            "from unnest($4::int4[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[]) "
+            "with ordinality r(line, item_id, severity, code, pointer, message, at)",
+            job.tenant_id,
+            job.job_id,
+            before,
+            *(list(column) for column in columns),
         )
 
 
