@@ -14,7 +14,7 @@ from infra.db import Database, TenantId
 from infra.settings import Settings
 from tenants.keys import SCOPES, KeyRequest, create_key
 from tenants.lifecycle import create_tenant
-from tenants.spaces import ensure_layout, ensure_space
+from tenants.generations import ensure_layout, ensure_space
 
 SECRET = "0123456789abcdef0123456789abcdef"
 
@@ -38,9 +38,8 @@ async def app(database_url: str, tmp_path: Path, anyio_backend: str) -> AsyncIte
     made = create_app(settings, database, FolderBlobs(tmp_path / "blobs"))
     await database.open()
     async with database.system_session(reason="test set-up") as conn:
-        text = await ensure_space(conn, "test-text", "text", 384)
-        await ensure_space(conn, "char-ngrams-384", "text", 384)
-        await ensure_layout(conn, text, await ensure_space(conn, "test-image", "image", 256))
+        text = await ensure_space(conn, name="test-text", kind="text", dim=384)
+        await ensure_layout(conn, text, await ensure_space(conn, name="test-image", kind="image", dim=256))
     await made.services.feed.poll()
     await made.services.feed.start()
     yield made
