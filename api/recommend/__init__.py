@@ -1,0 +1,1 @@
+"""The serving engine; it imports no web framework."""

@@ -1,0 +1,139 @@
+"""The database: pools, the two doors of a transaction, and the one-statement form.
+
+`tenant_session` is the door to tenant data, `system_session` the only other
+one. Hot reads use `Database.fetch_scoped`, which sets the tenant inside the
+statement itself: one round trip instead of four.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, NewType
+from urllib.parse import urlsplit, urlunsplit
+from uuid import UUID
+
+import asyncpg
+import structlog
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
+
+from infra.roles import APP, OWNER, SYSTEM, role_url
+
+TenantId = NewType("TenantId", UUID)
+
+_log = structlog.get_logger()
+
+
+def scoped(inner: str) -> str:
+    """Wrap `inner` into the one-statement form: the tenant is set, then read, in one round trip.
+
+    `$1` is the tenant as text, `$2` as uuid; `inner` numbers its own parameters
+    from $3 and says `tenant_id = $2::uuid` of every table. `offset 0` keeps the
+    planner from merging `inner` with the outer query and the reference to `s.v`
+    makes it wait for `s`: nothing inside is read before the setting is made,
+    under any plan (DECISIONS 5).
+    """
+    return (
+        "with s as materialized (select set_config('app.tenant_id', $1, true) v) "
+        f"select x.* from s cross join lateral (select y.* from ({inner}) y where s.v is not null offset 0) x"
+    )
+
+
+def _engine(url: str, size: int) -> AsyncEngine:
+    """SQLAlchemy's engine for a libpq URL ."""
+    return create_async_engine(
+        urlunsplit(urlsplit(url)._replace(scheme="postgresql+asyncpg")),
+        poolclass=AsyncAdaptedQueuePool if size else NullPool,
+        **({"pool_size": size, "max_overflow": 0, "pool_timeout": 10} if size else {}),
+        connect_args={"server_settings": {"jit": "off", "application_name": "kindred"}},
+    )
+
+
+async def _keep_session(connection: Any) -> None:
+    """Nothing is set at session level, so a returned connection needs no reset (one round trip less)."""
+
+
+class Database:
+    """Connections of one process to one database.
+
+    `hot` asyncpg connections serve the few paths where each 100 µs counts;
+    `sessions` bounds the transactions of all others.
+    """
+
+    def __init__(self, url: str, *, direct_url: str | None = None, hot: int = 6, sessions: int = 3) -> None:
+        self.url = url
+        self.direct_url = direct_url or url
+        self._hot_size = hot
+        self._hot: asyncpg.Pool | None = None
+        self._app = _engine(role_url(url, APP), sessions)
+        self._system = _engine(role_url(self.direct_url, SYSTEM), 1)
+
+    async def open(self) -> None:
+        """Connect the hot pool. Raises what asyncpg raises when the database is away."""
+        if self._hot_size:
+            self._hot = await asyncpg.create_pool(
+                role_url(self.url, APP),
+                min_size=1,
+                max_size=self._hot_size,
+                reset=_keep_session,
+                server_settings={"jit": "off", "application_name": "kindred"},
+                command_timeout=30,
+            )
+
+    async def close(self) -> None:
+        """Close every connection; waits for those in use."""
+        if self._hot is not None:
+            await self._hot.close()
+        await self._app.dispose()
+        await self._system.dispose()
+
+    @property
+    def hot(self) -> asyncpg.Pool:
+        """The pool of the hot paths; only for statements in the one-statement form."""
+        if self._hot is None:
+            raise RuntimeError("Database.open() was not called")
+        return self._hot
+
+    async def fetch_scoped(self, tenant_id: TenantId, inner: str, *args: object) -> list[asyncpg.Record]:
+        """Run `scoped(inner)` in one round trip, in autocommit."""
+        rows: list[asyncpg.Record] = await self.hot.fetch(scoped(inner), str(tenant_id), tenant_id, *args)
+        return rows
+
+    @asynccontextmanager
+    async def tenant_session(self, tenant_id: TenantId) -> AsyncIterator[AsyncConnection]:
+        """One transaction on one tenant's rows; committed at the end, rolled back on any error."""
+        async with self._app.begin() as connection:
+            await connection.execute(
+                text("select set_config('app.tenant_id', :tenant, true)"), {"tenant": str(tenant_id)}
+            )
+            yield connection
+
+    @asynccontextmanager
+    async def system_session(self, *, reason: str) -> AsyncIterator[AsyncConnection]:
+        """One transaction across tenants; `reason` says why, in the log."""
+        _log.debug("db.system_session", reason=reason)
+        async with self._system.begin() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def anonymous_session(self) -> AsyncIterator[AsyncConnection]:
+        """The application role with no tenant: sees no tenant's row, may call the look-up functions."""
+        async with self._app.begin() as connection:
+            yield connection
+
+
+async def driver(connection: AsyncConnection) -> Any:
+    """The asyncpg connection below, inside the same transaction: for bulk statements and the queue."""
+    raw = await connection.get_raw_connection()
+    return raw.driver_connection
+
+
+async def fetch(connection: AsyncConnection, sql: str, *args: object) -> Sequence[asyncpg.Record]:
+    """Run one asyncpg statement ($n parameters) inside the transaction of `connection`."""
+    rows: Sequence[asyncpg.Record] = await (await driver(connection)).fetch(sql, *args)
+    return rows
+
+
+def owner_engine(url: str) -> AsyncEngine:
+    """An engine without a pool that signs in as the owner, for migrations alone."""
+    return _engine(role_url(url, OWNER), 0)

@@ -1,0 +1,15 @@
+"""Identifiers that we create: UUIDv7 (RFC 9562), made here because PostgreSQL 16 has no `uuidv7()`."""
+
+import os
+import time
+from uuid import UUID
+
+
+def uuid7() -> UUID:
+    """A UUID that sorts by its millisecond; 74 bits of it are random."""
+    milliseconds = time.time_ns() // 1_000_000
+    random = int.from_bytes(os.urandom(10))
+    value = (milliseconds & (1 << 48) - 1) << 80
+    value |= 0x7 << 76 | (random >> 68) << 64
+    value |= 0b10 << 62 | random & (1 << 62) - 1
+    return UUID(int=value)

@@ -1,0 +1,63 @@
+"""Migrations: run as the owner, one runner at a time, never waiting long for a lock."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+
+from infra.db import Database, owner_engine
+
+_LOCK = 0x6B696E64  # "kind": any constant that no other program of the database uses
+_FOLDER = Path(__file__).parent / "migrations"
+
+
+def config(connection: Connection | None = None) -> Config:
+    """Alembic's configuration for our folder; no ini file is needed."""
+    made = Config()
+    made.set_main_option("script_location", str(_FOLDER))
+    made.set_main_option("path_separator", "os")
+    if connection is not None:
+        made.attributes["connection"] = connection
+    return made
+
+
+def head() -> str:
+    """The newest revision in the code."""
+    revision = ScriptDirectory.from_config(config()).get_current_head()
+    if revision is None:
+        raise RuntimeError("there is no migration")
+    return revision
+
+
+def _upgrade(connection: Connection) -> None:
+    # A session lock: the migrations below commit one by one.
+    connection.execute(text("select pg_advisory_lock(:lock)"), {"lock": _LOCK})
+    try:
+        connection.execute(text("set lock_timeout = '5s'"))
+        connection.commit()
+        command.upgrade(config(connection), "head")
+        connection.commit()
+    finally:
+        connection.execute(text("select pg_advisory_unlock(:lock)"), {"lock": _LOCK})
+
+
+async def upgrade(url: str) -> None:
+    """Bring the database at `url` to the newest revision, signing in as kindred_owner."""
+    engine = owner_engine(url)
+    try:
+        async with engine.connect() as connection:
+            await connection.run_sync(_upgrade)
+    finally:
+        await engine.dispose()
+
+
+async def current(database: Database) -> str | None:
+    """The revision the database is at; None when it was never migrated."""
+    async with database.anonymous_session() as connection:
+        known = await connection.scalar(text("select to_regclass('public.alembic_version') is not null"))
+        if not known:
+            return None
+        revision: str | None = await connection.scalar(text("select version_num from alembic_version"))
+        return revision

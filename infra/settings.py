@@ -1,0 +1,215 @@
+"""Settings: read once from the environment, checked at start, documented in docs/settings.md.
+
+Every `KINDRED_` name that is not listed here, and every malformed value, is
+named at start rather than ignored.
+"""
+
+import os
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from infra.errors import FieldError, Invalid
+
+
+class BadSettings(Invalid):
+    """Raised at start; names every bad setting, not only the first."""
+
+    code = "bad_settings"
+    title = "The settings cannot be used"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Spec:
+    name: str
+    parse: Callable[[str], Any]
+    doc: str
+
+
+def _setting(name: str, parse: Callable[[str], Any], default: Any, doc: str) -> Any:
+    return field(default=default, metadata={"spec": _Spec(name=name, parse=parse, doc=doc)})
+
+
+def _port(raw: str) -> int:
+    port = int(raw)
+    if not 0 <= port <= 65535:
+        raise ValueError("not a port: 0 to 65535")
+    return port
+
+
+def _count(low: int, high: int) -> Callable[[str], int]:
+    def parse(raw: str) -> int:
+        number = int(raw)
+        if not low <= number <= high:
+            raise ValueError(f"must be {low} to {high}")
+        return number
+
+    return parse
+
+
+def _one_of(*allowed: str) -> Callable[[str], str]:
+    def parse(raw: str) -> str:
+        if raw not in allowed:
+            raise ValueError("must be one of " + ", ".join(allowed))
+        return raw
+
+    return parse
+
+
+def _url(*schemes: str) -> Callable[[str], str]:
+    def parse(raw: str) -> str:
+        if urlsplit(raw).scheme not in schemes:
+            raise ValueError("must begin with " + " or ".join(f"{s}://" for s in schemes))
+        return raw
+
+    return parse
+
+
+def _secret(raw: str) -> str:
+    if len(raw) < 32:
+        raise ValueError("needs at least 32 characters")
+    return raw
+
+
+def _networks(raw: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    return tuple(ip_network(part.strip()) for part in raw.split(",") if part.strip())
+
+
+def _cell(raw: str) -> str:
+    if len(raw) != 2 or not raw.isascii() or not raw.isalnum():
+        raise ValueError("must be two letters or digits")
+    return raw
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All settings of one process. `from_env` is the only way it is made outside tests."""
+
+    data_dir: Path = _setting(
+        "KINDRED_DATA_DIR", Path, Path(".kindred"), "Folder of the embedded database, blobs, packs, secrets."
+    )
+    host: str = _setting("KINDRED_HOST", str, "127.0.0.1", "Address that the API listens on.")
+    port: int = _setting("KINDRED_PORT", _port, 8000, "Port of the API.")
+    metrics_port: int = _setting(
+        "KINDRED_METRICS_PORT", _port, 0, "Port of `/metrics`; the worker takes the next one. 0: off."
+    )
+    database_url: str | None = _setting(
+        "DATABASE_URL",
+        _url("postgresql", "postgres"),
+        None,
+        "PostgreSQL 16 or newer with pgvector 0.8; may go through a pooler. Unset: embedded.",
+    )
+    direct_database_url: str | None = _setting(
+        "KINDRED_DIRECT_DATABASE_URL",
+        _url("postgresql", "postgres"),
+        None,
+        "The same database without a pooler: migrations, queue. Unset: `DATABASE_URL`.",
+    )
+    blob: str | None = _setting(
+        "KINDRED_BLOB",
+        _url("file", "s3"),
+        None,
+        "Uploads and photos: `file:///folder` or `s3://bucket/prefix`. Unset: below the data folder.",
+    )
+    s3_endpoint: str | None = _setting(
+        "AWS_ENDPOINT_URL_S3", _url("http", "https"), None, "Address of an S3-compatible store."
+    )
+    models_text: str = _setting(
+        "KINDRED_MODELS_TEXT", str, "all-minilm-l6-v2", "Text model pack: a name, a folder or `s3://…`."
+    )
+    models_image: str = _setting(
+        "KINDRED_MODELS_IMAGE", str, "kindred-image-v1", "Image model pack: a name, a folder or `s3://…`."
+    )
+    encoder_url: str | None = _setting(
+        "KINDRED_ENCODER_URL",
+        _url("unix", "tcp"),
+        None,
+        "Where queries are encoded: `unix:///path` or `tcp://host:port`. Unset: a socket of the data folder.",
+    )
+    encoder_threads: int = _setting(
+        "KINDRED_ENCODER_THREADS", _count(1, 64), 2, "Threads of the encoders when they encode the catalogue."
+    )
+    secret_key: str | None = _setting(
+        "KINDRED_SECRET_KEY",
+        _secret,
+        None,
+        "Secret that API keys are hashed with; at least 32 characters. Unset: made once in the data folder.",
+    )
+    cell: str = _setting("KINDRED_CELL", _cell, "00", "Two-character code of this database in every API key.")
+    log: Literal["json", "console"] = _setting(
+        "KINDRED_LOG", _one_of("json", "console"), "console", "Form of the log lines."
+    )
+    log_level: str = _setting(
+        "KINDRED_LOG_LEVEL",
+        _one_of("debug", "info", "warning", "error"),
+        "info",
+        "Least level that is logged.",
+    )
+    fetch_allow: tuple[IPv4Network | IPv6Network, ...] = _setting(
+        "KINDRED_FETCH_ALLOW",
+        _networks,
+        (),
+        "Private networks (CIDR, comma-separated) that photos and feeds may still be fetched from.",
+    )
+
+    @property
+    def blob_url(self) -> str:
+        """The blob store's URL, the default included."""
+        return self.blob or (self.data_dir.absolute() / "blobs").as_uri()
+
+    @property
+    def models_dir(self) -> Path:
+        """Folder that model packs are fetched into and built in."""
+        return self.data_dir / "models"
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> "Settings":
+        """Read the environment. Raises BadSettings naming every unknown or malformed setting."""
+        env = os.environ if environ is None else environ
+        faults = [
+            FieldError(pointer=name, code="unknown_setting", message=f"{name} is not a setting of Kindred.")
+            for name in env
+            if name.startswith("KINDRED_") and name not in SETTINGS
+        ]
+        values: dict[str, Any] = {}
+        for attribute, spec in _specs():
+            raw = env.get(spec.name, "")
+            if not raw:
+                continue
+            try:
+                values[attribute] = spec.parse(raw)
+            except ValueError as error:
+                faults.append(FieldError(pointer=spec.name, code="malformed_setting", message=f"{spec.name}: {error}."))
+        if faults:
+            lines = "; ".join(fault.message for fault in faults)
+            raise BadSettings(f"{lines} See docs/settings.md.", errors=faults)
+        return cls(**values)
+
+
+def _specs() -> list[tuple[str, _Spec]]:
+    return [(f.name, f.metadata["spec"]) for f in fields(Settings)]
+
+
+def _default(f: Field[Any]) -> str:
+    return "" if f.default in (None, MISSING, ()) else str(f.default)
+
+
+SETTINGS: Mapping[str, tuple[str, str]] = {
+    f.metadata["spec"].name: (_default(f), f.metadata["spec"].doc) for f in fields(Settings)
+}
+"""Name of the environment variable -> (default as text, what it does)."""
+
+
+def port_is_free(host: str, port: int) -> bool:
+    """Whether a server could listen there now."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,455 @@
+"""The catalogue of a tenant: items stored, changed, listed and removed.
+
+Every function takes the connection of a `tenant_session` and never commits.
+An item lives in five tables (document, facets, attributes, words, photos) that
+are written by one statement, so that readers see all of it or nothing.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, Literal, NamedTuple
+
+import msgspec
+from msgspec import Struct
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from infra.db import TenantId, driver
+from infra.decode import convert
+from infra.errors import FieldError, Invalid
+from tenants.document import item_text, text_hash
+from tenants.filters import Compiler, Filter, attribute_text
+from tenants.item import (
+    AVAILABILITY_CODE,
+    AttributeValue,
+    Item,
+    ItemNotFound,
+    category_ancestors,
+    digest,
+    document,
+    image_hash,
+    too_large_or_unstorable,
+)
+from tenants.lifecycle import TenantRef
+from tenants.photos import Photo
+from tenants.words import words_vector
+
+CHUNK: Final = 1000
+"""Rows per statement: larger ones are no faster and hold more memory."""
+
+State = Literal["pending", "done", "failed", "absent"]
+STATES: Final[tuple[State, ...]] = ("pending", "done", "failed", "absent")
+
+_FOREVER_AGO: Final = "-infinity"
+
+
+class InvalidItem(Invalid):
+    """One item cannot be stored."""
+
+    code = "invalid_item"
+    title = "The item cannot be stored"
+
+
+class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of one row of a write; `index` is its place in the call."""
+
+    index: int
+    id: str | None
+    status: Literal["created", "updated", "unchanged", "rejected"]
+    error: FieldError | None = None
+
+
+class Encoding(Struct, frozen=True, kw_only=True):
+    """Where the encoding of one modality stands, with a reason a shop owner understands."""
+
+    state: State
+    reason: str | None
+
+
+class StoredItem(Struct, frozen=True, kw_only=True):
+    """An item as it is stored: `item` is the document's JSON, byte for byte."""
+
+    item: msgspec.Raw
+    text: Encoding
+    image: Encoding
+    photos: list[Photo]
+    created_at: datetime
+    updated_at: datetime
+
+
+class _Row(Struct):
+    """One changed item on its way into the statement; short names, as they travel per row."""
+
+    n: int
+    d: msgspec.Raw
+    c: str
+    t: str
+    m: str
+    w: str
+    g: str | None
+    b: str | None
+    s: str | None
+    p: int | None
+    q: int | None
+    u: str
+    v: int
+    h: bool
+    f: str
+    e: str
+    l: str | None  # noqa: E741
+    k: str | None
+    a: list[tuple[str, str | None, float | None]]
+
+
+_encode_rows = msgspec.json.Encoder().encode
+
+_KNOWN = """
+select d.item_no, i.content_hash
+from unnest($2::text[]) with ordinality as given(external_id, at)
+left join item_ids d on d.tenant_id = $1 and d.external_id = given.external_id
+left join items i on i.tenant_id = $1 and i.item_no = d.item_no
+order by given.at
+"""
+
+_TAKE_NUMBERS = """
+update tenant_counters set next_item_no = next_item_no + $2 where tenant_id = $1
+returning next_item_no - $2
+"""
+
+# Numbered in the order of the call, inserted in the order of ids: two writers of the same new ids wait for each
+# other instead of dead-locking.
+_NAME = """
+insert into item_ids (tenant_id, item_no, external_id)
+select $1, $2 + at - 1, external_id from unnest($3::text[]) with ordinality given(external_id, at) order by external_id
+on conflict do nothing
+"""
+
+_NUMBERS = "select external_id, item_no from item_ids where tenant_id = $1 and external_id = any($2::text[])"
+
+_LOCK = "select 1 from items where tenant_id = $1 and item_no = any($2::int4[]) order by item_no for update"
+
+# A changed text or photo list is pending even when nothing is left of it: the worker then takes the vector away.
+_STORE = """
+with r as materialized (
+    select * from jsonb_to_recordset($2::text::jsonb) as r(
+        n int, d jsonb, c text, t text, m text, w text, g text, b text, s text, p int8, q int8, u text,
+        v int2, h bool, f timestamptz, e timestamptz, l text, k text, a jsonb)
+), doc as (
+    insert into items (tenant_id, item_no, doc, content_hash, text_hash, image_hash,
+        text_state, image_state, created_at, updated_at)
+    select $1, n, d, decode(c, 'hex'), decode(t, 'hex'), decode(m, 'hex'),
+        case when t = $5 then 3 else 0 end, case when m = $5 then 3 else 0 end, $3, $3
+    from r
+    on conflict (tenant_id, item_no) do update set
+        doc = excluded.doc, content_hash = excluded.content_hash, updated_at = $3,
+        text_hash = excluded.text_hash, image_hash = excluded.image_hash,
+        text_version = items.text_version + (items.text_hash <> excluded.text_hash)::int,
+        image_version = items.image_version + (items.image_hash <> excluded.image_hash)::int,
+        text_state = case when items.text_hash <> excluded.text_hash then 0 else items.text_state end,
+        text_reason = case when items.text_hash <> excluded.text_hash then null else items.text_reason end,
+        text_due = case when items.text_hash <> excluded.text_hash then '-infinity' else items.text_due end,
+        text_attempts = case when items.text_hash <> excluded.text_hash then 0 else items.text_attempts end,
+        image_state = case when items.image_hash <> excluded.image_hash then 0 else items.image_state end,
+        image_reason = case when items.image_hash <> excluded.image_hash then null else items.image_reason end,
+        image_due = case when items.image_hash <> excluded.image_hash then '-infinity' else items.image_due end,
+        image_attempts = case when items.image_hash <> excluded.image_hash then 0 else items.image_attempts end
+), facets as (
+    insert into item_facets (tenant_id, item_no, group_id, brand, seller_id, price, sale_price, currency,
+        availability, hidden, available_from, expires_at, language, gtin, created_at)
+    select $1, n, g, b, s, p, q, u, v, h, f, e, l, k, $3 from r
+    on conflict (tenant_id, item_no) do update set
+        group_id = excluded.group_id, brand = excluded.brand, seller_id = excluded.seller_id,
+        price = excluded.price, sale_price = excluded.sale_price, currency = excluded.currency,
+        availability = excluded.availability, hidden = excluded.hidden,
+        available_from = excluded.available_from, expires_at = excluded.expires_at,
+        language = excluded.language, gtin = excluded.gtin
+), words as (
+    insert into item_text (shard, tenant_id, item_no, words)
+    select {shard}, $1, n, w::tsvector from r
+    on conflict (tenant_id, item_no, shard) do update set words = excluded.words
+), gone as (
+    delete from item_attrs where tenant_id = $1 and item_no = any($4::int4[])
+)
+insert into item_attrs (tenant_id, item_no, name, value_text, value_num)
+select $1, r.n, x ->> 0, x ->> 1, (x ->> 2)::float8 from r cross join lateral jsonb_array_elements(r.a) attr(x)
+"""
+
+_ABSENT: Final = bytes(16).hex()
+
+
+class _Write(NamedTuple):
+    """An item that is to be written, and where it stood in the call."""
+
+    at: int
+    item: Item
+    encoded: bytes
+    content_hash: bytes
+
+
+async def upsert_items(
+    conn: AsyncConnection, tenant: TenantRef, items: Sequence[Item], *, now: datetime
+) -> list[Outcome]:
+    """Store items whole; of two rows with one id the later wins. Returns one outcome per row, in order.
+
+    Rows whose content is unchanged are found by hash and not written. Every
+    row is committed or none: the transaction is the caller's.
+    """
+    raw = await driver(conn)
+    outcomes: list[Outcome | None] = [None] * len(items)
+    writes: list[_Write] = []
+    last: dict[str, int] = {item.id: index for index, item in enumerate(items)}
+    for index, item in enumerate(items):
+        encoded = document(item)
+        fault = too_large_or_unstorable(item, encoded)
+        if fault is not None:
+            outcomes[index] = Outcome(index=index, id=item.id, status="rejected", error=fault)
+            if last[item.id] == index:
+                del last[item.id]
+        else:
+            writes.append(_Write(index, item, encoded, digest(encoded)))
+    effective = [write for write in writes if last.get(write.item.id) == write.at]
+    known = await raw.fetch(_KNOWN, tenant.tenant_id, [write.item.id for write in effective])
+    changed: list[_Write] = []
+    numbers: dict[str, int] = {}
+    existing: set[str] = set()
+    for write, (item_no, stored_hash) in zip(effective, known, strict=True):
+        if item_no is not None:
+            numbers[write.item.id] = item_no
+        if stored_hash is None:
+            changed.append(write)
+        elif stored_hash == write.content_hash:
+            outcomes[write.at] = Outcome(index=write.at, id=write.item.id, status="unchanged")
+        else:
+            existing.add(write.item.id)
+            changed.append(write)
+    await _number(raw, tenant.tenant_id, changed, numbers)
+    # Always in the order of numbers: two writers of the same items never wait for each other in a ring.
+    changed.sort(key=lambda write: numbers[write.item.id])
+    statement = _STORE.format(shard=int(tenant.shard))
+    for start in range(0, len(changed), CHUNK):
+        chunk = changed[start : start + CHUNK]
+        chunk_numbers = [numbers[write.item.id] for write in chunk]
+        await raw.execute(_LOCK, tenant.tenant_id, chunk_numbers)
+        rows = [_row(write, numbers[write.item.id], tenant.currency) for write in chunk]
+        await raw.execute(statement, tenant.tenant_id, _encode_rows(rows).decode(), now, chunk_numbers, _ABSENT)
+        for write in chunk:
+            status: Literal["created", "updated"] = "updated" if write.item.id in existing else "created"
+            outcomes[write.at] = Outcome(index=write.at, id=write.item.id, status=status)
+    for write in writes:  # earlier rows of a repeated id share the outcome of the last
+        if outcomes[write.at] is None:
+            winner = outcomes[last[write.item.id]] if write.item.id in last else None
+            outcomes[write.at] = Outcome(
+                index=write.at, id=write.item.id, status=winner.status if winner else "unchanged"
+            )
+    return [outcome for outcome in outcomes if outcome is not None]
+
+
+async def _number(raw: Any, tenant_id: TenantId, changed: list[_Write], numbers: dict[str, int]) -> None:
+    """Give a number to every id that has none; all of a call at once, before any item is locked."""
+    nameless = [write.item.id for write in changed if write.item.id not in numbers]
+    if not nameless:
+        return
+    first = await raw.fetchval(_TAKE_NUMBERS, tenant_id, len(nameless))
+    await raw.execute(_NAME, tenant_id, first, nameless)
+    numbers.update(await raw.fetch(_NUMBERS, tenant_id, nameless))
+
+
+def _row(write: _Write, item_no: int, currency: str) -> _Row:
+    item = write.item
+    attributes = _attributes(item)
+    rest = " ".join(
+        [item.brand or "", *item.categories, *item.tags, *(f"{n} {v}" for n, v, _ in attributes if v and n[0] == "a")]
+    )
+    return _Row(
+        n=item_no,
+        d=msgspec.Raw(write.encoded),
+        c=write.content_hash.hex(),
+        t=text_hash(item_text(item)).hex(),
+        m=image_hash(item).hex(),
+        w=words_vector(item.title, f"{rest} {item.description or ''}"),
+        g=item.group_id,
+        b=item.brand,
+        s=item.seller_id,
+        p=item.price,
+        q=item.sale_price,
+        u=item.currency or currency,
+        v=AVAILABILITY_CODE[item.availability],
+        h=item.hidden,
+        f=_FOREVER_AGO if item.available_from is None else item.available_from.astimezone(UTC).isoformat(),
+        e="infinity" if item.expires_at is None else item.expires_at.astimezone(UTC).isoformat(),
+        l=item.language,
+        k=item.gtin,
+        a=attributes,
+    )
+
+
+def _attributes(item: Item) -> list[tuple[str, str | None, float | None]]:
+    """The many-valued fields as rows: name, text, number."""
+    paths = dict.fromkeys(ancestor for path in item.categories for ancestor in category_ancestors(path))
+    given = {" > ".join(part.strip() for part in path.split(">")) for path in item.categories}
+    # 1 marks a path as given, so that `same` can tell it from an ancestor.
+    rows: list[tuple[str, str | None, float | None]] = [
+        ("categories", path, 1.0 if path in given else None) for path in paths
+    ]
+    rows += [("tags", tag, None) for tag in dict.fromkeys(item.tags)]
+    for name, value in item.attributes.items():
+        rows += [_attribute(f"attributes.{name}", single) for single in _singles(value)]
+    return rows
+
+
+def _singles(value: AttributeValue) -> Sequence[str | bool | int | float]:
+    return value if isinstance(value, list) else [value]
+
+
+def _attribute(name: str, value: str | bool | int | float) -> tuple[str, str | None, float | None]:
+    if isinstance(value, str | bool):
+        return name, attribute_text(value), None
+    try:
+        return name, None, float(value)
+    except OverflowError:  # an integer beyond 1e308 is kept in the document and matched by no filter
+        return name, None, None
+
+
+_GET = """
+select i.doc::text, i.text_state, i.text_reason, i.image_state, i.image_reason, i.created_at, i.updated_at,
+    coalesce((select jsonb_agg(jsonb_build_object('position', p.position, 'content_type', p.content_type,
+        'size', p.size, 'sha256', encode(p.sha256, 'hex')) order by p.position)
+        from item_photos p where p.tenant_id = $1 and p.item_no = i.item_no), '[]')::text as photos, d.external_id
+from item_ids d join items i on i.tenant_id = $1 and i.item_no = d.item_no
+where d.tenant_id = $1 and {which}
+"""
+
+
+def _stored(record: Any) -> StoredItem:
+    return StoredItem(
+        item=msgspec.Raw(record["doc"].encode()),
+        text=Encoding(state=STATES[record["text_state"]], reason=record["text_reason"]),
+        image=Encoding(state=STATES[record["image_state"]], reason=record["image_reason"]),
+        photos=msgspec.json.decode(record["photos"], type=list[Photo]),
+        created_at=record["created_at"],
+        updated_at=record["updated_at"],
+    )
+
+
+async def get_item(conn: AsyncConnection, tenant_id: TenantId, external_id: str) -> StoredItem:
+    """The item with that id. Raises ItemNotFound."""
+    raw = await driver(conn)
+    record = await raw.fetchrow(_GET.format(which="d.external_id = $2"), tenant_id, external_id)
+    if record is None:
+        raise ItemNotFound(f"There is no item {external_id!r}. Store it with PUT /v1/items/{{id}}.")
+    return _stored(record)
+
+
+async def put_item(conn: AsyncConnection, tenant: TenantRef, item: Item, *, now: datetime) -> Outcome:
+    """Store one item. Raises InvalidItem."""
+    (outcome,) = await upsert_items(conn, tenant, [item], now=now)
+    if outcome.error is not None:
+        raise InvalidItem(outcome.error.message, errors=[outcome.error])
+    return outcome
+
+
+async def patch_item(
+    conn: AsyncConnection, tenant: TenantRef, external_id: str, patch: dict[str, Any], *, now: datetime
+) -> Outcome:
+    """Apply a JSON merge patch (RFC 7396) under the item's lock. Raises ItemNotFound, InvalidFields, InvalidItem."""
+    raw = await driver(conn)
+    stored = await raw.fetchval(
+        "select i.doc::text from item_ids d join items i on i.tenant_id = $1 and i.item_no = d.item_no "
+        "where d.tenant_id = $1 and d.external_id = $2 for update of i",
+        tenant.tenant_id,
+        external_id,
+    )
+    if stored is None:
+        raise ItemNotFound(f"There is no item {external_id!r}. Store it with PUT /v1/items/{{id}}.")
+    if patch.get("id", external_id) != external_id:
+        fault = FieldError(pointer="/id", code="immutable_field", message="The id of an item cannot be changed.")
+        raise InvalidItem("Leave `id` out of the patch, or store a new item.", errors=[fault])
+    merged = merge_patch(msgspec.json.decode(stored), patch)
+    return await put_item(conn, tenant, convert(merged, Item), now=now)
+
+
+def merge_patch(target: object, patch: object) -> object:
+    """RFC 7396: null removes, objects merge, everything else replaces."""
+    if not isinstance(patch, dict):
+        return patch
+    merged: dict[str, object] = dict(target) if isinstance(target, dict) else {}
+    for name, value in patch.items():
+        if value is None:
+            merged.pop(name, None)
+        else:
+            merged[name] = merge_patch(merged.get(name), value)
+    return merged
+
+
+async def item_numbers(conn: AsyncConnection, tenant_id: TenantId, external_ids: Sequence[str]) -> dict[str, int]:
+    """The numbers of those ids that name a stored item."""
+    raw = await driver(conn)
+    return dict(
+        await raw.fetch(
+            "select d.external_id, d.item_no from item_ids d "
+            "join items i on i.tenant_id = $1 and i.item_no = d.item_no "
+            "where d.tenant_id = $1 and d.external_id = any($2::text[])",
+            tenant_id,
+            list(external_ids),
+        )
+    )
+
+
+async def find_items(conn: AsyncConnection, tenant_id: TenantId, filter_: Filter) -> list[int]:
+    """The numbers of the items that match, ascending."""
+    compiler = Compiler([tenant_id], tenant="$1::uuid")
+    where = compiler.sql(filter_)
+    raw = await driver(conn)
+    records = await raw.fetch(
+        f"select f.item_no from item_facets f where f.tenant_id = $1 and {where} order by f.item_no", *compiler.args
+    )
+    return [record["item_no"] for record in records]
+
+
+class Page(Struct, frozen=True, kw_only=True):
+    """Items in the order of their numbers; `last_no` continues the list, None at its end."""
+
+    items: list[StoredItem]
+    last_no: int | None
+
+
+async def list_items(
+    conn: AsyncConnection, tenant_id: TenantId, *, filter_: Filter | None, after_no: int, limit: int
+) -> Page:
+    """The next `limit` items after a number."""
+    compiler = Compiler([tenant_id, after_no, limit + 1], tenant="$1::uuid")
+    where = "true" if filter_ is None else compiler.sql(filter_)
+    raw = await driver(conn)
+    which = (
+        f"d.item_no in (select f.item_no from item_facets f where f.tenant_id = $1 and f.item_no > $2 and {where} "
+        "order by f.item_no limit $3) order by d.item_no"
+    )
+    statement = _GET.replace("select ", "select d.item_no, ", 1).format(which=which)
+    records = await raw.fetch(statement, *compiler.args)
+    more = len(records) > limit
+    records = records[:limit]
+    return Page(items=[_stored(record) for record in records], last_no=records[-1]["item_no"] if more else None)
+
+
+_DELETE = (
+    "delete from fused_vectors where tenant_id = $1 and item_no = any($2::int4[])",
+    "delete from item_vectors where tenant_id = $1 and item_no = any($2::int4[])",
+    "delete from item_text where tenant_id = $1 and item_no = any($2::int4[])",
+    "delete from item_attrs where tenant_id = $1 and item_no = any($2::int4[])",
+    "delete from item_facets where tenant_id = $1 and item_no = any($2::int4[])",
+    # item_photos go with the item; the number stays in item_ids and is never given to another id.
+    "delete from items where tenant_id = $1 and item_no = any($2::int4[])",
+)
+
+
+async def delete_items(conn: AsyncConnection, tenant_id: TenantId, item_nos: Sequence[int]) -> int:
+    """Remove items everywhere; returns how many there were."""
+    raw = await driver(conn)
+    numbers = sorted(set(item_nos))
+    removed = 0
+    for start in range(0, len(numbers), CHUNK):
+        chunk = numbers[start : start + CHUNK]
+        await raw.execute(_LOCK, tenant_id, chunk)
+        for statement in _DELETE:
+            done: str = await raw.execute(statement, tenant_id, chunk)
+        removed += int(done.rpartition(" ")[2])
+    return removed
