@@ -13,6 +13,7 @@ import pytest
 import uvicorn
 from litestar import Litestar, Request, Response, get, post
 from litestar.datastructures import State
+from litestar.params import FromPath, JSONBody
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from api.console.pages.demo import DemoShop, demo_router
@@ -104,17 +105,17 @@ def build_app(fake: FakeShop, shop: DemoShop | None) -> Litestar:
     """The page on the fake API."""
 
     @post("/v1/recommend", status_code=200)
-    async def recommend(data: dict[str, Any], request: Request[Any, Any, Any]) -> Response[dict[str, Any]]:
+    async def recommend(data: JSONBody[dict[str, Any]], request: Request[Any, Any, Any]) -> Response[dict[str, Any]]:
         if request.headers.get("authorization") != f"Bearer {KEY}":
             return Response({"title": "No such key", "detail": "Check the key."}, status_code=401)
         return Response(fake.recommend(data))
 
     @post("/v1/search", status_code=200)
-    async def search(data: dict[str, Any]) -> dict[str, Any]:
+    async def search(data: JSONBody[dict[str, Any]]) -> dict[str, Any]:
         return fake.search(data)
 
     @get("/demo/photos/{name:str}", sync_to_thread=False)
-    def photo(name: str) -> Response[bytes]:
+    def photo(name: FromPath[str]) -> Response[bytes]:
         return Response(fake.photos[name], media_type="image/jpeg")
 
     return Litestar([demo_router, recommend, search, photo], state=State({"demo": shop}), openapi_config=None)

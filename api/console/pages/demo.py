@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from litestar import MediaType, Request, Response, Router, get
 from litestar.exceptions import NotFoundException
+from litestar.params import FromPath
 from msgspec import Struct
 
 _CONSOLE: Final = Path(__file__).parent.parent
@@ -61,7 +62,7 @@ def demo_page(request: Request[Any, Any, Any]) -> Response[str]:
 
 
 @get("/assets/{name:str}", include_in_schema=False, sync_to_thread=False)
-def demo_asset(request: Request[Any, Any, Any], name: str) -> Response[bytes]:
+def demo_asset(request: Request[Any, Any, Any], name: FromPath[str]) -> Response[bytes]:
     """A style sheet or script of the page. Always revalidated, so that an upgrade shows at once."""
     media_type = _ASSETS.get(name)
     if media_type is None:
