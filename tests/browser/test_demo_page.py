@@ -224,6 +224,22 @@ def test_a_link_straight_to_a_product_works(page: Page, demo_server: str) -> Non
     expect(page.locator("#row-looks a.card").first).to_be_visible()
 
 
+def test_a_product_without_a_photo_is_not_waited_for(page: Page, demo_server: str) -> None:
+    """No photo means no look-alikes, and the page says why instead of asking again and again."""
+
+    def bare(route: Route) -> None:
+        body = route.fetch().json()
+        for item in body["items"]:
+            item["fields"]["images"] = []
+        route.fulfill(json=body)
+
+    page.route(RECOMMEND, bare)
+    _open_first(page, demo_server)
+    expect(page.locator("#row-looks h2")).to_have_text("This product has no photo")
+    expect(page.locator("#row-text a.card").first).to_be_visible()
+    expect(page.locator(".stage .no-photo")).to_be_visible()
+
+
 def test_titles_are_shown_as_text(page: Page, demo_server: str) -> None:
     """Markup in a product's text is never run nor rendered."""
     evil = "<img src=x onerror=alert(1)><b>bold</b>"

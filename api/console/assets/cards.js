@@ -1,7 +1,5 @@
 /** Products as cards, and everything a card may say. */
 
-const languageNames = new Intl.DisplayNames(["en"], { type: "language" });
-
 /** Make an element: el("p", {class: "x"}, "text", child). */
 export function el(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
@@ -95,7 +93,7 @@ export function card(item, { score = false } = {}) {
     photo,
     el("span", { class: "card-meta" },
       el("span", { class: "maker" }, fields.brand ?? ""),
-      fields.language ? el("span", { class: "tongue", title: languageNames.of(fields.language) ?? fields.language }, fields.language) : null),
+      fields.language ? el("span", { class: "tongue", title: languageName(fields.language) }, fields.language) : null),
     el("span", { class: "card-title", lang: fields.language ?? false }, fields.title ?? item.id),
     el("span", { class: "price" }, ...priceNodes(fields)),
   );

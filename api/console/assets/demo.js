@@ -204,9 +204,8 @@ const AVAILABILITY = { in_stock: "In stock", out_of_stock: "Out of stock", preor
 
 function showPhoto(source, fields) {
   const image = picture(source, fields.title ?? "");
-  image.id = "photo";
   image.removeAttribute("loading");
-  $("photo").replaceWith(image);
+  $("stage").replaceChildren(image);
 }
 
 function fillDetail(id, fields) {
@@ -259,7 +258,8 @@ async function openItem(id) {
   fillDetail(id, fields);
   for (const section of document.querySelectorAll(".row-section, .request")) section.hidden = false;
   askSimilar(id, false);
-  rows.looks.ask({ strategy: "visually_similar", item_ids: [id] });
+  if (fields.images?.length) rows.looks.ask({ strategy: "visually_similar", item_ids: [id] });
+  else rows.looks.explain("This product has no photo", "Upload one with PUT /v1/items/{id}/images/0, and its look-alikes appear here.");
   rows.text.ask({ strategy: "similar", item_ids: [id], weights: { text: 1, image: 0 } });
 }
 

@@ -42,6 +42,13 @@ export class Row {
     }
   }
 
+  /** Say why there is nothing to ask for. */
+  explain(title, detail) {
+    this.stop();
+    this.list.replaceChildren();
+    this.note.replaceChildren(message(title, detail));
+  }
+
   /** Forget what is under way. */
   stop() {
     this.asked?.abort();
