@@ -1,0 +1,1 @@
+"""Encoders: texts and photos in, rows of a vector space out."""
