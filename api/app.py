@@ -4,20 +4,23 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from litestar import Litestar, Router
+from litestar import Litestar
 from litestar.datastructures import State
 from litestar.handlers import HTTPRouteHandler
 
 from api.auth import Authenticator, requires
+from api.console.pages import demo
 from api.deps import Clock, Services, utc_now
 from api.edge import Edge
 from api.openapi import operations
 from api.problems import answer_problem
 from api.readiness import Readiness, Warmer
-from api.routes import docs, health, imports, items, jobs, keys, photos
+from api.recommend.search import QueryVectors
+from api.routes import docs, encoding, health, imports, items, jobs, keys, photos, recommend, search
 from infra.blob import BlobStore
 from infra.changes import ChangeFeed
 from infra.db import Database
+from infra.encoder import EncoderClient
 from infra.secret import load_secret
 from infra.settings import Settings
 from tenants.directory import Directory
@@ -27,12 +30,14 @@ ROUTES: list[HTTPRouteHandler] = [
     *(docs.openapi, docs.docs_page, docs.docs_errors, docs.docs_asset),
     *(items.put_item, items.patch_item, items.get_item, items.delete_item),
     *(items.bulk_items, items.list_items, items.delete_items),
-    *(photos.put_photo, photos.get_photo, photos.delete_photo),
+    *(photos.put_photo, photos.get_photo, photos.delete_photo, photos.show_photo),
     *(imports.create_import, imports.confirm_import, imports.cancel_import),
     *(jobs.get_job, jobs.list_jobs, jobs.job_errors),
     *(keys.create_key, keys.list_keys, keys.revoke_key),
+    *(recommend.recommend, recommend.similar, search.search, encoding.encoding),
+    *(demo.demo_page, demo.demo_asset),
 ]
-"""Every route but those that `create_app` is given."""
+"""Every route."""
 
 
 class Application(Edge):
@@ -51,13 +56,10 @@ def create_app(
     *,
     clock: Clock = utc_now,
     warmers: Sequence[Warmer] = (),
-    routes: Sequence[HTTPRouteHandler | Router] = (),
-    state: dict[str, Any] | None = None,
 ) -> Application:
     """The ASGI application over these parts.
 
-    On start it opens the database and begins to follow the changes; on shutdown it closes both. `routes` are
-    further handlers, `state` further entries of `request.app.state`.
+    On start it opens the database and begins to follow the changes; on shutdown it closes both.
     """
     secret = load_secret(settings)
     feed = ChangeFeed(database)
@@ -69,15 +71,16 @@ def create_app(
         directory=Directory(database, feed),
         authenticator=Authenticator(database, feed, secret=secret, clock=clock),
         readiness=Readiness(database, feed, warmers=list(warmers)),
+        query_vectors=QueryVectors(EncoderClient(settings.encoder_address)),
         secret=secret,
         clock=clock,
     )
     framework = Litestar(
-        route_handlers=[*ROUTES, *routes],
+        route_handlers=ROUTES,
         guards=[requires],
         exception_handlers={Exception: answer_problem},
         lifespan=[_running(services)],
-        state=State({"services": services, **(state or {})}),
+        state=State({"services": services}),
         openapi_config=None,
         logging_config=None,
         # The edge limits bodies by route, while they stream.
@@ -97,6 +100,7 @@ def _running(services: Services) -> Any:
             yield
         finally:
             await services.feed.close()
+            await services.query_vectors.close()
             await services.database.close()
             await services.blobs.aclose()
 

@@ -222,8 +222,9 @@ async def advance(
     """
     raw = await driver(conn)
     before: int | None = await raw.fetchval(
-        "update jobs set done = done + $4, failed = failed + $5, total = coalesce($6, total), due = $7, attempts = 0, "
-        "state = state || $8::text::jsonb, report = coalesce($9::text::jsonb, report), fault_count = fault_count + $10, "
+        "update jobs set done = done + $4, failed = failed + $5, total = coalesce($6, total), due = $7, "
+        "attempts = 0, state = state || $8::text::jsonb, report = coalesce($9::text::jsonb, report), "
+        "fault_count = fault_count + $10, "
         "status = case when $11 then 'queued' else status end "
         "where tenant_id = $1 and job_id = $2 and status = 'running' and (state ->> 'claim')::int = $3 "
         "returning fault_count - $10",
@@ -265,7 +266,7 @@ async def finish(
     now: datetime,
     error: str | None = None,
     report: Struct | None = None,
-    total: int | None | UnsetType = UNSET,
+    total: int | UnsetType | None = UNSET,
 ) -> None:
     """End a job, or hold it until somebody decides. Raises LostClaimError where another worker has it."""
     ended = await (await driver(conn)).fetchval(
@@ -287,9 +288,7 @@ async def finish(
         raise LostClaimError
 
 
-async def postpone(
-    conn: AsyncConnection, job: ClaimedJob, *, now: datetime, after_s: float, error: str
-) -> None:
+async def postpone(conn: AsyncConnection, job: ClaimedJob, *, now: datetime, after_s: float, error: str) -> None:
     """Try a job again later, saying why it did not work this time."""
     await (await driver(conn)).execute(
         "update jobs set status = 'queued', due = $4, attempts = attempts + 1, error = $5 "

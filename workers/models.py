@@ -138,9 +138,7 @@ async def load_models(settings: Settings, database: Database) -> Sequence[Models
                 else open_text(text_name.partition("@")[0], folder, threads)
             )
             old_image = (
-                image
-                if image_name == wanted.names[2]
-                else open_image(image_name.partition("@")[0], folder, threads)
+                image if image_name == wanted.names[2] else open_image(image_name.partition("@")[0], folder, threads)
             )
         except KindredError:
             continue
