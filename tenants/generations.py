@@ -308,7 +308,9 @@ async def missing(conn: AsyncConnection, tenant_id: TenantId, layout: Layout) ->
     return total
 
 
-async def queue_missing(conn: AsyncConnection, tenant_id: TenantId, layout: Layout, *, after_no: int, limit: int) -> int:
+async def queue_missing(
+    conn: AsyncConnection, tenant_id: TenantId, layout: Layout, *, after_no: int, limit: int
+) -> int:
     """Queue the next items that lack a vector of the layout; the last one's number, or -1 when there is none.
 
     Few at a time, so that an item that changes now does not wait behind the whole catalogue.

@@ -80,9 +80,7 @@ def prepare(photo: Photo, how: Preparation) -> FloatArray:
     """One photo as `float32[3, height, width]`: resized, cropped, rescaled, normalised per channel."""
     picture = Image.fromarray(photo)
     if how.do_resize:
-        picture = picture.resize(
-            _target(picture.size, how.size), Image.Resampling(how.resample), reducing_gap=None
-        )
+        picture = picture.resize(_target(picture.size, how.size), Image.Resampling(how.resample), reducing_gap=None)
     if how.do_center_crop and how.crop_size is not None:
         width, height = _rectangle(how.crop_size)
         left, top = (picture.width - width) // 2, (picture.height - height) // 2

@@ -49,9 +49,7 @@ class Graph:
         """Add a node with several outputs; their names."""
         name = f"{kind}_{len(self._nodes)}"
         names = [f"{name}_{index}" for index in range(outputs)]
-        self._nodes.append(
-            helper.make_node(kind, list(inputs), names, name=name, domain=domain, **attributes)
-        )
+        self._nodes.append(helper.make_node(kind, list(inputs), names, name=name, domain=domain, **attributes))
         return names
 
     def model(self, *, inputs: list[Any], output: str, shape: list[Any], result: str) -> ModelProto:

@@ -97,9 +97,7 @@ class BadPhoto(Invalid):
         self.reason: Reason = reason
 
 
-def decode_photo(
-    data: bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES, side: int = SIDE
-) -> Photo:
+def decode_photo(data: bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES, side: int = SIDE) -> Photo:
     """Decode a JPEG, PNG, WebP, GIF or AVIF file to RGB `uint8[h, w, 3]` with `max(h, w) <= side`.
 
     The first frame of an animation is taken, EXIF orientation is applied, transparency is laid over white,
@@ -160,9 +158,7 @@ def _kind(data: bytes) -> str:
     other = _other_kind(data)
     if other is not None:
         raise BadPhoto(f"The photo is {other}. Use {_OFFERED}.", reason="unsupported_format")
-    raise BadPhoto(
-        f"{_not_a_photo(data)} Use a link or a file that is {_OFFERED} itself.", reason="not_a_photo"
-    )
+    raise BadPhoto(f"{_not_a_photo(data)} Use a link or a file that is {_OFFERED} itself.", reason="not_a_photo")
 
 
 def _other_kind(data: bytes) -> str | None:
@@ -174,10 +170,7 @@ def _other_kind(data: bytes) -> str | None:
 
 def _not_a_photo(data: bytes) -> str:
     start = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if (
-        start.startswith((b"<!doctype html", b"<html", b"<head", b"<!--", b"<body", b"<script"))
-        or b"<html" in start
-    ):
+    if start.startswith((b"<!doctype html", b"<html", b"<head", b"<!--", b"<body", b"<script")) or b"<html" in start:
         return "This is a web page (HTML), not a photo."
     if b"<svg" in start:
         return "This is an SVG drawing, not a photo."

@@ -103,6 +103,4 @@ def open_pack(value: str, models: Path) -> Pack:
     except PackNotFound:
         if folder.exists() and find_pack(value) is None and not value.startswith("s3://"):
             raise
-        raise PackNotFound(
-            f"The pack {value} is not on this machine. Run `kindred models fetch {value}`."
-        ) from None
+        raise PackNotFound(f"The pack {value} is not on this machine. Run `kindred models fetch {value}`.") from None

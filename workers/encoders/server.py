@@ -137,9 +137,7 @@ class EncodeServer:
         waiting = _Waiting(request, writer, asyncio.get_running_loop().time(), request.photo)
         has_photo = request.photo is not None or request.photo_url is not None
         if has_photo == bool(request.texts) or len(request.texts) > _TEXTS:
-            return _answer(
-                waiting, _fault(waiting, "bad_request", f"Send 1 to {_TEXTS} texts, or one photo.")
-            )
+            return _answer(waiting, _fault(waiting, "bad_request", f"Send 1 to {_TEXTS} texts, or one photo."))
         if request.space not in (self._photos if has_photo else self._texts):
             detail = f"The encode worker has no space {request.space}; it may still be loading."
             return _answer(waiting, _fault(waiting, "unknown_space", detail))

@@ -22,9 +22,7 @@ def open_session(model: Path, *, threads: int) -> ort.InferenceSession:
     try:
         return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own classes share no public base
-        raise BadPack(
-            f"ONNX Runtime {ort.__version__} cannot load {model.name}: {str(error)[:300]}"
-        ) from error
+        raise BadPack(f"ONNX Runtime {ort.__version__} cannot load {model.name}: {str(error)[:300]}") from error
 
 
 def choose_output(session: ort.InferenceSession, wanted: str | None, preferred: tuple[str, ...]) -> str:

@@ -147,9 +147,7 @@ def _fetch_file(client: httpx.Client, address: str, staging: Path, name: str, te
         except (httpx.TransportError, _CutShortError) as error:
             problem = str(error) or type(error).__name__
         if attempt + 1 == _TRIES:
-            raise FetchFailed(
-                f"{address} could not be fetched ({problem}). Try again: it goes on from what came."
-            )
+            raise FetchFailed(f"{address} could not be fetched ({problem}). Try again: it goes on from what came.")
         time.sleep(0.2 * 2**attempt)
     part.rename(target)
     return sha256_file(target)
@@ -191,9 +189,7 @@ def _download(client: httpx.Client, address: str, part: Path, name: str, tell: P
 def _refused(address: str, status: int) -> str:
     if status in {401, 403}:
         return f"{address} wants a sign-in (status {status}). Set HF_TOKEN to a token that may read it."
-    return (
-        f"{address} answered with status {status}. Check HF_ENDPOINT, or name a folder or s3:// pack instead."
-    )
+    return f"{address} answered with status {status}. Check HF_ENDPOINT, or name a folder or s3:// pack instead."
 
 
 def _fetch_s3(value: str, folder: Path, tell: Progress) -> Pack:

@@ -197,9 +197,7 @@ def _dense_layers(pack: Pack) -> list[tuple[FloatArray, FloatArray, bool]]:
         config = _config(pack, f"{folder}/config.json")
         activation = str(config.get("activation_function", "Identity")).rpartition(".")[2]
         if activation not in {"Identity", "Tanh"}:
-            raise BadPack(
-                f"The pack {pack.manifest.name} has a dense layer with {activation}; not supported."
-            )
+            raise BadPack(f"The pack {pack.manifest.name} has a dense layer with {activation}; not supported.")
         arrays = read_safetensors(pack.file(name))
         weight = np.array(arrays["linear.weight"], np.float32)
         bias = np.array(arrays.get("linear.bias", np.zeros(len(weight))), np.float32)
