@@ -29,6 +29,7 @@ CHUNK_BYTES: Final = 1024 * 1024
 MAX_KEY_BYTES: Final = 800
 MAX_NAME_BYTES: Final = 200
 _INCOMING: Final = ".incoming"
+_TRIES: Final = 100
 _STALE_S: Final = 24 * 3600.0
 
 
@@ -140,15 +141,11 @@ def check_key(key: str) -> str:
     except UnicodeEncodeError:
         raise BadBlobKey("A storage key must be valid Unicode.") from None
     if not all(names) or any(name.startswith(".") for name in names):
-        raise BadBlobKey(
-            "A storage key is made of names parted by single slashes, none beginning with a dot."
-        )
+        raise BadBlobKey("A storage key is made of names parted by single slashes, none beginning with a dot.")
     if any(not each.isprintable() or each == "\\" for each in key):
         raise BadBlobKey("A storage key must not hold control characters or backslashes.")
     if max(map(len, encoded)) > MAX_NAME_BYTES or sum(map(len, encoded)) + len(names) - 1 > MAX_KEY_BYTES:
-        raise BadBlobKey(
-            f"A storage key has at most {MAX_NAME_BYTES} bytes a name and {MAX_KEY_BYTES} in all."
-        )
+        raise BadBlobKey(f"A storage key has at most {MAX_NAME_BYTES} bytes a name and {MAX_KEY_BYTES} in all.")
     return key
 
 
@@ -273,16 +270,18 @@ class FolderBlobs:
         os.fsync(file.fileno())
         file.close()
         made: list[Path] = []
-        for _ in range(100):
+        for _ in range(_TRIES):
             try:
                 made += _make_folder(path.parent)
                 aside.replace(path)
                 break
-            except (NotADirectoryError, FileExistsError, IsADirectoryError) as error:
-                raise BadBlobKey("A storage key must not lie below another key.") from error
-            except FileNotFoundError:
-                # A deletion took the empty folder between the two steps.
-                continue
+            except (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+                # Either a blob stands where a folder must be (or the reverse), or a deletion took the empty
+                # folder between two steps: mkdir itself fails so when the folder goes while it looks.
+                if path.is_dir() or any(parent.is_file() for parent in path.parents):
+                    raise BadBlobKey("A storage key must not lie below another key.") from error
+        else:
+            raise BlobsUnavailable("The object store's folder is being changed by something else. Try again.")
         for folder in {path.parent, *made}:
             _flush_folder(folder)
 

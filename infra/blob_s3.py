@@ -139,9 +139,7 @@ class S3Blobs:
                 Delete={"Objects": [{"Key": name} for name in names], "Quiet": True},
             )
             if answer.get("Errors"):
-                raise BlobsUnavailable(
-                    f"The object store did not delete {len(answer['Errors'])} files. Repeat."
-                )
+                raise BlobsUnavailable(f"The object store did not delete {len(answer['Errors'])} files. Repeat.")
             removed += len(names)
         return removed
 
@@ -176,26 +174,20 @@ class S3Blobs:
             code = error.response.get("Error", {}).get("Code", "")
             if code in ("NoSuchKey", "404", "NotFound"):
                 raise blob_missing() from error
-            raise BlobsUnavailable(
-                f"The object store refuses the request ({code}). Check bucket and keys."
-            ) from error
+            raise BlobsUnavailable(f"The object store refuses the request ({code}). Check bucket and keys.") from error
         except (BotoCoreError, OSError) as error:
             raise BlobsUnavailable("The object store does not answer. Try again later.") from error
 
     async def _pages(self, prefix: str) -> AsyncIterator[list[str]]:
         """The full names below a prefix, up to 1,000 at a time."""
         paginator = self._s3.get_paginator("list_objects_v2")
-        pages = iter(
-            paginator.paginate(Bucket=self._bucket, Prefix=prefix, PaginationConfig={"PageSize": PAGE_KEYS})
-        )
+        pages = iter(paginator.paginate(Bucket=self._bucket, Prefix=prefix, PaginationConfig={"PageSize": PAGE_KEYS}))
         while (page := await self._call(lambda: next(pages, None))) is not None:
             if names := [each["Key"] for each in page.get("Contents", [])]:
                 yield names
 
     async def _put_whole(self, name: str, body: bytes, content_type: str) -> None:
-        await self._call(
-            self._s3.put_object, Bucket=self._bucket, Key=name, Body=body, ContentType=content_type
-        )
+        await self._call(self._s3.put_object, Bucket=self._bucket, Key=name, Body=body, ContentType=content_type)
 
     async def _begin(self, name: str, content_type: str) -> "_Upload":
         answer = await self._call(
@@ -229,9 +221,7 @@ class S3Blobs:
         # The bucket's own rule for unfinished uploads has the last word, and the first error is the one to
         # tell.
         with suppress(BlobMissing, BlobsUnavailable):
-            await self._call(
-                self._s3.abort_multipart_upload, Bucket=self._bucket, Key=upload.name, UploadId=upload.id
-            )
+            await self._call(self._s3.abort_multipart_upload, Bucket=self._bucket, Key=upload.name, UploadId=upload.id)
 
 
 class _Upload:

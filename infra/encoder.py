@@ -138,9 +138,7 @@ class EncoderClient:
     ) -> NDArray[np.float32]:
         """`float32[len(texts), dim]` in `space`. Raises `EncoderUnavailable` within the budget."""
         budget_ms = int(self._budget_s * 1000)
-        request = EncodeRequest(
-            id=next(self._ids), space=space, texts=list(texts), role=role, budget_ms=budget_ms
-        )
+        request = EncodeRequest(id=next(self._ids), space=space, texts=list(texts), role=role, budget_ms=budget_ms)
         return await self._call(request, self._budget_s)
 
     async def encode_photo(
@@ -173,9 +171,7 @@ class EncoderClient:
             async with asyncio.timeout(budget_s):
                 reply = await self._ask(request)
         except TimeoutError:
-            raise EncoderUnavailable(
-                f"The encode worker did not answer within {budget_s * 1000:.0f} ms."
-            ) from None
+            raise EncoderUnavailable(f"The encode worker did not answer within {budget_s * 1000:.0f} ms.") from None
         except OSError as error:
             raise EncoderUnavailable(f"The encode worker cannot be reached ({error}).") from error
         if isinstance(reply, EncodeFault):

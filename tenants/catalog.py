@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from infra.db import TenantId, driver
 from infra.decode import convert
 from infra.errors import FieldError, Invalid
+from tenants.document import item_text, text_hash
 from tenants.filters import Compiler, Filter, attribute_text
 from tenants.item import (
     AVAILABILITY_CODE,
@@ -26,8 +27,6 @@ from tenants.item import (
     digest,
     document,
     image_hash,
-    item_text,
-    text_hash,
     too_large_or_unstorable,
 )
 from tenants.lifecycle import TenantRef
@@ -116,11 +115,11 @@ update tenant_counters set next_item_no = next_item_no + $2 where tenant_id = $1
 returning next_item_no - $2
 """
 
-# Sorted, so that two writers of the same new ids wait for each other instead of dead-locking.
+# Numbered in the order of the call, inserted in the order of ids: two writers of the same new ids wait for each
+# other instead of dead-locking.
 _NAME = """
 insert into item_ids (tenant_id, item_no, external_id)
-select $1, $2 + row_number() over (order by external_id) - 1, external_id
-from unnest($3::text[]) external_id order by external_id
+select $1, $2 + at - 1, external_id from unnest($3::text[]) with ordinality given(external_id, at) order by external_id
 on conflict do nothing
 """
 
@@ -429,6 +428,21 @@ async def list_items(
     more = len(records) > limit
     records = records[:limit]
     return Page(items=[_stored(record) for record in records], last_no=records[-1]["item_no"] if more else None)
+
+
+_COUNT = """
+select text_state, image_state, count(*) as items from items where tenant_id = $1 group by text_state, image_state
+"""
+
+
+async def count_states(conn: AsyncConnection, tenant_id: TenantId) -> dict[str, dict[State, int]]:
+    """How many items are in which state of encoding, by modality."""
+    raw = await driver(conn)
+    counts: dict[str, dict[State, int]] = {kind: dict.fromkeys(STATES, 0) for kind in ("text", "image")}
+    for record in await raw.fetch(_COUNT, tenant_id):
+        counts["text"][STATES[record["text_state"]]] += record["items"]
+        counts["image"][STATES[record["image_state"]]] += record["items"]
+    return counts
 
 
 _DELETE = (

@@ -12,24 +12,15 @@ from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from infra.db import TenantId, driver
-from infra.errors import NotFound, Overloaded
-from tenants.lifecycle import Generation, SpaceRef, TenantRef
+from infra.errors import NotFound
+from tenants.lifecycle import NGRAMS_PREFIX as NGRAMS_PREFIX  # noqa: PLC0414
+from tenants.lifecycle import load_tenant as load_tenant  # noqa: PLC0414
 
 Calibration = Mapping[int, tuple[float, float]]
 """Space id -> mean and deviation of the cosine of random pairs."""
 
-NGRAMS_PREFIX: Final = "char-ngrams-"
-"""How the spaces are named that stand in where a text encoder does not cover a language."""
-
 _ITEMS_KEY: Final = "items"
 _WEIGHTS: Final = '{"text": 0.5, "image": 0.5}'
-
-
-class NoGeneration(Overloaded):
-    """The tenant was made a moment ago and no worker has seen it yet."""
-
-    code = "no_generation"
-    title = "The catalogue is being prepared"
 
 
 class GenerationNotFound(NotFound):
@@ -87,65 +78,6 @@ async def ensure_layout(conn: AsyncConnection, text_space: int, image_space: int
         )
         found = await raw.fetchval(select, text_space, image_space)
     return int(found)
-
-
-_LOAD = """
-select t.name, t.shard, t.currency, g.gen, g.layout_id, g.calibration::text as calibration, g.weights::text as weights,
-    a.space_id as text_id, a.name as text_name, a.dim as text_dim,
-    n.space_id as ngrams_id, n.name as ngrams_name, n.dim as ngrams_dim,
-    b.space_id as image_id, b.name as image_name, b.dim as image_dim
-from tenants t
-left join generations g on g.tenant_id = t.tenant_id and g.gen = t.active_gen
-left join layouts l on l.layout_id = g.layout_id
-left join spaces a on a.space_id = l.text_space
-left join spaces b on b.space_id = l.image_space
-left join lateral (
-    select s.* from spaces s where s.kind = 'text' and s.dim = a.dim and s.name like $2
-        and g.calibration ? s.space_id::text order by s.space_id desc limit 1) n on true
-where t.tenant_id = $1 and t.deleted_at is null
-"""
-
-
-class TenantGone(NotFound):
-    """The tenant does not exist, or was deleted."""
-
-    code = "tenant_not_found"
-    title = "There is no such tenant"
-
-
-async def load_tenant(conn: AsyncConnection, tenant_id: TenantId) -> TenantRef:
-    """The tenant with the generation that serves it. Raises TenantGone, NoGeneration."""
-    record = await (await driver(conn)).fetchrow(_LOAD, tenant_id, NGRAMS_PREFIX + "%")
-    if record is None:
-        raise TenantGone("The tenant does not exist any more.")
-    if record["gen"] is None:
-        raise NoGeneration("Start a worker (`kindred up`); it prepares new tenants within a second.")
-    calibration: dict[str, Any] = msgspec.json.decode(record["calibration"])
-    weights: dict[str, float] = msgspec.json.decode(record["weights"])
-
-    def space(prefix: str) -> SpaceRef:
-        space_id = record[f"{prefix}_id"]
-        mean, dev = calibration.get(str(space_id), (0.0, 1.0))
-        return SpaceRef(
-            space_id=space_id, name=record[f"{prefix}_name"], dim=record[f"{prefix}_dim"], mean=mean, dev=dev
-        )
-
-    text = space("text")
-    return TenantRef(
-        tenant_id=tenant_id,
-        name=record["name"],
-        shard=record["shard"],
-        currency=record["currency"],
-        generation=Generation(
-            gen=record["gen"],
-            layout_id=record["layout_id"],
-            text=text,
-            ngrams=space("ngrams") if record["ngrams_id"] is not None else text,
-            image=space("image"),
-            text_weight=weights.get("text", 0.5),
-            image_weight=weights.get("image", 0.5),
-        ),
-    )
 
 
 _LIST = """

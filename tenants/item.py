@@ -17,9 +17,6 @@ from infra.errors import FieldError, NotFound
 
 MAX_ITEM_BYTES: Final = 65_536
 MAX_PHOTOS: Final = 10
-TEXT_RECIPE: Final = 1
-"""Version of `item_text`; part of the text's hash, so a new recipe encodes every item anew."""
-
 INDEXED_CHARS: Final = 256
 """Attribute values are compared by filters on their first 256 characters."""
 
@@ -118,26 +115,9 @@ def check_items(rows: Sequence[object]) -> tuple[list[Item | None], list[FieldEr
     return items, found
 
 
-def item_text(item: Item) -> str:
-    """What the text encoder reads (DECISIONS 22): the encoder cuts it at its own length, so the best comes first."""
-    parts = [item.title, item.brand, *item.categories]
-    parts += [f"{name}: {_words(value)}" for name, value in item.attributes.items()]
-    parts += [item.description]
-    return "\n".join(part for part in parts if part)
-
-
-def _words(value: AttributeValue) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
 def digest(data: bytes) -> bytes:
     """The 16-byte content hash used throughout the catalogue (BLAKE2b, RFC 7693)."""
     return blake2b(data, digest_size=16).digest()
-
-
-def text_hash(text: str) -> bytes:
-    """Hash of an item's text and of the recipe that made it; 16 zero bytes where there is no text."""
-    return digest(b"%d\n%b" % (TEXT_RECIPE, text.encode())) if text else bytes(16)
 
 
 def image_hash(item: Item) -> bytes:

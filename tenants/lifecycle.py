@@ -1,8 +1,38 @@
-"""What a tenant is: its name and plan, its shard, and the generation of vectors that serves it."""
+"""What a tenant is: its name and plan, its shard, and the generation of vectors that serves it; made and removed."""
 
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
 from msgspec import Struct
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from infra.db import TenantId
+from infra.changes import record_change
+from infra.db import Database, TenantId, driver, fetch
+from infra.errors import Conflict, FieldError, Invalid, NotFound
+from infra.ids import uuid7
+
+
+class TenantNotFound(NotFound):
+    """No tenant has that name or id, or it was deleted."""
+
+    code = "tenant_not_found"
+    title = "There is no such tenant"
+
+
+class TenantNameTaken(Conflict):
+    """Two tenants cannot have one name."""
+
+    code = "tenant_name_taken"
+    title = "The tenant's name is taken"
+
+
+class InvalidTenant(Invalid):
+    """The name or the currency of a new tenant cannot be used."""
+
+    code = "invalid_tenant"
+    title = "The tenant cannot be made"
 
 
 class SpaceRef(Struct, frozen=True, kw_only=True):
@@ -39,3 +69,205 @@ class TenantRef(Struct, frozen=True, kw_only=True):
     shard: int
     currency: str
     generation: Generation
+
+
+class TenantInfo(Struct, frozen=True, kw_only=True):
+    """A tenant in a list."""
+
+    tenant_id: TenantId
+    name: str
+    plan: str
+    currency: str
+    items: int
+    created_at: datetime
+    deleted_at: datetime | None
+
+
+async def create_tenant(database: Database, name: str, *, plan: str = "free", currency: str = "USD") -> TenantId:
+    """Make a tenant with an empty catalogue. Raises InvalidTenant, TenantNameTaken.
+
+    It can store items and answer by words at once; a worker gives it its first generation within a second.
+    """
+    faults = []
+    if not 1 <= len(name) <= 200 or not name.isprintable() or name != name.strip():
+        faults.append(
+            FieldError(pointer="/name", code="invalid_value", message="A name has 1 to 200 printable characters.")
+        )
+    if len(currency) != 3 or not currency.isascii() or not currency.isalpha() or not currency.isupper():
+        faults.append(
+            FieldError(pointer="/currency", code="invalid_value", message="A currency is an ISO 4217 code, as EUR.")
+        )
+    if faults:
+        raise InvalidTenant(" ".join(fault.message for fault in faults), errors=faults)
+    tenant_id = TenantId(uuid7())
+    try:
+        async with database.system_session(reason="create a tenant") as conn:
+            raw = await driver(conn)
+            await conn.exec_driver_sql(
+                "insert into tenants (tenant_id, name, plan, currency) values ($1, $2, $3, $4)",
+                (tenant_id, name, plan, currency),
+            )
+            await raw.execute("insert into tenant_counters (tenant_id) values ($1)", tenant_id)
+    except IntegrityError as error:
+        raise TenantNameTaken(f"There is a tenant named {name!r} already; choose another name.") from error
+    return tenant_id
+
+
+_LIST: Final = """
+select t.tenant_id, t.name, t.plan, t.currency, t.created_at, t.deleted_at,
+    (select count(*) from items i where i.tenant_id = t.tenant_id) as items
+from tenants t where {which} order by t.created_at, t.tenant_id
+"""
+
+
+async def list_tenants(database: Database) -> list[TenantInfo]:
+    """All tenants that are not deleted, the oldest first."""
+    async with database.system_session(reason="list tenants") as conn:
+        records = await fetch(conn, _LIST.format(which="t.deleted_at is null"))
+        return [TenantInfo(**dict(record)) for record in records]
+
+
+async def find_tenant(database: Database, name_or_id: str) -> TenantInfo:
+    """The tenant with that name or id. Raises TenantNotFound."""
+    async with database.system_session(reason="find a tenant by name") as conn:
+        which = "t.deleted_at is null and (t.name = $1 or t.tenant_id::text = $1)"
+        records = await fetch(conn, _LIST.format(which=which), name_or_id)
+        if not records:
+            raise TenantNotFound(f"There is no tenant {name_or_id!r}; `kindred tenants list` shows them.")
+        return TenantInfo(**dict(records[0]))
+
+
+async def delete_tenant(database: Database, tenant_id: TenantId) -> None:
+    """Shut a tenant off: its keys stop within a second, its name is free again. Raises TenantNotFound.
+
+    The rows are taken away by `erase_tenant`, which may be run again after a crash.
+    """
+    async with database.system_session(reason="delete a tenant") as conn:
+        raw = await driver(conn)
+        found = await raw.fetchval(
+            "update tenants set deleted_at = now(), name = 'deleted:' || tenant_id where tenant_id = $1 "
+            "and deleted_at is null returning 1",
+            tenant_id,
+        )
+        if not found:
+            raise TenantNotFound("There is no such tenant, or it was deleted before.")
+        await record_change(conn, tenant_id, "tenant")
+
+
+_BATCH: Final = 5000
+# Small transactions, so that nobody waits long for a lock and a crash loses little.
+_ERASE_ITEMS: Final = (
+    "delete from fused_vectors where tenant_id = $1 and item_no = any($2::int4[])",
+    "delete from item_vectors where tenant_id = $1 and item_no = any($2::int4[])",
+    "delete from item_text where tenant_id = $1 and item_no = any($2::int4[])",
+    "delete from item_attrs where tenant_id = $1 and item_no = any($2::int4[])",
+    "delete from item_facets where tenant_id = $1 and item_no = any($2::int4[])",
+    "delete from import_seen where tenant_id = $1 and item_no = any($2::int4[])",
+    "delete from items where tenant_id = $1 and item_no = any($2::int4[])",
+    "delete from item_ids where tenant_id = $1 and item_no = any($2::int4[])",
+)
+# The others go with `tenants` by their foreign keys.
+_ERASE_REST: Final = (
+    "delete from item_attrs where tenant_id = $1",
+    "delete from item_facets where tenant_id = $1",
+    "delete from jobs where tenant_id = $1",
+    "delete from tenants where tenant_id = $1 and deleted_at is not null",
+)
+
+
+async def erase_tenant(database: Database, tenant_id: TenantId) -> None:
+    """Remove every row of a deleted tenant, in batches. Raises TenantNotFound for one that is not deleted.
+
+    Its blobs lie below `tenants/<tenant_id>/`; the caller removes them with `delete_prefix`.
+    """
+    async with database.system_session(reason="erase a deleted tenant") as conn:
+        records = await fetch(conn, "select 1 from tenants where tenant_id = $1 and deleted_at is not null", tenant_id)
+        if not records:
+            raise TenantNotFound("There is no deleted tenant with that id.")
+    while True:
+        async with database.system_session(reason="erase a deleted tenant") as conn:
+            records = await fetch(
+                conn, "select item_no from item_ids where tenant_id = $1 order by item_no limit $2", tenant_id, _BATCH
+            )
+            if not records:
+                break
+            raw = await driver(conn)
+            numbers = [record["item_no"] for record in records]
+            for statement in _ERASE_ITEMS:
+                await raw.execute(statement, tenant_id, numbers)
+    async with database.system_session(reason="erase a deleted tenant") as conn:
+        raw = await driver(conn)
+        for statement in _ERASE_REST:
+            await raw.execute(statement, tenant_id)
+
+
+NGRAMS_PREFIX: Final = "char-ngrams-"
+"""How the spaces are named that stand in where a text encoder does not cover a language."""
+
+LOAD_TENANT: Final = f"""
+select t.name, t.shard, t.currency, g.gen, g.layout_id, g.calibration::text as calibration, g.weights::text as weights,
+    a.space_id as text_id, a.name as text_name, a.dim as text_dim,
+    n.space_id as ngrams_id, n.name as ngrams_name, n.dim as ngrams_dim,
+    b.space_id as image_id, b.name as image_name, b.dim as image_dim
+from tenants t
+left join generations g on g.tenant_id = $2::uuid and g.gen = t.active_gen
+left join layouts l on l.layout_id = g.layout_id
+left join spaces a on a.space_id = l.text_space
+left join spaces b on b.space_id = l.image_space
+left join lateral (
+    select s.* from spaces s where s.kind = 'text' and s.dim = a.dim and s.name like '{NGRAMS_PREFIX}%'
+        and g.calibration ? s.space_id::text order by s.space_id desc limit 1) n on true
+where t.tenant_id = $2::uuid and t.deleted_at is null
+"""
+"""One row, in the form of `Database.fetch_scoped`."""
+
+_NOTHING: Final = SpaceRef(space_id=0, name="none", dim=0, mean=0.0, dev=1.0)
+NO_GENERATION: Final = Generation(
+    gen=0,
+    layout_id=0,
+    text=msgspec.structs.replace(_NOTHING, dim=384),
+    ngrams=msgspec.structs.replace(_NOTHING, dim=384),
+    image=msgspec.structs.replace(_NOTHING, dim=256),
+    text_weight=0.5,
+    image_weight=0.5,
+)
+"""Of a tenant that no worker has seen yet: no vector is of it, so answers come from words and age alone."""
+
+
+async def load_tenant(source: Database | AsyncConnection, tenant_id: TenantId) -> TenantRef:
+    """The tenant and its active generation, by the hot pool or inside a session. Raises TenantNotFound."""
+    if isinstance(source, Database):
+        records: Any = await source.fetch_scoped(tenant_id, LOAD_TENANT)
+    else:
+        records = await fetch(source, LOAD_TENANT.replace("$2::uuid", "$1::uuid"), tenant_id)
+    if not records:
+        raise TenantNotFound("The tenant does not exist, or was deleted.")
+    (record,) = records
+    return TenantRef(
+        tenant_id=tenant_id,
+        name=record["name"],
+        shard=record["shard"],
+        currency=record["currency"],
+        generation=NO_GENERATION if record["layout_id"] is None else _generation(record),
+    )
+
+
+def _generation(record: Any) -> Generation:
+    calibration: dict[str, Any] = msgspec.json.decode(record["calibration"])
+    weights: dict[str, float] = msgspec.json.decode(record["weights"])
+
+    def space(half: str) -> SpaceRef:
+        space_id = record[f"{half}_id"]
+        mean, dev = calibration.get(str(space_id), (0.0, 1.0))
+        return SpaceRef(space_id=space_id, name=record[f"{half}_name"], dim=record[f"{half}_dim"], mean=mean, dev=dev)
+
+    text = space("text")
+    return Generation(
+        gen=record["gen"],
+        layout_id=record["layout_id"],
+        text=text,
+        ngrams=text if record["ngrams_id"] is None else space("ngrams"),
+        image=space("image"),
+        text_weight=weights.get("text", 0.5),
+        image_weight=weights.get("image", 0.5),
+    )

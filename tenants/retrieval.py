@@ -234,7 +234,8 @@ def _query_vectors(statement: _Statement, likeness: Likeness) -> str:
     )"""
 
 
-# The score of a fused row `v` against `q` by one inner product; null where no half is shared.
+# The score of a fused row `v` against `q` by one inner product; null where no half is shared. Every use stands in
+# a sub-select with `offset 0`, so that it is computed once per row, not again for the test and the order.
 _NEAR: Final = """
     (-(v.vec <#> case when v.text_space in (0, q.text_space) then q.fused else q.image_only end)
         - case when v.text_space = q.text_space then q.text_bias else 0 end
@@ -260,10 +261,10 @@ async def _similar(
         near = f"""
         select v.item_no, {_NEAR} as z
         from q, item_facets f join fused_vectors v on v.item_no = f.item_no and {statement.fused()}
-        where {eligible}"""
+        where {eligible} offset 0"""
         eligible = f"f.tenant_id = {_TENANT}"
     else:
-        near = f"select v.item_no, {_NEAR} as z from q, fused_vectors v where {statement.fused()}"
+        near = f"select v.item_no, {_NEAR} as z from q, fused_vectors v where {statement.fused()} offset 0"
     columns, join = statement.extras()
     dim_text, dim_image = tenant.generation.text.dim, tenant.generation.image.dim
     minimum = statement.bind(likeness.min_score, "float8")
@@ -433,7 +434,7 @@ async def _spoken(database: Database, tenant: TenantRef, wanted: Wanted, spoken:
         "select null::int4 as item_no, null::float8 as z where false"
         if order is None
         else f"select v.item_no, {order} as z from item_facets f "
-        f"join fused_vectors v on v.item_no = f.item_no and {statement.fused()} where {eligible}"
+        f"join fused_vectors v on v.item_no = f.item_no and {statement.fused()} where {eligible} offset 0"
     )
     inner = f"""
     with matching as materialized (

@@ -210,6 +210,17 @@ def open_folder() -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of a Chromium for Playwright's `executable_path`; in CI its absence is a failure, elsewhere a skip."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if found := shutil.which(name):
+            return found
+    if os.environ.get("CI"):
+        pytest.fail("CI drives a browser: apt-get install chromium fonts-dejavu-core")
+    pytest.skip("needs Chromium on the PATH")
+
+
 # Time and chance
 
 

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from moto.server import ThreadedMotoServer
 
+import infra.blob
 from infra.blob import (
     BadBlobKey,
     BadBlobUrl,
@@ -372,6 +373,32 @@ def test_deleting_a_folder_while_it_fills(url: str) -> None:
             await store.delete("a/b/new")
 
     using(url, work)
+
+
+@pytest.mark.parametrize("error", [FileExistsError, FileNotFoundError])
+def test_a_folder_that_goes_while_it_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[OSError]
+) -> None:
+    """A put whose folder another process removes at that moment tries again; if for ever, it says so."""
+    made = infra.blob._make_folder
+    left = [error(17, "gone")] * 5
+
+    def make(folder: Path) -> list[Path]:
+        if left:
+            raise left.pop()
+        return made(folder)
+
+    monkeypatch.setattr("infra.blob._make_folder", make)
+
+    async def work(store: BlobStore) -> None:
+        await store.put("a/b", b"x")
+        assert await store.get("a/b") == b"x"
+        left.extend([error(17, "gone")] * 1000)
+        with pytest.raises(BlobsUnavailable):
+            await store.put("a/c", b"x")
+        assert await keys(store) == ["a/b"]
+
+    using(f"file://{tmp_path}", work)
 
 
 def test_a_reader_keeps_the_old_version(tmp_path: Path) -> None:

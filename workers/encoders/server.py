@@ -99,7 +99,7 @@ class EncodeServer:
     @property
     def port(self) -> int:
         """The TCP port in use, for an address with port 0."""
-        assert self._server is not None  # noqa: S101 - called after start() only
+        assert self._server is not None
         return int(self._server.sockets[0].getsockname()[1])
 
     async def close(self) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gzip
+import socket
 import ssl
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -34,6 +35,8 @@ from infra.fetch import (
 )
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
+# Taken before the guard of the tests, which takes other notations of 127.0.0.1 for names of the outside.
+REAL_LOOKUP = socket.getaddrinfo
 # Reading the authorities takes 30 ms, and only the tests of certificates need any.
 NO_TRUST = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 Reply = bytes | Callable[[asyncio.StreamWriter], Awaitable[None]]
@@ -235,8 +238,9 @@ def test_the_secret_in_an_address_is_not_repeated() -> None:
         "0.0.0.0",  # noqa: S104
     ],
 )
-def test_the_own_machine(host: str) -> None:
+def test_the_own_machine(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """No notation of the own machine is fetched, and nothing connects to it."""
+    monkeypatch.setattr(socket, "getaddrinfo", REAL_LOOKUP)
 
     async def scenario() -> int:
         async with serving(answer(b"secret")) as site, Fetcher(ports=None, ssl_context=NO_TRUST) as client:

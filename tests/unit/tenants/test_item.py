@@ -3,14 +3,13 @@
 import pytest
 
 from infra.decode import InvalidFields, MalformedJson, decode_json
+from tenants.document import text_hash
 from tenants.item import (
     Item,
     category_ancestors,
     check_items,
     document,
     image_hash,
-    item_text,
-    text_hash,
     too_large_or_unstorable,
 )
 
@@ -73,14 +72,6 @@ def test_a_nul_character_anywhere_is_refused() -> None:
     assert fault.code == "nul_character"
     fine = Item(id="a", title="the text \\u0000")
     assert too_large_or_unstorable(fine, document(fine)) is None
-
-
-def test_the_text_begins_with_what_says_most() -> None:
-    """Title, brand, categories, attributes, description, in this order."""
-    item = Item(
-        id="a", title="T", brand="B", categories=["C > D"], attributes={"colour": ["red", "blue"]}, description="E"
-    )
-    assert item_text(item) == "T\nB\nC > D\ncolour: red, blue\nE"
 
 
 def test_hashes_tell_absence_from_content() -> None:

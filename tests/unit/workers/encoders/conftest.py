@@ -40,9 +40,7 @@ def write_tokenizer(folder: Path, *, max_length: int = 16, pad: str = "[PAD]") -
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
 
 
-def write_model(
-    path: Path, nodes: list[Any], inputs: list[Any], outputs: list[Any], consts: dict[str, Any]
-) -> None:
+def write_model(path: Path, nodes: list[Any], inputs: list[Any], outputs: list[Any], consts: dict[str, Any]) -> None:
     """One ONNX file of these nodes."""
     initial = [numpy_helper.from_array(np.asarray(value), name) for name, value in consts.items()]
     graph = helper.make_graph(nodes, "tiny", inputs, outputs, initial)

@@ -24,9 +24,7 @@ def test_a_changed_file_is_named_with_the_mend(make_pack: MakePack) -> None:
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    with pytest.raises(
-        BadPack, match=r"model\.onnx of the pack tiny-minilm.*kindred models fetch tiny-minilm"
-    ):
+    with pytest.raises(BadPack, match=r"model\.onnx of the pack tiny-minilm.*kindred models fetch tiny-minilm"):
         verify_pack(pack.folder)
 
 

@@ -77,9 +77,7 @@ def test_cls_pooling_is_taken_from_the_pack(tmp_path: Path, make_pack: MakePack)
 def test_the_manifest_overrides_the_pooling_file(make_pack: MakePack) -> None:
     """`pooling = "cls"` in the manifest wins over 1_Pooling."""
     pack = make_pack("minilm")
-    sealed = seal_folder(
-        pack.folder, name="x", kind="text", dim=HIDDEN, licence="MIT", text=TextOptions(pooling="cls")
-    )
+    sealed = seal_folder(pack.folder, name="x", kind="text", dim=HIDDEN, licence="MIT", text=TextOptions(pooling="cls"))
     row = OnnxTextEncoder(sealed).encode(["red shoe"])[0]
     np.testing.assert_allclose(row, unit(table(1, 12, HIDDEN)[2]), atol=1e-6)
 

@@ -2,10 +2,13 @@
 
 import html
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable
+from typing import Final
 
-RECIPE = 1
-"""Version of `item_text`. It is part of an item's content hash, so a new recipe re-encodes every item."""
+from tenants.item import AttributeValue, Item, digest
+
+RECIPE: Final = 1
+"""Version of `item_text`. It is part of the text's hash, so a new recipe encodes every item anew."""
 
 _LONGEST = 6_000
 """Characters kept. Far more than any pack reads, and it keeps a 64 KB description off the tokenizer."""
@@ -23,35 +26,36 @@ _CODES = frozenset(
 """Attribute names whose values identify a product and say nothing about it."""
 
 _TAG = re.compile(r"</?[a-zA-Z][^<>]{0,500}>")
-_SPACE = re.compile(r"\s+")
 _LETTER = re.compile(r"[^\W\d_]")
 
 
-def item_text(item: Mapping[str, object]) -> str:
+def item_text(item: Item) -> str:
     """Title, brand, category paths, chosen attributes and description of `item`, in this order.
 
-    `item` has the fields of the public API. The order puts what matters first, because a pack reads only
-    its first 128 to 512 tokens. Chosen attributes are those whose value is words (not codes, numbers, yes/no
-    or prose), sorted by name so that the text does not depend on the order in which a database returns
-    them. Markup in the description is dropped. `""` when there is nothing to encode.
+    The order puts what matters first, because a pack reads only its first 128
+    to 512 tokens. Chosen attributes are those whose value is words (not codes,
+    numbers, yes/no or prose), sorted by name so that the text does not depend
+    on the order in which they were sent. Markup in the description is dropped.
+    `""` when there is nothing to encode.
     """
-    parts = [_clean(item.get("title")), _clean(item.get("brand"))]
-    parts.append("; ".join(filter(None, (_clean(path) for path in _strings(item.get("categories"))))))
-    parts.append(_attributes(item.get("attributes")))
-    parts.append(_clean(item.get("description")))
+    parts = [
+        _clean(item.title),
+        _clean(item.brand),
+        "; ".join(filter(None, map(_clean, item.categories))),
+        _attributes(item.attributes) if item.attributes else "",
+        _clean(item.description),
+    ]
     text = ". ".join(part.rstrip(" .") for part in parts if part.rstrip(" ."))
     return text[:_LONGEST].rstrip()
 
 
-def _attributes(attributes: object) -> str:
+def _attributes(attributes: dict[str, AttributeValue]) -> str:
     """`color: blue; size: S, M` of the attributes that describe."""
-    if not isinstance(attributes, Mapping):
-        return ""
     chosen = []
-    for name in sorted(attributes, key=str):
-        if str(name).casefold() in _CODES:
+    for name in sorted(attributes):
+        if name.casefold() in _CODES:
             continue
-        values = [_clean(value) for value in _strings(attributes[name])]
+        values: Iterable[str] = map(_clean, _strings(attributes[name]))
         values = [v for v in values if _LETTER.search(v) and "://" not in v]
         joined = ", ".join(values)
         if joined and len(joined) <= _ATTRIBUTE_LENGTH:
@@ -61,21 +65,23 @@ def _attributes(attributes: object) -> str:
     return "; ".join(chosen)
 
 
-def _strings(value: object) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, list | tuple):
-        return [v for v in value if isinstance(v, str)]
-    return []
+def _strings(value: AttributeValue) -> list[str]:
+    singles = value if isinstance(value, list) else [value]
+    return [single for single in singles if isinstance(single, str)]
 
 
-def _clean(value: object) -> str:
+def _clean(value: str | None) -> str:
     """Markup out, entities resolved, white space to single blanks."""
-    if not isinstance(value, str):
+    if not value:
         return ""
     text = value[: 4 * _LONGEST]
     if "<" in text:
         text = _TAG.sub(" ", text)
     if "&" in text:
         text = html.unescape(text)
-    return _SPACE.sub(" ", text.replace("\x00", " ")).strip()
+    return " ".join(text.replace("\x00", " ").split())
+
+
+def text_hash(text: str) -> bytes:
+    """Hash of an item's text and of the recipe that made it; 16 zero bytes where there is no text."""
+    return digest(b"%d\n%b" % (RECIPE, text.encode())) if text else bytes(16)

@@ -1,0 +1,1 @@
+"""The demo shop: products drawn by code, described in several languages."""

@@ -1,0 +1,23 @@
+"""The tenants that this process serves, cached until the change feed says otherwise."""
+
+from infra.changes import ChangeFeed
+from infra.db import Database, TenantId
+from infra.feedcache import FeedCache
+from tenants.lifecycle import TenantRef, load_tenant
+
+
+class Directory:
+    """Looks tenants up by id; a flip of the generation or a move is seen within a second."""
+
+    def __init__(self, database: Database, feed: ChangeFeed) -> None:
+        self._database = database
+        self._cache: FeedCache[TenantId, TenantRef] = FeedCache(feed, kinds=frozenset({"tenant"}))
+
+    async def get(self, tenant_id: TenantId) -> TenantRef:
+        """The tenant. Raises TenantNotFound."""
+        found = self._cache.get(tenant_id)
+        if found is None:
+            mark = self._cache.mark
+            found = await load_tenant(self._database, tenant_id)
+            self._cache.put(tenant_id, found, tenant_id=tenant_id, mark=mark)
+        return found
