@@ -12,7 +12,7 @@ from litestar.params import FromPath
 
 from api.contract import contract
 from api.deps import services_of
-from infra.demo.load import DemoShop, read_demo
+from infra.demo.shop import DemoShop, read_demo
 
 _CONSOLE: Final = Path(__file__).parent.parent
 _ASSETS: Final = {
