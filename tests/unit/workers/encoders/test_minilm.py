@@ -55,7 +55,7 @@ def expected(exact: OnnxTextEncoder) -> Array:
     """The golden texts' vectors by the numpy reference."""
     with open_source() as source:
         stored = read_safetensors(source / "model.safetensors")
-        weights = {name: np.asarray(value) for name, value in stored.items()}
+        weights = {name: np.asarray(value, np.float64) for name, value in stored.items()}
     return np.vstack([reference(ids, weights) for ids in exact.tokenize(list(GOLDEN))])
 
 
