@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 from litestar import Litestar
 from litestar.datastructures import State
@@ -25,6 +25,7 @@ from infra.secret import load_secret
 from infra.settings import Settings
 from tenants.directory import Directory
 
+<<<<<<< HEAD
 ROUTES: list[HTTPRouteHandler] = [
     *(health.live, health.ready),
     *(docs.openapi, docs.docs_page, docs.docs_errors, docs.docs_asset),
@@ -38,6 +39,21 @@ ROUTES: list[HTTPRouteHandler] = [
     *(demo.demo_page, demo.demo_asset),
 ]
 """Every route."""
+=======
+ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
+    *health.ROUTES,
+    *docs.ROUTES,
+    *items.ROUTES,
+    *photos.ROUTES,
+    *encoding.ROUTES,
+    *imports.ROUTES,
+    *jobs.ROUTES,
+    *recommend.ROUTES,
+    *search.ROUTES,
+    *keys.ROUTES,
+)
+"""Every route but those that `create_app` is given."""
+>>>>>>> wt-api
 
 
 class Application(Edge):
@@ -63,6 +79,7 @@ def create_app(
     """
     secret = load_secret(settings)
     feed = ChangeFeed(database)
+    encoder = EncoderClient(settings.encoder_address)
     services = Services(
         settings=settings,
         database=database,
@@ -71,7 +88,11 @@ def create_app(
         directory=Directory(database, feed),
         authenticator=Authenticator(database, feed, secret=secret, clock=clock),
         readiness=Readiness(database, feed, warmers=list(warmers)),
+<<<<<<< HEAD
         query_vectors=QueryVectors(EncoderClient(settings.encoder_address)),
+=======
+        query_vectors=QueryVectors(encoder),
+>>>>>>> wt-api
         secret=secret,
         clock=clock,
     )
@@ -79,8 +100,13 @@ def create_app(
         route_handlers=ROUTES,
         guards=[requires],
         exception_handlers={Exception: answer_problem},
+<<<<<<< HEAD
         lifespan=[_running(services)],
         state=State({"services": services}),
+=======
+        lifespan=[_running(services, encoder)],
+        state=State({"services": services, **(state or {})}),
+>>>>>>> wt-api
         openapi_config=None,
         logging_config=None,
         # The edge limits bodies by route, while they stream.
@@ -91,7 +117,7 @@ def create_app(
     return Application(framework, services)
 
 
-def _running(services: Services) -> Any:
+def _running(services: Services, encoder: EncoderClient) -> Any:
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         await services.database.open()
@@ -100,7 +126,11 @@ def _running(services: Services) -> Any:
             yield
         finally:
             await services.feed.close()
+<<<<<<< HEAD
             await services.query_vectors.close()
+=======
+            await encoder.close()
+>>>>>>> wt-api
             await services.database.close()
             await services.blobs.aclose()
 

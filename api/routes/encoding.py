@@ -5,6 +5,12 @@ from typing import Any
 from litestar import Request, Response, get
 from msgspec import Struct
 
+<<<<<<< HEAD
+=======
+from litestar import Request, Response, get
+from msgspec import Struct
+
+>>>>>>> wt-api
 from api.contract import contract
 from api.deps import caller_of, services_of
 from api.wire import answer
