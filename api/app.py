@@ -25,21 +25,6 @@ from infra.secret import load_secret
 from infra.settings import Settings
 from tenants.directory import Directory
 
-<<<<<<< HEAD
-ROUTES: list[HTTPRouteHandler] = [
-    *(health.live, health.ready),
-    *(docs.openapi, docs.docs_page, docs.docs_errors, docs.docs_asset),
-    *(items.put_item, items.patch_item, items.get_item, items.delete_item),
-    *(items.bulk_items, items.list_items, items.delete_items),
-    *(photos.put_photo, photos.get_photo, photos.delete_photo, photos.show_photo),
-    *(imports.create_import, imports.confirm_import, imports.cancel_import),
-    *(jobs.get_job, jobs.list_jobs, jobs.job_errors),
-    *(keys.create_key, keys.list_keys, keys.revoke_key),
-    *(recommend.recommend, recommend.similar, search.search, encoding.encoding),
-    *(demo.demo_page, demo.demo_asset),
-]
-"""Every route."""
-=======
 ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     *health.ROUTES,
     *docs.ROUTES,
@@ -51,9 +36,9 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     *recommend.ROUTES,
     *search.ROUTES,
     *keys.ROUTES,
+    *demo.ROUTES,
 )
-"""Every route but those that `create_app` is given."""
->>>>>>> wt-api
+"""Every route."""
 
 
 class Application(Edge):
@@ -88,11 +73,7 @@ def create_app(
         directory=Directory(database, feed),
         authenticator=Authenticator(database, feed, secret=secret, clock=clock),
         readiness=Readiness(database, feed, warmers=list(warmers)),
-<<<<<<< HEAD
-        query_vectors=QueryVectors(EncoderClient(settings.encoder_address)),
-=======
         query_vectors=QueryVectors(encoder),
->>>>>>> wt-api
         secret=secret,
         clock=clock,
     )
@@ -100,13 +81,8 @@ def create_app(
         route_handlers=ROUTES,
         guards=[requires],
         exception_handlers={Exception: answer_problem},
-<<<<<<< HEAD
-        lifespan=[_running(services)],
-        state=State({"services": services}),
-=======
         lifespan=[_running(services, encoder)],
-        state=State({"services": services, **(state or {})}),
->>>>>>> wt-api
+        state=State({"services": services}),
         openapi_config=None,
         logging_config=None,
         # The edge limits bodies by route, while they stream.
@@ -126,11 +102,7 @@ def _running(services: Services, encoder: EncoderClient) -> Any:
             yield
         finally:
             await services.feed.close()
-<<<<<<< HEAD
-            await services.query_vectors.close()
-=======
             await encoder.close()
->>>>>>> wt-api
             await services.database.close()
             await services.blobs.aclose()
 

@@ -179,4 +179,4 @@ async def _expect_item(conn: Any, tenant_id: Any, external_id: str) -> None:
         raise ItemNotFound(f"There is no item {external_id!r}. Store it first with PUT /v1/items/{{id}}.")
 
 
-ROUTES: Final = (put_photo, get_photo, delete_photo)
+ROUTES: Final = (put_photo, get_photo, delete_photo, show_photo)

@@ -82,3 +82,6 @@ def demo_asset(request: Request[Any, Any, Any], name: FromPath[str]) -> Response
     if request.headers.get("if-none-match") == tag:
         return Response(b"", status_code=304, media_type=media_type, headers=headers)
     return Response(content, media_type=media_type, headers=headers)
+
+
+ROUTES: Final = (demo_page, demo_asset)
