@@ -4,11 +4,12 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from litestar import Litestar, Router
+from litestar import Litestar
 from litestar.datastructures import State
 from litestar.handlers import HTTPRouteHandler
 
 from api.auth import Authenticator, requires
+from api.console.pages import demo
 from api.deps import Clock, Services, utc_now
 from api.edge import Edge
 from api.openapi import operations
@@ -35,8 +36,9 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     *recommend.ROUTES,
     *search.ROUTES,
     *keys.ROUTES,
+    *demo.ROUTES,
 )
-"""Every route but those that `create_app` is given."""
+"""Every route."""
 
 
 class Application(Edge):
@@ -55,13 +57,10 @@ def create_app(
     *,
     clock: Clock = utc_now,
     warmers: Sequence[Warmer] = (),
-    routes: Sequence[HTTPRouteHandler | Router] = (),
-    state: dict[str, Any] | None = None,
 ) -> Application:
     """The ASGI application over these parts.
 
-    On start it opens the database and begins to follow the changes; on shutdown it closes both. `routes` are
-    further handlers, `state` further entries of `request.app.state`.
+    On start it opens the database and begins to follow the changes; on shutdown it closes both.
     """
     secret = load_secret(settings)
     feed = ChangeFeed(database)
@@ -79,11 +78,11 @@ def create_app(
         clock=clock,
     )
     framework = Litestar(
-        route_handlers=[*ROUTES, *routes],
+        route_handlers=ROUTES,
         guards=[requires],
         exception_handlers={Exception: answer_problem},
         lifespan=[_running(services, encoder)],
-        state=State({"services": services, **(state or {})}),
+        state=State({"services": services}),
         openapi_config=None,
         logging_config=None,
         # The edge limits bodies by route, while they stream.

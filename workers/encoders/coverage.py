@@ -142,4 +142,4 @@ class CoveringTextEncoder:
         native, foreign = _function_words(text)
         if foreign > native:
             return 1.0
-        return float(np.clip(0.3 * foreignness(self._pack.tokenizer, text), 0, 1))
+        return float(np.clip(0.1 + 0.25 * foreignness(self._pack.tokenizer, text), 0, 1))

@@ -1,6 +1,5 @@
 """Generations: gives new tenants their first, fills those of another encoder, and measures calibrations."""
 
-
 import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -171,5 +170,3 @@ class Keeper:
 def _weight(counted: dict[str, int]) -> int:
     """Both halves count: photos come later than texts, and need figures of their own."""
     return milestone(counted.get("text", 0)) + milestone(counted.get("image", 0))
-
-

@@ -36,7 +36,7 @@ from tenants.vectors import (
     list_waiting,
     store_halves,
 )
-from workers.encoders.photo import MAX_BYTES, BadPhoto, decode_photo
+from workers.encoders.photo import BadPhoto, decode_photo
 from workers.encoders.types import FloatArray, Photo
 from workers.jobs.encode import IDLE_S, Clock, Stored, Targets, encode_seconds, find_targets, items_encoded, utc_now
 from workers.models import Models
@@ -304,9 +304,7 @@ def encode_photos(batch: Sequence[Prepared], now: datetime) -> list[EncodedHalf]
     return [_half(one, vectors[index], index in broken, now) for index, one in enumerate(batch)]
 
 
-def _half(
-    one: Prepared, vectors: dict[int, NDArray[np.float32] | None], broken: bool, now: datetime
-) -> EncodedHalf:
+def _half(one: Prepared, vectors: dict[int, NDArray[np.float32] | None], broken: bool, now: datetime) -> EncodedHalf:
     item = one.item
     reason = " ".join(one.failures)[:_REASON_CHARS] or None
     state, due = DONE, None
