@@ -23,8 +23,8 @@ from tenants.catalog import upsert_items
 from tenants.item import Item
 from tenants.lifecycle import create_tenant, load_tenant
 from workers.encoders.pack import seal_folder
-from workers.models import Models, open_image, open_text, register
 from workers.jobs.generations import Keeper
+from workers.models import Models, open_image, open_text, register
 
 TEXT_DIM = 8
 IMAGE_DIM = 6

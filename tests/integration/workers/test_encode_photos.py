@@ -187,9 +187,7 @@ async def test_the_loop_encodes_photos_until_it_is_told_to_stop(
     assert {record[2] for record in await query(tenant_id, STATES)} == {1}
 
 
-async def test_a_slow_server_holds_up_its_own_shop_only(
-    make_shop: Any, query: Any, loop: Any, png: Any
-) -> None:
+async def test_a_slow_server_holds_up_its_own_shop_only(make_shop: Any, query: Any, loop: Any, png: Any) -> None:
     """Another shop's photo is encoded while the slow ones are still awaited."""
     slow = await make_shop([{"id": f"i{at:02}", "images": [f"https://slow.example/{at}"]} for at in range(30)])
     quick = await make_shop([{"id": "a", "images": ["https://quick.example/1"]}])
