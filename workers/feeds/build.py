@@ -373,7 +373,8 @@ def _is_empty(value: object) -> bool:
 def _photos(value: object) -> Iterable[str]:
     if isinstance(value, str):
         # Commas and semicolons may be part of an address, so there they part only before another address.
-        return _pieces_re(_BETWEEN_ADDRESSES if "//" in value else _BETWEEN_NAMES, value)
+        text = _BLANKS.sub(" ", value)
+        return _pieces_re(_BETWEEN_ADDRESSES if "//" in text else _BETWEEN_NAMES, text)
     photos: list[str] = []
     for part in value if isinstance(value, list) else [value]:
         photo = (part.get("url") or part.get("src")) if isinstance(part, dict) else part
@@ -382,7 +383,8 @@ def _photos(value: object) -> Iterable[str]:
     return photos
 
 
-_BETWEEN_ADDRESSES = re.compile(r"[|\n]|[,;\s](?=\s*(?:https?:)?//)")
+_BLANKS = re.compile(r"[^\S\n]+")
+_BETWEEN_ADDRESSES = re.compile(r"[|\n]|[,; ](?= ?(?:https?:)?//)")
 _BETWEEN_NAMES = re.compile(r"[|;,\n]")
 
 

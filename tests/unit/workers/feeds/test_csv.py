@@ -2,7 +2,6 @@
 
 import csv
 import io
-import unicodedata
 from collections.abc import Callable
 from typing import Any
 
@@ -10,10 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-TEXT = st.text(
-    st.characters(codec="utf-8", categories=["L", "N", "P", "S", "Zs"], exclude_characters="<&|;,>/\u00a0»›→\"'=")
-)
-WORDS = TEXT.map(lambda t: " ".join(unicodedata.normalize("NFC", t).split())).filter(bool)
+WORDS = st.text("abcäßжщ日本 09.-+!?()", max_size=12).map(lambda text: " ".join(text.split())).filter(bool)
 ITEMS = st.lists(
     st.fixed_dictionaries(
         {"id": st.from_regex(r"[a-zA-Z0-9_:/.-]{1,40}", fullmatch=True)},

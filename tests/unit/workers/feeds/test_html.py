@@ -1,9 +1,10 @@
 """HTML of a product description as the text that a shopper would read."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.feeds.html import MAX_PARSED_CHARACTERS, html_to_text
+from workers.feeds.html import html_to_text
 
 
 def test_paragraphs_and_items_become_lines() -> None:
@@ -26,12 +27,27 @@ def test_table_cells_are_parted_by_a_blank() -> None:
     assert html_to_text("<table><tr><td>S</td><td>36</td></tr><tr><td>M</td><td>38</td></tr></table>") == "S 36\nM 38"
 
 
-def test_very_long_html_only_loses_its_tags() -> None:
-    """A text beyond the parser's limit is still freed of markup."""
-    long = "<p>" + "word &amp; " * (MAX_PARSED_CHARACTERS // 5) + "</p>"
-    plain = html_to_text(long)
-    assert plain.startswith("word & word")
-    assert "<" not in plain
+def test_a_greater_than_within_quotes_ends_no_tag() -> None:
+    """Attributes may hold any sign."""
+    assert html_to_text('<a title="a > b">Link</a>') == "Link"
+
+
+def test_comments_and_sections_are_no_text() -> None:
+    """A comment is left out whole, the text of a CDATA section stays."""
+    assert html_to_text("a<!-- <p>x</p> -->b <![CDATA[c]]>") == "ab c"
+
+
+def test_a_reference_of_thousands_of_digits_is_no_number() -> None:
+    """Python would refuse to read it."""
+    assert html_to_text("<p>&#" + "9" * 5000 + ";x</p>") == "\ufffdx"
+
+
+@pytest.mark.parametrize(
+    "piece", ["<!", "<a", "</", "<![CDATA[", "<!--", "&#", "<a b=", '<p a="', "<script>", "<?", '<a "', "<svg><"]
+)
+def test_broken_html_takes_linear_work(piece: str) -> None:
+    """A hundred kilobytes of what a parser would look for again and again are read at once."""
+    assert isinstance(html_to_text(piece * (100_000 // len(piece))), str)
 
 
 @given(st.text(alphabet="<>&;!-[]/ab\"'= \n#xp", max_size=80))

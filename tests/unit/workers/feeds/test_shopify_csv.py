@@ -49,7 +49,8 @@ def shopify(*rows: dict[str, str]) -> str:
 FIRST = {
     "Handle": "t-shirt", "Title": "T-Shirt", "Body (HTML)": "<p>Soft &amp; warm</p>", "Vendor": "Acme",
     "Type": "Shirts", "Tags": "cotton, summer", "Published": "true", "Option1 Name": "Size", "Option1 Value": "S",
-    "Option2 Name": "Colour", "Option2 Value": "Red", "Variant SKU": "TS-S", "Variant Inventory Tracker": "shopify", "Variant Inventory Qty": "3",
+    "Option2 Name": "Colour", "Option2 Value": "Red", "Variant SKU": "TS-S",
+    "Variant Inventory Tracker": "shopify", "Variant Inventory Qty": "3",
     "Variant Inventory Policy": "deny", "Variant Price": "19.99", "Variant Compare At Price": "24.99",
     "Variant Barcode": "'4006381333931", "Image Src": "https://cdn.example/2.jpg", "Image Position": "2",
     "Status": "active", "Product Category": "Apparel > Shirts", "Cost per item": "3", HEADER[-1]: "cotton",
