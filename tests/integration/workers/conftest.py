@@ -23,8 +23,8 @@ from tenants.catalog import upsert_items
 from tenants.item import Item
 from tenants.lifecycle import create_tenant, load_tenant
 from workers.encoders.pack import seal_folder
-from workers.models import Models, open_image, open_text, register
 from workers.jobs.generations import Keeper
+from workers.models import Models, open_image, open_text, register
 
 TEXT_DIM = 8
 IMAGE_DIM = 6
@@ -211,7 +211,8 @@ class Worker:
             self.lines.append(line)
             if "workers.ready" in line:
                 return
-        raise AssertionError("".join(self.lines))
+        self.process.stderr.close()
+        raise AssertionError("".join(self.lines) + f"exit {self.process.wait(30)}")
 
     def end(self, how: signal.Signals) -> int:
         """Send a signal; the exit code."""

@@ -53,7 +53,9 @@ async def test_a_change_of_encoder_fills_and_then_switches(
     other = await load("text2")
     keeper = Keeper(database, other)
     await keeper.retarget()
-    active = "select active_gen, (select count(*) from generations where tenant_id = $1) from tenants where tenant_id = $1"
+    active = (
+        "select active_gen, (select count(*) from generations where tenant_id = $1) from tenants where tenant_id = $1"
+    )
     assert await query(tenant_id, active) == [(1, 2)]
     await store_items(tenant_id, [{"id": "i003", "title": "green lamp"}, {"id": "new", "title": "red mug"}])
     texts = TextLoop(database, [other, tiny], clock=clock, stored=keeper.stored)
