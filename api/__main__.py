@@ -19,7 +19,7 @@ def main() -> int:
     """Serve until SIGTERM, then finish what is in hand. Returns the exit status."""
     try:
         settings = Settings.from_env()
-        configure_logging(settings.log, settings.log_level)  # type: ignore[arg-type]
+        configure_logging(settings.log, settings.log_level)
         if settings.database_url is None:
             print(
                 "DATABASE_URL is not set. `kindred up` runs the API with a database of its own; "

@@ -2,37 +2,43 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
-from litestar import Litestar, Router
+from litestar import Litestar
 from litestar.datastructures import State
 from litestar.handlers import HTTPRouteHandler
 
 from api.auth import Authenticator, requires
+from api.console.pages import demo
 from api.deps import Clock, Services, utc_now
 from api.edge import Edge
 from api.openapi import operations
 from api.problems import answer_problem
 from api.readiness import Readiness, Warmer
-from api.routes import docs, health, imports, items, jobs, keys, photos
+from api.recommend.search import QueryVectors
+from api.routes import docs, encoding, health, imports, items, jobs, keys, photos, recommend, search
 from infra.blob import BlobStore
 from infra.changes import ChangeFeed
 from infra.db import Database
+from infra.encoder import EncoderClient
 from infra.secret import load_secret
 from infra.settings import Settings
 from tenants.directory import Directory
 
-ROUTES: list[HTTPRouteHandler] = [
-    *(health.live, health.ready),
-    *(docs.openapi, docs.docs_page, docs.docs_errors, docs.docs_asset),
-    *(items.put_item, items.patch_item, items.get_item, items.delete_item),
-    *(items.bulk_items, items.list_items, items.delete_items),
-    *(photos.put_photo, photos.get_photo, photos.delete_photo),
-    *(imports.create_import, imports.confirm_import, imports.cancel_import),
-    *(jobs.get_job, jobs.list_jobs, jobs.job_errors),
-    *(keys.create_key, keys.list_keys, keys.revoke_key),
-]
-"""Every route but those that `create_app` is given."""
+ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
+    *health.ROUTES,
+    *docs.ROUTES,
+    *items.ROUTES,
+    *photos.ROUTES,
+    *encoding.ROUTES,
+    *imports.ROUTES,
+    *jobs.ROUTES,
+    *recommend.ROUTES,
+    *search.ROUTES,
+    *keys.ROUTES,
+    *demo.ROUTES,
+)
+"""Every route."""
 
 
 class Application(Edge):
@@ -51,16 +57,14 @@ def create_app(
     *,
     clock: Clock = utc_now,
     warmers: Sequence[Warmer] = (),
-    routes: Sequence[HTTPRouteHandler | Router] = (),
-    state: dict[str, Any] | None = None,
 ) -> Application:
     """The ASGI application over these parts.
 
-    On start it opens the database and begins to follow the changes; on shutdown it closes both. `routes` are
-    further handlers, `state` further entries of `request.app.state`.
+    On start it opens the database and begins to follow the changes; on shutdown it closes both.
     """
     secret = load_secret(settings)
     feed = ChangeFeed(database)
+    encoder = EncoderClient(settings.encoder_address)
     services = Services(
         settings=settings,
         database=database,
@@ -69,15 +73,16 @@ def create_app(
         directory=Directory(database, feed),
         authenticator=Authenticator(database, feed, secret=secret, clock=clock),
         readiness=Readiness(database, feed, warmers=list(warmers)),
+        query_vectors=QueryVectors(encoder),
         secret=secret,
         clock=clock,
     )
     framework = Litestar(
-        route_handlers=[*ROUTES, *routes],
+        route_handlers=ROUTES,
         guards=[requires],
         exception_handlers={Exception: answer_problem},
-        lifespan=[_running(services)],
-        state=State({"services": services, **(state or {})}),
+        lifespan=[_running(services, encoder)],
+        state=State({"services": services}),
         openapi_config=None,
         logging_config=None,
         # The edge limits bodies by route, while they stream.
@@ -88,7 +93,7 @@ def create_app(
     return Application(framework, services)
 
 
-def _running(services: Services) -> Any:
+def _running(services: Services, encoder: EncoderClient) -> Any:
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         await services.database.open()
@@ -97,6 +102,7 @@ def _running(services: Services) -> Any:
             yield
         finally:
             await services.feed.close()
+            await encoder.close()
             await services.database.close()
             await services.blobs.aclose()
 

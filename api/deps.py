@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from api.auth import Authenticator, Caller
 from api.readiness import Readiness
+from api.recommend.search import QueryVectors
 from api.wire import AnyRequest
 from infra.blob import BlobStore
 from infra.changes import ChangeFeed
@@ -38,6 +39,7 @@ class Services(Struct, frozen=True, kw_only=True):
     directory: Directory
     authenticator: Authenticator
     readiness: Readiness
+    query_vectors: QueryVectors
     secret: bytes
     clock: Clock
 

@@ -223,7 +223,8 @@ async def advance(
     """
     raw = await driver(conn)
     before: int | None = await raw.fetchval(
-        "update jobs set done = done + $4, failed = failed + $5, total = coalesce($6, total), due = $7, attempts = 0, "
+        "update jobs set done = done + $4, failed = failed + $5, total = coalesce($6, total), due = $7, "
+        "attempts = 0, "
         "state = state || $8::text::jsonb, report = report || coalesce($9::text::jsonb, '{}'), "
         "fault_count = fault_count + $10, "
         "status = case when $11 then 'queued' else status end "

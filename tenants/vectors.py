@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from infra.db import TenantId, driver
-from tenants.generations import Layout
 from tenants.document import item_text
+from tenants.generations import Layout
 from tenants.item import Item
 from tenants.photos import by_position
 from tenants.vectorform import halfvec_text

@@ -2,12 +2,12 @@
 
 from typing import Any, Final
 
-from api.contract import contract
-from api.deps import caller_of, services_of
-from api.wire import answer
 from litestar import Request, Response, get
 from msgspec import Struct
 
+from api.contract import contract
+from api.deps import caller_of, services_of
+from api.wire import answer
 from tenants.catalog import count_states
 
 

@@ -11,11 +11,12 @@ from api.contract import contract
 from api.deps import caller_of, services_of
 from api.problems import UnsupportedMediaType
 from api.wire import AnyRequest, answer, decode_id, expect_media_type, no_content
+from infra.blob import BlobMissing
 from infra.decode import InvalidFields
 from infra.errors import FieldError, Invalid
 from tenants import catalog, photos
 from tenants.item import MAX_PHOTOS, ItemNotFound
-from tenants.photos import MAX_PHOTO_BYTES, PHOTO_TYPES, photo_key
+from tenants.photos import MAX_PHOTO_BYTES, PHOTO_TYPES, PhotoNotFound, photo_key, read_photo_token
 
 # Where each format says what it is: offset and the bytes there, any one of them.
 _MAGIC: Final[dict[str, tuple[tuple[int, tuple[bytes, ...]], ...]]] = {
@@ -127,6 +128,31 @@ async def get_photo(request: AnyRequest, item_id: FromPath[str], position: FromP
     return Response(data, media_type=photo.content_type, headers=headers)
 
 
+@get(
+    "/photos/{token:str}",
+    opt=contract(
+        scope="public",
+        tag="Photos",
+        summary="Show an uploaded photo on a page",
+        answer_types=PHOTO_TYPES,
+    ),
+)
+async def show_photo(request: AnyRequest, token: FromPath[str]) -> Response[bytes]:
+    """The photo behind an address that an answer gave; the address opens this photo alone, and needs no key."""
+    services = services_of(request)
+    tenant_id, sha256 = read_photo_token(services.secret, token)
+    try:
+        data = await services.blobs.get(photo_key(tenant_id, sha256))
+    except BlobMissing as error:
+        raise PhotoNotFound("The photo was removed.") from error
+    headers = {
+        "cache-control": "public, max-age=86400, immutable",
+        "content-security-policy": "default-src 'none'; sandbox",
+        "cross-origin-resource-policy": "cross-origin",
+    }
+    return Response(data, media_type=photo_type(data[:16]) or "application/octet-stream", headers=headers)
+
+
 @delete(
     "/v1/items/{item_id:str}/images/{position:str}",
     status_code=204,
@@ -151,3 +177,6 @@ def _position(raw: str) -> int:
 async def _expect_item(conn: Any, tenant_id: Any, external_id: str) -> None:
     if not await catalog.item_numbers(conn, tenant_id, [external_id]):
         raise ItemNotFound(f"There is no item {external_id!r}. Store it first with PUT /v1/items/{{id}}.")
+
+
+ROUTES: Final = (put_photo, get_photo, delete_photo, show_photo)

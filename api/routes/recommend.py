@@ -2,14 +2,15 @@
 
 from typing import Annotated, Any, Final
 
-from api.contract import contract
-from api.deps import services_of, tenant_of
-from api.wire import answer, decode_id, read_json, read_query
 from litestar import Request, Response, get, post
+from litestar.params import FromPath
 from msgspec import Meta, Struct
 
+from api.contract import contract
+from api.deps import services_of, tenant_of
 from api.recommend.pipeline import serve
 from api.recommend.types import Answer, Count, Query, Weight, Weights
+from api.wire import answer, decode_id, read_json, read_query
 
 _TAG: Final = "Recommendations"
 _ANSWER: Final = {
@@ -84,7 +85,7 @@ class SimilarQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         answer_example=_ANSWER,
     ),
 )
-async def similar(request: Request[Any, Any, Any], item_id: str) -> Response[bytes]:
+async def similar(request: Request[Any, Any, Any], item_id: FromPath[str]) -> Response[bytes]:
     """`POST /v1/recommend` with `strategy: similar` and one seed."""
     services = services_of(request)
     asked = read_query(request, SimilarQuery)

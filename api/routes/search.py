@@ -2,14 +2,14 @@
 
 from typing import Any, Final
 
-from api.contract import contract
-from api.deps import services_of, tenant_of
-from api.wire import answer, read_json
 from litestar import Request, Response, post
 
+from api.contract import contract
+from api.deps import services_of, tenant_of
 from api.recommend.search import SearchQuery
 from api.recommend.search import search as find
 from api.recommend.types import Answer
+from api.wire import answer, read_json
 
 MAX_BODY: Final = 15_000_000
 """A photo of 10 MB in base64, and the rest."""

@@ -6,10 +6,13 @@ from html import escape
 from pathlib import Path
 from typing import Any, Final
 
-from litestar import MediaType, Request, Response, Router, get
+from litestar import MediaType, Request, Response, get
 from litestar.exceptions import NotFoundException
 from litestar.params import FromPath
-from msgspec import Struct
+
+from api.contract import contract
+from api.deps import services_of
+from infra.demo.shop import DemoShop, read_demo
 
 _CONSOLE: Final = Path(__file__).parent.parent
 _ASSETS: Final = {
@@ -25,13 +28,6 @@ _POLICY: Final = (
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _HEADERS: Final = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
-
-
-class DemoShop(Struct, frozen=True, kw_only=True):
-    """The shop that the storefront shows: its name, and a key that may only recommend and search."""
-
-    name: str
-    publishable_key: str
 
 
 @cache
@@ -50,10 +46,15 @@ def render_demo(shop: DemoShop | None) -> str:
     return page
 
 
-@get("/", media_type=MediaType.HTML, include_in_schema=False, sync_to_thread=False)
+@get(
+    "/demo",
+    media_type=MediaType.HTML,
+    sync_to_thread=False,
+    opt=contract(scope="public", tag="Documentation", summary="The demo storefront", answer_types=("text/html",)),
+)
 def demo_page(request: Request[Any, Any, Any]) -> Response[str]:
-    """The storefront of `app.state.demo`."""
-    shop: DemoShop | None = request.app.state.get("demo")
+    """The storefront of the shop that `kindred demo` loaded."""
+    shop = read_demo(services_of(request).settings.data_dir)
     return Response(
         render_demo(shop),
         media_type=MediaType.HTML,
@@ -61,7 +62,16 @@ def demo_page(request: Request[Any, Any, Any]) -> Response[str]:
     )
 
 
-@get("/assets/{name:str}", include_in_schema=False, sync_to_thread=False)
+@get(
+    "/demo/assets/{name:str}",
+    sync_to_thread=False,
+    opt=contract(
+        scope="public",
+        tag="Documentation",
+        summary="A file of the storefront",
+        answer_types=("text/css", "text/javascript"),
+    ),
+)
 def demo_asset(request: Request[Any, Any, Any], name: FromPath[str]) -> Response[bytes]:
     """A style sheet or script of the page. Always revalidated, so that an upgrade shows at once."""
     media_type = _ASSETS.get(name)
@@ -74,5 +84,4 @@ def demo_asset(request: Request[Any, Any, Any], name: FromPath[str]) -> Response
     return Response(content, media_type=media_type, headers=headers)
 
 
-demo_router = Router("/demo", route_handlers=[demo_page, demo_asset])
-"""`GET /demo` and `GET /demo/assets/{name}`; `app.state.demo` is a DemoShop or None."""
+ROUTES: Final = (demo_page, demo_asset)

@@ -12,9 +12,9 @@ from api.app import Application, create_app
 from infra.blob import FolderBlobs
 from infra.db import Database, TenantId
 from infra.settings import Settings
+from tenants.generations import ensure_layout, ensure_space
 from tenants.keys import SCOPES, KeyRequest, create_key
 from tenants.lifecycle import create_tenant
-from tenants.generations import ensure_layout, ensure_space
 
 SECRET = "0123456789abcdef0123456789abcdef"
 
