@@ -1,5 +1,6 @@
 """`python -m api`: one API process. Settings come from the environment (docs/settings.md)."""
 
+import signal
 import sys
 
 import structlog
@@ -54,6 +55,9 @@ def main() -> int:
             timeout_graceful_shutdown=20,
         )
     )
+    # The server raises the signal that ended it once more when all is drained; the default would kill us there.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
     try:
         server.run()
     finally:
