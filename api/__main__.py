@@ -1,6 +1,7 @@
 """`python -m api`: one API process. Settings come from the environment (docs/settings.md)."""
 
 import gc
+import signal
 import sys
 
 import structlog
@@ -59,6 +60,9 @@ def main() -> int:
             timeout_graceful_shutdown=20,
         )
     )
+    # The server raises the signal that ended it once more when all is drained; the default would kill us there.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
     try:
         server.run()
     finally:

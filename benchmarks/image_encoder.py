@@ -75,7 +75,9 @@ def main() -> int:
     return 0
 
 
-def measure(clothing: Rows, views: Rows, clothes: list[dict[str, Any]], luma: list[tuple[str, set[str]]]) -> dict[str, Any]:
+def measure(
+    clothing: Rows, views: Rows, clothes: list[dict[str, Any]], luma: list[tuple[str, set[str]]]
+) -> dict[str, Any]:
     """Both bars for unit rows: clothing float32[n, d] in the order of `clothes`, views float32[m, d] of `luma`."""
     kinds = np.array([row["category"] for row in clothes])
     train = np.array([row["split"] == "train" for row in clothes])

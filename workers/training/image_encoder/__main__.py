@@ -23,7 +23,12 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder that holds clothing_photos")
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoint.pt and the pack")
     parser.add_argument("--seed", type=int, default=Recipe().seed)
-    parser.add_argument("--first-stage", type=int, default=0, help="begin with this stage, from --out/stage-N.pt; with the number of stages, only export")
+    parser.add_argument(
+        "--first-stage",
+        type=int,
+        default=0,
+        help="begin with this stage, from --out/stage-N.pt; with the number of stages, only export",
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--colour-weight", type=float, default=0.8, help="length of the colour part over the kind's")
     parser.add_argument("--form-weight", type=float, default=0.5, help="length of the form part over the kind's")

@@ -8,9 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 _GREY_AXIS = 1 / math.sqrt(3)
-_TURN = torch.tensor(
-    ((0.0, -_GREY_AXIS, _GREY_AXIS), (_GREY_AXIS, 0.0, -_GREY_AXIS), (-_GREY_AXIS, _GREY_AXIS, 0.0))
-)
+_TURN = torch.tensor(((0.0, -_GREY_AXIS, _GREY_AXIS), (_GREY_AXIS, 0.0, -_GREY_AXIS), (-_GREY_AXIS, _GREY_AXIS, 0.0)))
 
 
 def augment(pictures: Tensor, side: int, generator: torch.Generator) -> Tensor:

@@ -84,7 +84,9 @@ def to_onnx(model: ImageEncoder) -> onnx.ModelProto:
     """The model as ONNX in float32: `pixel_values` float[n, 3, side, side] -> `image_embeds` float[n, dim]."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the TorchScript exporter is deprecated, and the only one without more packages
+        warnings.simplefilter(
+            "ignore"
+        )  # the TorchScript exporter is deprecated, and the only one without more packages
         torch.onnx.export(
             model.eval(),
             (torch.zeros(2, 3, INPUT_SIDE, INPUT_SIDE),),

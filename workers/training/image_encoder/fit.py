@@ -4,7 +4,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from workers.training.image_encoder.model import COLOUR_DIM, FORM_DIM, INPUT_SIDE, KIND_DIM, ColourHistogram, ImageEncoder
+from workers.training.image_encoder.model import (
+    COLOUR_DIM,
+    FORM_DIM,
+    INPUT_SIDE,
+    KIND_DIM,
+    ColourHistogram,
+    ImageEncoder,
+)
 
 STRONG_COLOURS = 64
 """Part of the palette that is spread over the RGB cube where the photos have no colours: screens, print, drawings."""
