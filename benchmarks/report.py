@@ -1,31 +1,37 @@
-"""How every benchmark tells its result: a table for people on the screen, JSON for programs in a file."""
+"""What every benchmark prints: a table for people, and JSON for programs."""
 
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.table import Table
 
 RESULTS = Path(__file__).parent / "results"
 
 
-def report(name: str, rows: Sequence[Mapping[str, Any]], *, notes: Mapping[str, Any] | None = None) -> Path:
-    """Print `rows` (one dict per line, same keys) and write them to `benchmarks/results/<name>.json`."""
-    columns = list(rows[0]) if rows else []
-    cells = [[_cell(row[column]) for column in columns] for row in rows]
-    widths = [max(len(line[i]) for line in [columns, *cells]) for i in range(len(columns))]
-    print(f"\n{name}")
-    for line in [columns, ["-" * width for width in widths], *cells]:
-        print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
-    for key, value in (notes or {}).items():
-        print(f"{key}: {_cell(value)}")
+class Line(NamedTuple):
+    """One figure; `bar` is what it is held against, `met` whether it holds (None: no bar)."""
+
+    what: str
+    figure: str
+    bar: str | None
+    met: bool | None
+
+
+def print_report(name: str, lines: list[Line]) -> None:
+    """Print the table, and write benchmarks/results/<name>.json."""
+    table = Table(title=name, title_justify="left", box=None, pad_edge=False)
+    for heading in ("what", "measured", "bar", ""):
+        table.add_column(heading)
+    for line in lines:
+        mark = "" if line.met is None else "met" if line.met else "[red]missed[/red]"
+        table.add_row(line.what, line.figure, line.bar or "", mark)
+    Console().print(table)
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
-    machine = {"python": platform.python_version(), "cpus": os.cpu_count(), "machine": platform.machine()}
-    path.write_text(json.dumps({"name": name, **machine, "notes": notes or {}, "rows": rows}, indent=1))
-    return path
-
-
-def _cell(value: object) -> str:
-    return f"{value:.3f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+    machine = {"python": platform.python_version(), "cores": os.cpu_count()}
+    document = {"name": name, "machine": machine, "lines": [line._asdict() for line in lines]}
+    (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=1, ensure_ascii=False))
+    print(json.dumps(document, ensure_ascii=False))

@@ -90,6 +90,14 @@ async def bootstrap_roles(superuser_dsn: str, password: str, *, database: str = 
         await admin.close()  # ends the session, and with it the advisory lock
 
 
+async def ensure_roles(url: str) -> None:
+    """Prepare the server when `url` signs in as an administrator; nothing when it already names one of the roles."""
+    parts = urlsplit(url)
+    if parts.username in ROLES:
+        return
+    await bootstrap_roles(url, url_password(url) or "", database=unquote(parts.path.lstrip("/")) or DATABASE)
+
+
 async def _ensure_role(admin: "asyncpg.Connection[Any]", role: str, password: str) -> None:
     verifier = scram_verifier(password)
     row = await admin.fetchrow(

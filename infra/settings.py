@@ -4,8 +4,10 @@ Every `KINDRED_` name that is not listed here, and every malformed value, is
 named at start rather than ignored.
 """
 
+import hashlib
 import os
 import socket
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -14,6 +16,8 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from infra.errors import FieldError, Invalid
+
+_SOCKET_PATH_MAX = 100  # bytes; sockaddr_un holds 108 on Linux and 104 on macOS
 
 
 class BadSettings(Invalid):
@@ -143,7 +147,7 @@ class Settings:
     log: Literal["json", "console"] = _setting(
         "KINDRED_LOG", _one_of("json", "console"), "console", "Form of the log lines."
     )
-    log_level: str = _setting(
+    log_level: Literal["debug", "info", "warning", "error"] = _setting(
         "KINDRED_LOG_LEVEL",
         _one_of("debug", "info", "warning", "error"),
         "info",
@@ -165,6 +169,17 @@ class Settings:
     def models_dir(self) -> Path:
         """Folder that model packs are fetched into and built in."""
         return self.data_dir / "models"
+
+    @property
+    def encoder_address(self) -> str:
+        """Where the encode worker listens for queries, the default included."""
+        if self.encoder_url is not None:
+            return self.encoder_url
+        path = self.data_dir.absolute() / "encoder.sock"
+        if len(os.fsencode(path)) > _SOCKET_PATH_MAX:
+            digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+            path = Path(tempfile.gettempdir()) / f"kindred-{digest}.sock"
+        return f"unix://{path}"
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> "Settings":

@@ -430,6 +430,21 @@ async def list_items(
     return Page(items=[_stored(record) for record in records], last_no=records[-1]["item_no"] if more else None)
 
 
+_COUNT = """
+select text_state, image_state, count(*) as items from items where tenant_id = $1 group by text_state, image_state
+"""
+
+
+async def count_states(conn: AsyncConnection, tenant_id: TenantId) -> dict[str, dict[State, int]]:
+    """How many items are in which state of encoding, by modality."""
+    raw = await driver(conn)
+    counts: dict[str, dict[State, int]] = {kind: dict.fromkeys(STATES, 0) for kind in ("text", "image")}
+    for record in await raw.fetch(_COUNT, tenant_id):
+        counts["text"][STATES[record["text_state"]]] += record["items"]
+        counts["image"][STATES[record["image_state"]]] += record["items"]
+    return counts
+
+
 _DELETE = (
     "delete from fused_vectors where tenant_id = $1 and item_no = any($2::int4[])",
     "delete from item_vectors where tenant_id = $1 and item_no = any($2::int4[])",

@@ -12,7 +12,6 @@ from infra.changes import record_change
 from infra.db import Database, TenantId, driver, fetch
 from infra.errors import Conflict, FieldError, Invalid, NotFound
 from infra.ids import uuid7
-from tenants.spaces import DEFAULT_CALIBRATION, NGRAMS, newest_layout
 
 
 class TenantNotFound(NotFound):
@@ -84,11 +83,11 @@ class TenantInfo(Struct, frozen=True, kw_only=True):
     deleted_at: datetime | None
 
 
-DEFAULT_WEIGHTS: Final = {"text": 0.5, "image": 0.5}
-
-
 async def create_tenant(database: Database, name: str, *, plan: str = "free", currency: str = "USD") -> TenantId:
-    """Make a tenant with an empty catalogue, in the newest layout. Raises InvalidTenant, TenantNameTaken."""
+    """Make a tenant with an empty catalogue. Raises InvalidTenant, TenantNameTaken.
+
+    It can store items and answer by words at once; a worker gives it its first generation within a second.
+    """
     faults = []
     if not 1 <= len(name) <= 200 or not name.isprintable() or name != name.strip():
         faults.append(
@@ -109,13 +108,6 @@ async def create_tenant(database: Database, name: str, *, plan: str = "free", cu
                 (tenant_id, name, plan, currency),
             )
             await raw.execute("insert into tenant_counters (tenant_id) values ($1)", tenant_id)
-            await raw.execute(
-                "insert into generations (tenant_id, gen, layout_id, calibration, weights, status, reason) "
-                "values ($1, 1, $2, '{}', $3::text::jsonb, 'ready', 'the first')",
-                tenant_id,
-                await newest_layout(conn),
-                msgspec.json.encode(DEFAULT_WEIGHTS).decode(),
-            )
     except IntegrityError as error:
         raise TenantNameTaken(f"There is a tenant named {name!r} already; choose another name.") from error
     return tenant_id
@@ -209,51 +201,73 @@ async def erase_tenant(database: Database, tenant_id: TenantId) -> None:
             await raw.execute(statement, tenant_id)
 
 
+NGRAMS_PREFIX: Final = "char-ngrams-"
+"""How the spaces are named that stand in where a text encoder does not cover a language."""
+
 LOAD_TENANT: Final = f"""
 select t.name, t.shard, t.currency, g.gen, g.layout_id, g.calibration::text as calibration, g.weights::text as weights,
-    a.space_id as text_id, a.name as text_name, a.dim as text_dim, n.space_id as ngrams_id, n.name as ngrams_name,
-    i.space_id as image_id, i.name as image_name, i.dim as image_dim
+    a.space_id as text_id, a.name as text_name, a.dim as text_dim,
+    n.space_id as ngrams_id, n.name as ngrams_name, n.dim as ngrams_dim,
+    b.space_id as image_id, b.name as image_name, b.dim as image_dim
 from tenants t
-join generations g on g.tenant_id = $2::uuid and g.gen = t.active_gen
-join layouts l on l.layout_id = g.layout_id
-join spaces a on a.space_id = l.text_space
-join spaces i on i.space_id = l.image_space
-left join spaces n on n.name = '{NGRAMS}' || a.dim
+left join generations g on g.tenant_id = $2::uuid and g.gen = t.active_gen
+left join layouts l on l.layout_id = g.layout_id
+left join spaces a on a.space_id = l.text_space
+left join spaces b on b.space_id = l.image_space
+left join lateral (
+    select s.* from spaces s where s.kind = 'text' and s.dim = a.dim and s.name like '{NGRAMS_PREFIX}%'
+        and g.calibration ? s.space_id::text order by s.space_id desc limit 1) n on true
 where t.tenant_id = $2::uuid and t.deleted_at is null
 """
 """One row, in the form of `Database.fetch_scoped`."""
 
+_NOTHING: Final = SpaceRef(space_id=0, name="none", dim=0, mean=0.0, dev=1.0)
+NO_GENERATION: Final = Generation(
+    gen=0,
+    layout_id=0,
+    text=msgspec.structs.replace(_NOTHING, dim=384),
+    ngrams=msgspec.structs.replace(_NOTHING, dim=384),
+    image=msgspec.structs.replace(_NOTHING, dim=256),
+    text_weight=0.5,
+    image_weight=0.5,
+)
+"""Of a tenant that no worker has seen yet: no vector is of it, so answers come from words and age alone."""
+
 
 async def load_tenant(source: Database | AsyncConnection, tenant_id: TenantId) -> TenantRef:
-    """The tenant and its active generation, by the hot pool or inside a `tenant_session`. Raises TenantNotFound."""
+    """The tenant and its active generation, by the hot pool or inside a session. Raises TenantNotFound."""
     if isinstance(source, Database):
         records: Any = await source.fetch_scoped(tenant_id, LOAD_TENANT)
     else:
         records = await fetch(source, LOAD_TENANT.replace("$2::uuid", "$1::uuid"), tenant_id)
     if not records:
-        raise TenantNotFound("The tenant of this key was deleted.")
+        raise TenantNotFound("The tenant does not exist, or was deleted.")
     (record,) = records
-    measured = msgspec.json.decode(record["calibration"], type=dict[str, tuple[float, float]])
-    weights = msgspec.json.decode(record["weights"], type=dict[str, float])
-
-    def space(half: str, dim: int) -> SpaceRef:
-        # Without an n-gram space (0: no row has it) every text is of the text space.
-        space_id = record[f"{half}_id"] or 0
-        mean, dev = measured.get(str(space_id), DEFAULT_CALIBRATION[half])
-        return SpaceRef(space_id=space_id, name=record[f"{half}_name"] or f"{NGRAMS}{dim}", dim=dim, mean=mean, dev=dev)
-
     return TenantRef(
         tenant_id=tenant_id,
         name=record["name"],
         shard=record["shard"],
         currency=record["currency"],
-        generation=Generation(
-            gen=record["gen"],
-            layout_id=record["layout_id"],
-            text=space("text", record["text_dim"]),
-            ngrams=space("ngrams", record["text_dim"]),
-            image=space("image", record["image_dim"]),
-            text_weight=weights.get("text", DEFAULT_WEIGHTS["text"]),
-            image_weight=weights.get("image", DEFAULT_WEIGHTS["image"]),
-        ),
+        generation=NO_GENERATION if record["layout_id"] is None else _generation(record),
+    )
+
+
+def _generation(record: Any) -> Generation:
+    calibration: dict[str, Any] = msgspec.json.decode(record["calibration"])
+    weights: dict[str, float] = msgspec.json.decode(record["weights"])
+
+    def space(half: str) -> SpaceRef:
+        space_id = record[f"{half}_id"]
+        mean, dev = calibration.get(str(space_id), (0.0, 1.0))
+        return SpaceRef(space_id=space_id, name=record[f"{half}_name"], dim=record[f"{half}_dim"], mean=mean, dev=dev)
+
+    text = space("text")
+    return Generation(
+        gen=record["gen"],
+        layout_id=record["layout_id"],
+        text=text,
+        ngrams=text if record["ngrams_id"] is None else space("ngrams"),
+        image=space("image"),
+        text_weight=weights.get("text", 0.5),
+        image_weight=weights.get("image", 0.5),
     )

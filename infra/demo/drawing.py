@@ -9,6 +9,7 @@ import io
 import random
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from itertools import pairwise
 from typing import Literal
 
@@ -181,7 +182,8 @@ class Canvas:
             column.putpixel((0, y), colour)
         image = column.resize((FULL, FULL))
         glow = Image.radial_gradient("L").resize((FULL, FULL)).point(_lut(lambda v: max(0.0, v - 110) * 0.16))
-        return Image.composite(Image.new("RGB", (FULL, FULL), shade(tint, -0.35)), image, glow)
+        image = Image.composite(Image.new("RGB", (FULL, FULL), shade(tint, -0.35)), image, glow)
+        return ImageChops.add(image, _film_grain(), 1, -128)
 
     def mask(self, outline: Sequence[Point]) -> tuple[Image.Image, tuple[int, int, int, int]]:
         """The anti-aliased mask (mode L) of a closed outline and the box it fills in the working image."""
@@ -380,6 +382,14 @@ def _dashes(line: Sequence[Point], dash: float) -> list[list[Point]]:
         walked += length - done
         current.append((x1, y1))
     return pieces[::2]
+
+
+@cache
+def _film_grain() -> Image.Image:
+    """Noise of two grey levels: without it the studio's soft gradients show as bands."""
+    noise = random.Random(1).randbytes(FULL * FULL)  # noqa: S311
+    level = Image.frombytes("L", (FULL, FULL), noise).point([126 + v // 52 for v in range(256)])
+    return Image.merge("RGB", (level, level, level))
 
 
 def _add(a: Image.Image, b: Image.Image) -> Image.Image:

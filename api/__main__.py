@@ -1,0 +1,66 @@
+"""`python -m api`: one API process. Settings come from the environment (docs/settings.md)."""
+
+import sys
+
+import structlog
+import uvicorn
+
+from api.app import create_app
+from infra.blob import open_blobs
+from infra.db import Database
+from infra.errors import KindredError
+from infra.settings import Settings
+from infra.telemetry import configure_logging, serve_metrics
+
+_log = structlog.get_logger("api")
+
+
+def main() -> int:
+    """Serve until SIGTERM, then finish what is in hand. Returns the exit status."""
+    try:
+        settings = Settings.from_env()
+        configure_logging(settings.log, settings.log_level)
+        if settings.database_url is None:
+            print(
+                "DATABASE_URL is not set. `kindred up` runs the API with a database of its own; "
+                "to run the API alone, set DATABASE_URL.",
+                file=sys.stderr,
+            )
+            return 2
+        database = Database(settings.database_url, direct_url=settings.direct_database_url)
+        app = create_app(settings, database, open_blobs(settings.blob_url))
+        metrics = serve_metrics(settings.metrics_port, settings.host) if settings.metrics_port else None
+    except KindredError as error:
+        print(f"{error.title}: {error.detail}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"The metrics port cannot be used: {error.strerror}. Set KINDRED_METRICS_PORT.", file=sys.stderr)
+        return 2
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            loop="uvloop",
+            http="httptools",
+            lifespan="on",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            date_header=True,
+            proxy_headers=False,
+            # A connection beyond this is refused with 503 rather than queued without end.
+            limit_concurrency=1000,
+            timeout_graceful_shutdown=20,
+        )
+    )
+    try:
+        server.run()
+    finally:
+        if metrics is not None:
+            metrics.close()
+    return 0 if server.started else 3
+
+
+if __name__ == "__main__":
+    sys.exit(main())

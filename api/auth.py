@@ -1,0 +1,154 @@
+"""API key -> Caller, and the guards that routes name as data: `opt={"scope": "catalog:read"}`."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Final, NoReturn
+
+from litestar.connection import ASGIConnection
+from litestar.handlers.base import BaseRouteHandler
+from msgspec import Struct
+
+from infra.changes import ChangeFeed
+from infra.db import Database, TenantId
+from infra.errors import Forbidden, Unauthenticated
+from infra.feedcache import FeedCache
+from tenants.keys import FoundKey, Kind, find_key, hash_key, parse_key
+
+
+class KeyMissing(Unauthenticated):
+    """The request carries no API key."""
+
+    code = "key_missing"
+    title = "An API key is needed"
+
+
+class KeyUnknown(Unauthenticated):
+    """No tenant has this key."""
+
+    code = "key_unknown"
+    title = "The API key is unknown"
+
+
+class KeyRevoked(Unauthenticated):
+    """The key was revoked."""
+
+    code = "key_revoked"
+    title = "The API key was revoked"
+
+
+class KeyExpired(Unauthenticated):
+    """The key's time is over."""
+
+    code = "key_expired"
+    title = "The API key has expired"
+
+
+class ScopeMissing(Forbidden):
+    """The key is valid but lacks the scope of this route."""
+
+    code = "scope_missing"
+    title = "The API key may not do this"
+
+
+class OriginRefused(Forbidden):
+    """A publishable key is used from a page that it is not for."""
+
+    code = "origin_refused"
+    title = "The API key is not for this origin"
+
+
+class Caller(Struct, frozen=True, kw_only=True):
+    """Who asks: a tenant, by one of its keys."""
+
+    tenant_id: TenantId
+    key_id: str
+    kind: Kind
+    scopes: frozenset[str]
+    placements: frozenset[str] | None
+    rate_per_min: int | None
+
+
+class _Checked(Struct, frozen=True, kw_only=True):
+    caller: Caller
+    allowed_origins: frozenset[str] | None
+    expires_at: datetime | None
+
+
+class Authenticator:
+    """Tells who a key belongs to; found keys are cached until the change feed, or a minute, drops them."""
+
+    def __init__(self, database: Database, feed: ChangeFeed, *, secret: bytes, clock: Callable[[], datetime]) -> None:
+        self._database = database
+        self._secret = secret
+        self._clock = clock
+        self._cache: FeedCache[bytes, _Checked] = FeedCache(feed, kinds=frozenset({"key", "tenant"}))
+
+    async def authenticate(self, key: str | None, origin: str | None) -> Caller:
+        """The caller with that key, from a page of that origin. Raises a kind of Unauthenticated, or OriginRefused."""
+        if not key:
+            raise KeyMissing("Send `Authorization: Bearer <key>`, or `X-API-Key: <key>`.")
+        # The HMAC first: a cached key needs no second look at its checksum.
+        key_hash = hash_key(self._secret, key)
+        checked = self._cache.get(key_hash)
+        if checked is None:
+            parse_key(key)
+            mark = self._cache.mark
+            found = await find_key(self._database, key_hash)
+            checked = _check(found)
+            self._cache.put(key_hash, checked, tenant_id=checked.caller.tenant_id, mark=mark)
+        if checked.expires_at is not None and checked.expires_at <= self._clock():
+            raise KeyExpired(f"This API key expired at {checked.expires_at.isoformat()}. Use another, or make one.")
+        if checked.allowed_origins is not None and (origin is None or origin.lower() not in checked.allowed_origins):
+            raise OriginRefused(
+                f"This key works on pages of {', '.join(sorted(checked.allowed_origins))} only; "
+                + ("the request names no origin." if origin is None else f"the request is of {origin!r}.")
+            )
+        return checked.caller
+
+
+def _check(found: FoundKey | None) -> _Checked:
+    if found is None:
+        raise KeyUnknown("This API key is of no tenant here. GET /v1/keys, with another key, lists those there are.")
+    if found.revoked_at is not None:
+        raise KeyRevoked(f"This API key was revoked at {found.revoked_at.isoformat()}. Use another, or make one.")
+    return _Checked(
+        caller=Caller(
+            tenant_id=found.tenant_id,
+            key_id=found.key_id,
+            kind=found.kind,
+            scopes=found.scopes,
+            placements=found.placements,
+            rate_per_min=found.rate_per_min,
+        ),
+        # A secret key is for servers, which send no origin.
+        allowed_origins=found.allowed_origins if found.kind == "publishable" else None,
+        expires_at=found.expires_at,
+    )
+
+
+PUBLIC: Final = "public"
+"""The scope of a route that needs no key."""
+
+
+def requires(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """Litestar guard of every route: the caller has the scope that the route names. Raises what it lacks."""
+    scope = handler.opt.get("scope")
+    # create_app refuses a route without a scope; the framework's own answers to OPTIONS have none.
+    if scope == PUBLIC or connection.scope.get("method") == "OPTIONS":
+        return
+    caller = connection.scope["state"].get("caller")
+    if isinstance(caller, Caller):
+        if scope not in caller.scopes:
+            raise ScopeMissing(
+                f"This needs the scope `{scope}`; the key {caller.key_id} has "
+                + (", ".join(sorted(caller.scopes)) or "none")
+                + "."
+            )
+        return
+    _refuse(caller)
+
+
+def _refuse(reason: object) -> NoReturn:
+    if isinstance(reason, Exception):
+        raise reason
+    raise KeyMissing("Send `Authorization: Bearer <key>`, or `X-API-Key: <key>`.")

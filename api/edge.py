@@ -1,0 +1,217 @@
+"""The one wrapper around the framework: request id, caller, limits, CORS, metrics and the access line.
+
+Pure ASGI and outside Litestar, because five middlewares cost more than one, and because an error of the framework
+itself must still be answered as problem+json, counted and logged.
+"""
+
+import re
+from time import perf_counter
+from typing import Any, Final
+from urllib.parse import quote, unquote
+
+import msgspec
+import structlog
+from litestar.types import ASGIApp, Receive, Send
+
+from api.auth import Authenticator
+from api.problems import BadRequest, Problem, headers_of, known, problem
+from infra.errors import TooLarge
+from infra.ids import uuid7
+from infra.telemetry import Children, counter, histogram
+
+MAX_BODY: Final = 10_000_000
+"""Bytes of a body, where the route's `opt["max_body"]` says nothing else (None there: any size)."""
+
+_requests: Final = Children(counter("http_requests_total", "Requests answered.", ["method", "route", "status"]))
+_seconds: Final = Children(histogram("http_request_seconds", "Time to answer a request.", ["method", "route"]))
+
+_SANE_ID: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._\-]{7,63}")
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_UNRESERVED: Final = "-._~!$&'()*+,;=:@"
+# Ids that are also the last part of a route; escaped, they reach the route of an item.
+_SHADOWED: Final = {"/v1/items/bulk": "/v1/items/%62ulk", "/v1/items/delete": "/v1/items/%64elete"}
+# A key is no cookie: a page of any origin that has one may use it, and publishable keys check their origin.
+_CORS: Final = (
+    (b"access-control-allow-origin", b"*"),
+    (b"access-control-expose-headers", b"x-request-id, retry-after, ratelimit, ratelimit-policy"),
+)
+_PREFLIGHT: Final = (
+    (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE"),
+    (b"access-control-allow-headers", b"authorization, x-api-key, content-type, x-request-id, idempotency-key"),
+    (b"access-control-max-age", b"86400"),
+)
+
+_log = structlog.get_logger("api.access")
+
+
+class ClientGone(BadRequest):
+    """The client hung up before its body was whole; nothing of it was stored."""
+
+    code = "client_gone"
+    title = "The connection was closed early"
+
+
+class Edge:
+    """Wraps the framework's application."""
+
+    def __init__(self, app: ASGIApp, authenticator: Authenticator) -> None:
+        self._app = app
+        self._authenticator = authenticator
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        """Serve one connection (ASGI 3)."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = perf_counter()
+        exchange = _Exchange(scope, receive, send)
+        # Each request of the server runs in a context of its own, so nothing needs to be taken back.
+        structlog.contextvars.bind_contextvars(request_id=exchange.request_id)
+        try:
+            if exchange.preflight:
+                await exchange.answer(204, [], b"")
+                return
+            if exchange.path.startswith("/v1/"):
+                scope["state"]["caller"] = await self._caller(exchange)
+            await self._app(scope, exchange.receive, exchange.send)
+        except Exception as error:
+            await exchange.fail(error)
+        finally:
+            exchange.account(perf_counter() - started)
+
+    async def _caller(self, exchange: "_Exchange") -> object:
+        """The caller, or the exception that says why there is none: only the route knows whether one is needed."""
+        try:
+            return await self._authenticator.authenticate(exchange.key, exchange.origin)
+        except Exception as error:
+            return error
+
+
+class _Exchange:
+    """One request and its answer."""
+
+    def __init__(self, scope: Any, receive: Receive, send: Send) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._left: float | None = None
+        self._length: int | None = None
+        self.status = 0
+        self.key: str | None = None
+        self.origin: str | None = None
+        self.preflight = False
+        request_id = b""
+        for name, value in scope["headers"]:
+            if name == b"authorization":
+                self.key = _bearer(value) or self.key
+            elif name == b"x-api-key":
+                self.key = self.key or value.decode("latin-1").strip()
+            elif name == b"origin":
+                self.origin = value.decode("latin-1")
+            elif name == b"content-length":
+                self._length = int(value) if value.isdigit() else None
+            elif name == b"x-request-id" and _SANE_ID.fullmatch(value):
+                request_id = value
+            elif name == b"access-control-request-method":
+                self.preflight = scope["method"] == "OPTIONS"
+        self.request_id = request_id.decode() if request_id else str(uuid7())
+        self.path = scope["path"]
+        raw_path = scope.get("raw_path")
+        if raw_path and b"%" in raw_path:
+            # Routed undecoded, so that a "/" inside an id stays inside its segment.
+            self.path = _canonical(raw_path)
+            scope["path"] = self.path
+        if self.path in _SHADOWED and scope["method"] != "POST":
+            scope["path"] = _SHADOWED[self.path]
+        state = scope.setdefault("state", {})
+        state["request_id"] = self.request_id
+        state["path"] = self.path
+
+    async def receive(self) -> Any:
+        """The framework's `receive`: refuses a body over the limit of the route, which is known by now."""
+        if self._left is None:
+            handler = self._scope.get("route_handler")
+            limit = handler.opt.get("max_body", MAX_BODY) if handler is not None else MAX_BODY
+            self._left = float("inf") if limit is None else limit
+            if self._length is not None and self._length > self._left:
+                raise _too_large(limit)
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._left -= len(message["body"])
+            if self._left < 0:
+                raise _too_large(self._scope["route_handler"].opt.get("max_body", MAX_BODY))
+        elif message["type"] == "http.disconnect" and not self.status:
+            raise ClientGone("The connection was closed before the request was whole. Nothing of it was stored.")
+        return message
+
+    async def send(self, message: Any) -> None:
+        """The framework's `send`: adds the headers that every answer has."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = [*message["headers"], (b"x-request-id", self.request_id.encode())]
+            headers.append((b"x-content-type-options", b"nosniff"))
+            if self.origin is not None:
+                headers += _CORS
+                if self.preflight:
+                    headers += _PREFLIGHT
+            message = {**message, "headers": headers}
+        await self._send(message)
+
+    async def answer(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        """A whole answer, without the framework."""
+        headers = [*headers, (b"content-length", str(len(body)).encode())] if status != 204 else headers
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+        await self.send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def fail(self, error: Exception) -> None:
+        """The error of last resort: one that the framework let through."""
+        told = known(error)
+        if self.status:  # too late for another status: the cut connection tells the client
+            raise error
+        body: Problem = problem(told, path=self.path, request_id=self.request_id)
+        headers = [(b"content-type", b"application/problem+json")]
+        headers += [(name.encode(), value.encode()) for name, value in headers_of(body.status).items()]
+        self._scope["state"]["error_code"] = told.code
+        await self.answer(body.status, headers, msgspec.json.encode(body))
+
+    def account(self, seconds: float) -> None:
+        """Count the request, and log one line; never the query string, which may hold a key."""
+        scope = self._scope
+        route = scope.get("path_template") or ("preflight" if self.preflight else "unknown")
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        _requests(method, route, str(self.status)).inc()
+        _seconds(method, route).observe(seconds)
+        state = scope["state"]
+        caller = state.get("caller")
+        tenant_id = getattr(caller, "tenant_id", None)
+        write = _log.debug if route.startswith("/health") else _log.info
+        write(
+            "http.request",
+            method=method,
+            path=self.path,
+            status=self.status,
+            ms=round(seconds * 1000, 2),
+            tenant_id=str(tenant_id) if tenant_id else None,
+            key_id=getattr(caller, "key_id", None),
+            error=state.get("error_code"),
+        )
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"The body may have {limit:,} bytes. Nothing of it was stored; send it in several calls.")
+
+
+def _bearer(value: bytes) -> str | None:
+    scheme, _, key = value.decode("latin-1").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else None
+
+
+def _canonical(raw_path: bytes) -> str:
+    """The path with every segment escaped in one way only: "%2f" and "%2F", "%41" and "A" are the same (RFC 3986)."""
+    segments = raw_path.decode("latin-1").split("/")
+    return "/".join(
+        quote(unquote(segment, errors="surrogateescape"), safe=_UNRESERVED, errors="surrogateescape")
+        if "%" in segment
+        else segment
+        for segment in segments
+    )

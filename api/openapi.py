@@ -1,0 +1,263 @@
+"""The OpenAPI document, made from the routes themselves and the types that their handlers read and write.
+
+Version 3.0.3, which every generator and the bundled Swagger UI read; the schemas, with every limit, are
+msgspec's (JSON Schema 2020-12) put into that older form.
+"""
+
+import inspect
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import msgspec
+from litestar import Litestar
+from litestar.handlers import HTTPRouteHandler
+from litestar.routes import HTTPRoute
+
+from api.auth import PUBLIC
+from api.contract import KEY, Contract
+from api.problems import MEDIA_TYPE, Problem, headers_of, status_of
+from infra.errors import KindredError
+from tenants.item import Id
+
+VERSION: Final = "1.0.0"
+
+_REF: Final = "#/components/schemas/{name}"
+_TITLES: Final = {
+    400: "The request cannot be read",
+    401: "A valid API key is needed",
+    402: "The plan does not include this",
+    403: "The key may not do this",
+    404: "Not found",
+    405: "The method is not allowed here",
+    406: "No answer in an accepted form",
+    409: "Conflict with the present state",
+    413: "The request is too large",
+    415: "The body's type is not taken",
+    422: "Fields cannot be used; every bad one is named",
+    429: "Too many requests",
+    500: "A defect of ours",
+    503: "Temporarily unavailable",
+}
+
+
+class Operation(msgspec.Struct, frozen=True, kw_only=True):
+    """One method of one path."""
+
+    path: str
+    method: str
+    handler: HTTPRouteHandler
+    contract: Contract
+    scope: str
+
+
+def operations(app: Litestar) -> Iterator[Operation]:
+    """Every operation of the application, in the order of paths. Raises TypeError for one that says nothing."""
+    for route in sorted((route for route in app.routes if isinstance(route, HTTPRoute)), key=lambda r: r.path_format):
+        for handler in route.route_handlers:
+            for method in sorted(handler.http_methods):
+                if method in ("OPTIONS", "HEAD"):
+                    continue
+                said = handler.opt.get(KEY)
+                if not isinstance(said, Contract) or "scope" not in handler.opt:
+                    raise TypeError(f"{method} {route.path_format}: the route has no contract(…) in its opt")
+                yield Operation(
+                    path=route.path_format, method=method, handler=handler, contract=said, scope=handler.opt["scope"]
+                )
+
+
+def error_classes(kind: type[KindredError] = KindredError) -> Iterator[type[KindredError]]:
+    """All concrete and abstract kinds of error that are imported, each once, by code."""
+    found: dict[str, type[KindredError]] = {}
+
+    def walk(parent: type[KindredError]) -> None:
+        for child in parent.__subclasses__():
+            found.setdefault(child.code, child)
+            walk(child)
+
+    walk(kind)
+    yield from (found[code] for code in sorted(found))
+
+
+def document(app: Litestar) -> dict[str, Any]:
+    """The whole document as plain data."""
+    listed = list(operations(app))
+    kinds: list[Any] = [Problem]
+    for operation in listed:
+        kinds += [kind for kind in (operation.contract.body, operation.contract.answer) if kind is not None]
+        if operation.contract.query is not None:
+            kinds.append(operation.contract.query)
+    schemas, components = msgspec.json.schema_components(kinds, ref_template=_REF)
+    named = {id(kind): schema for kind, schema in zip(kinds, schemas, strict=True)}
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in listed:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, named, components)
+    queries = {operation.contract.query.__name__ for operation in listed if operation.contract.query is not None}
+    whole: dict[str, Any] = {
+        "openapi": "3.0.3",
+        "info": {
+            "title": "Kindred",
+            "version": VERSION,
+            "description": "Recommendations from the texts and photos of a catalogue. "
+            "Send `Authorization: Bearer <key>`; errors are RFC 9457 problems.",
+            "license": {"name": "MIT"},
+        },
+        "servers": [{"url": "/"}],
+        "tags": [{"name": tag} for tag in dict.fromkeys(operation.contract.tag for operation in listed)],
+        "paths": paths,
+        "components": {
+            "schemas": {name: schema for name, schema in components.items() if name not in queries},
+            "responses": _errors(),
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "sk_… or pk_…"},
+                "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            },
+        },
+    }
+    result = _downgrade(whole)
+    assert isinstance(result, dict)
+    return result
+
+
+def _operation(operation: Operation, named: Mapping[int, Any], components: Mapping[str, Any]) -> dict[str, Any]:
+    said = operation.contract
+    fn = operation.handler.fn
+    told: dict[str, Any] = {
+        "operationId": fn.__name__,
+        "summary": said.summary,
+        "description": inspect.cleandoc(fn.__doc__ or ""),
+        "tags": [said.tag],
+        "parameters": [*_path_parameters(operation.path), *_query_parameters(said, components)],
+        "responses": _responses(operation, named),
+    }
+    if operation.scope == PUBLIC:
+        told["security"] = []
+    else:
+        told["security"] = [{"bearer": []}, {"header": []}]
+        told["description"] += f"\n\nNeeds the scope `{operation.scope}`."
+    content: dict[str, Any] = {}
+    if said.body is not None:
+        content["application/json"] = {"schema": named[id(said.body)]}
+        if said.body_example is not None:
+            content["application/json"]["example"] = said.body_example
+    for media_type, example in said.body_types.items():
+        binary = media_type.startswith("image/") or media_type == "application/octet-stream"
+        content[media_type] = {"schema": {"type": "string", **({"format": "binary"} if binary else {})}}
+        if example is not None:
+            content[media_type]["example"] = example
+    if content:
+        told["requestBody"] = {"required": said.body_required, "content": content}
+    return told
+
+
+def _path_parameters(path: str) -> list[dict[str, Any]]:
+    made = []
+    for name in re.findall(r"{(\w+)}", path):
+        if name in ("position",):
+            schema: dict[str, Any] = {"type": "integer", "minimum": 0, "maximum": 9}
+        elif name == "item_id":
+            schema = {**msgspec.json.schema(Id), "example": "SKU-1"}
+        else:
+            schema = {"type": "string", "minLength": 1, "maxLength": 200}
+        made.append({"name": name, "in": "path", "required": True, "schema": schema})
+    return made
+
+
+def _query_parameters(said: Contract, components: Mapping[str, Any]) -> list[dict[str, Any]]:
+    if said.query is None:
+        return []
+    schema = components[said.query.__name__]
+    required = set(schema.get("required", ()))
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "required": name in required,
+            "schema": {key: value for key, value in field.items() if key != "description"},
+            **({"description": field["description"]} if "description" in field else {}),
+        }
+        for name, field in schema["properties"].items()
+    ]
+
+
+def _responses(operation: Operation, named: Mapping[int, Any]) -> dict[str, Any]:
+    said = operation.contract
+    good: dict[str, Any] = {"description": "Done."}
+    if said.answer is not None:
+        good["content"] = {"application/json": {"schema": named[id(said.answer)]}}
+        if said.answer_example is not None:
+            good["content"]["application/json"]["example"] = said.answer_example
+    for media_type in said.answer_types:
+        good.setdefault("content", {})[media_type] = {"schema": {"type": "string", "format": "binary"}}
+    if said.status != 204:
+        good["headers"] = {"X-Request-Id": {"schema": {"type": "string"}, "description": "Names this exchange."}}
+    responses = {str(said.status): good}
+    for status, text in said.also.items():
+        responses[str(status)] = {**good, "description": text}
+    expected = {400, 405, 406, 413, 500, 503}
+    if operation.scope != PUBLIC:
+        expected |= {401, 403}
+    if said.query is not None or said.body is not None or said.body_types or "{" in operation.path:
+        expected |= {404, 415, 422, 409}
+    for status in sorted(expected):
+        responses.setdefault(str(status), {"$ref": f"#/components/responses/{status}"})
+    return responses
+
+
+def _errors() -> dict[str, Any]:
+    """One response per status, which names all codes that it may carry."""
+    codes: dict[int, list[str]] = {}
+    for kind in error_classes():
+        codes.setdefault(status_of(kind), []).append(kind.code)
+    made = {}
+    for status, title in _TITLES.items():
+        listed = "".join(f"\n- `{code}`" for code in codes.get(status, ()))
+        made[str(status)] = {
+            "description": f"{title}. `code` is one of:{listed}" if listed else f"{title}.",
+            "headers": {
+                "X-Request-Id": {"schema": {"type": "string"}},
+                **{name.title(): {"schema": {"type": "string"}} for name in headers_of(status)},
+            },
+            "content": {MEDIA_TYPE: {"schema": {"$ref": _REF.format(name="Problem")}}},
+        }
+    return made
+
+
+def _downgrade(node: Any) -> Any:
+    """JSON Schema 2020-12 as OpenAPI 3.0 writes it: `nullable` for null, one `example`, `enum` for `const`."""
+    if isinstance(node, list):
+        return [_downgrade(each) for each in node]
+    if not isinstance(node, dict):
+        return node
+    made: dict[str, Any] = {}
+    for name, value in node.items():
+        if name in ("example", "examples", "default", "properties") or isinstance(value, list | dict):
+            continue
+        made[name] = value
+    for name, value in node.items():
+        if name == "properties":
+            made[name] = {field: _downgrade(schema) for field, schema in value.items()}
+        elif name in ("example", "default", "enum"):
+            made[name] = value
+        elif name == "examples" and isinstance(value, list):
+            made["example"] = value[0]
+        elif name == "anyOf":
+            others = [_downgrade(each) for each in value if each != {"type": "null"}]
+            if len(others) < len(value):
+                made["nullable"] = True
+            if len(others) > 1:
+                made["anyOf"] = others
+            elif "$ref" in others[0]:
+                made["allOf"] = others
+            else:
+                made.update({key: each for key, each in others[0].items() if key not in made})
+        elif isinstance(value, list | dict):
+            made[name] = _downgrade(value)
+    if made.get("type") == "null":
+        made = {"nullable": True, "enum": [None]}
+    if "const" in made:
+        made["enum"] = [made.pop("const")]
+    for bound, flag in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
+        if isinstance(made.get(bound), int | float) and not isinstance(made.get(bound), bool):
+            made[flag], made[bound] = made[bound], True
+    return made

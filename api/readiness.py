@@ -1,0 +1,99 @@
+"""What must be there before this process takes traffic: database, migrations, change feed, encoders, warm-up."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import asyncpg
+import sqlalchemy.exc
+import structlog
+from sqlalchemy import text
+
+from infra import migrate
+from infra.changes import ChangeFeed
+from infra.db import Database
+from tenants.keys import FIND_KEY
+
+Warmer = Callable[["asyncpg.Connection[Any]"], Awaitable[object]]
+
+_AWAY: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    sqlalchemy.exc.SQLAlchemyError,
+    RuntimeError,
+)
+
+_log = structlog.get_logger(__name__)
+
+
+async def warm_key_look_up(connection: "asyncpg.Connection[Any]") -> object:
+    """Plans the look-up that every request begins with."""
+    return await connection.fetch(FIND_KEY, b"\0")
+
+
+class Readiness:
+    """Asked by /health/ready. What was once seen at its goal is not asked again, but for the feed and the database."""
+
+    def __init__(
+        self,
+        database: Database,
+        feed: ChangeFeed,
+        *,
+        warmers: list[Warmer],
+    ) -> None:
+        self._database = database
+        self._feed = feed
+        self._warmers = [warm_key_look_up, *warmers]
+        self._migrated = False
+        self._warm = False
+        self._warming = asyncio.Lock()
+
+    async def missing(self) -> dict[str, str]:
+        """What is missing -> why, or what to do; empty when ready."""
+        missing: dict[str, str] = {}
+        try:
+            await self._database_state(missing)
+        except _AWAY as error:
+            _log.debug("readiness.database_away", error=type(error).__name__)
+            missing["database"] = "The database does not answer; `kindred doctor` says more."
+            return missing
+        if not self._feed.fresh:
+            missing["change_feed"] = "The changes of other processes are not being read yet."
+        if "migrations" not in missing and not self._warm:
+            try:
+                await self.warm_up()
+            except _AWAY:
+                missing["warm_up"] = "The hot statements could not be run yet."
+        return missing
+
+    async def warm_up(self) -> None:
+        """Open every hot connection and run the hot statements on each, so that no customer pays for it."""
+        async with self._warming:
+            if self._warm:
+                return
+            held: list[Any] = []
+            try:
+                while len(held) < self._database.hot.get_max_size():
+                    held.append(await self._database.hot.acquire(timeout=5))
+                for connection in held:
+                    for warmer in self._warmers:
+                        await warmer(connection)
+            finally:
+                for connection in held:
+                    await self._database.hot.release(connection)
+            self._warm = True
+
+    async def _database_state(self, missing: dict[str, str]) -> None:
+        if not self._migrated:
+            revision = await migrate.current(self._database)
+            self._migrated = revision == migrate.head()
+            if not self._migrated:
+                missing["migrations"] = f"The database is at {revision}, not at {migrate.head()}: `kindred migrate`."
+                return
+        # Asked every time: this also tells that the database answers.
+        async with self._database.anonymous_session() as connection:
+            known = await connection.scalar(text("select exists (select 1 from layouts)"))
+        if not known:
+            missing["models"] = "No worker has named its encoders yet: start `python -m workers`."

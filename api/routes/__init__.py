@@ -1,0 +1,1 @@
+"""One file per public resource: its structs and handlers together, no SQL."""

@@ -1,0 +1,138 @@
+"""/v1/imports: a whole feed, uploaded or fetched, read by a worker."""
+
+from typing import Annotated, Final
+from uuid import UUID
+
+from litestar import Response, post
+from litestar.params import FromPath
+from msgspec import Meta, Struct
+
+from api.contract import contract
+from api.deps import caller_of, services_of
+from api.problems import BadRequest
+from api.routes.jobs import parse_job_id
+from api.wire import JSON, AnyRequest, answer, media_type, read_json, read_query
+from infra.ids import uuid7
+from tenants import imports
+from tenants.imports import BlobSource, ImportFormat, ImportMode, UrlSource, upload_key
+
+FileName = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f/\\]+$")]
+
+
+class UploadQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How an uploaded file is read."""
+
+    format: Annotated[ImportFormat, Meta(description="`auto`: told by the file's name and beginning.")] = "auto"
+    mode: Annotated[ImportMode, Meta(description="`full`: items that the file does not name are removed.")] = (
+        "incremental"
+    )
+    file_name: Annotated[FileName | None, Meta(description="Helps `auto`, and is shown in the report.")] = None
+
+
+class UrlImport(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A feed at a public address."""
+
+    url: Annotated[str, Meta(max_length=2048, pattern=r"^https?://[^\s]+$")]
+    format: ImportFormat = "auto"
+    mode: ImportMode = "incremental"
+    file_name: FileName | None = None
+
+
+class Accepted(Struct, frozen=True, kw_only=True):
+    """The job that does the work; `GET /v1/jobs/{job_id}` tells how far it is."""
+
+    job_id: UUID
+
+
+_ACCEPTED: Final = Accepted(job_id=UUID("0198c0de-0000-7000-8000-000000000000"))
+
+
+@post(
+    "/v1/imports",
+    status_code=202,
+    opt=contract(
+        scope="catalog:write",
+        tag="Imports",
+        summary="Import a feed",
+        query=UploadQuery,
+        body=UrlImport,
+        body_example={"url": "https://shop.example/feed.xml", "format": "google_merchant", "mode": "full"},
+        body_types={
+            "application/octet-stream": None,
+            "text/csv": "id,title,price\nSKU-1,Aurora desk lamp,79.00\n",
+            "application/x-ndjson": '{"id": "SKU-1", "title": "Aurora desk lamp"}\n',
+        },
+        answer=Accepted,
+        answer_example=_ACCEPTED,
+        status=202,
+        max_body=None,
+    ),
+)
+async def create_import(request: AnyRequest) -> Response[bytes]:
+    """Takes a feed of any size: the file itself as the body, or JSON with the `url` where it lies.
+
+    Formats: NDJSON, CSV, Google Merchant (RSS or TSV), Shopify CSV, WooCommerce CSV, Yandex YML; gzip is told by
+    its first bytes. A `full` import that would remove more than 30 % of the catalogue is held until it is confirmed.
+    """
+    services = services_of(request)
+    tenant_id = caller_of(request).tenant_id
+    source: BlobSource | UrlSource
+    wanted: UploadQuery | UrlImport
+    if media_type(request) == JSON:
+        wanted = await read_json(request, UrlImport)
+        source = UrlSource(url=wanted.url)
+    else:
+        wanted = read_query(request, UploadQuery)
+        source = BlobSource(key=upload_key(tenant_id, str(uuid7())))
+        info = await services.blobs.put(source.key, request.stream())
+        if info.size == 0:
+            await services.blobs.delete(source.key)
+            raise BadRequest("The body is empty; send the feed's file, or JSON with its `url`.")
+    async with services.database.tenant_session(tenant_id) as conn:
+        job_id = await imports.start_import(
+            conn, tenant_id, source, format=wanted.format, mode=wanted.mode, file_name=wanted.file_name
+        )
+    return answer(Accepted(job_id=job_id), status=202, headers={"location": f"/v1/jobs/{job_id}"})
+
+
+@post(
+    "/v1/imports/{job_id:str}/confirm",
+    status_code=202,
+    opt=contract(
+        scope="catalog:write",
+        tag="Imports",
+        summary="Confirm a held import",
+        answer=Accepted,
+        answer_example=_ACCEPTED,
+        status=202,
+    ),
+)
+async def confirm_import(request: AnyRequest, job_id: FromPath[str]) -> Response[bytes]:
+    """Lets a held full import remove what its feed did not name."""
+    parsed = parse_job_id(job_id)
+    services = services_of(request)
+    tenant_id = caller_of(request).tenant_id
+    async with services.database.tenant_session(tenant_id) as conn:
+        await imports.confirm_import(conn, tenant_id, parsed, now=services.clock())
+    return answer(Accepted(job_id=parsed), status=202)
+
+
+@post(
+    "/v1/imports/{job_id:str}/cancel",
+    status_code=200,
+    opt=contract(
+        scope="catalog:write",
+        tag="Imports",
+        summary="Cancel a held import",
+        answer=Accepted,
+        answer_example=_ACCEPTED,
+    ),
+)
+async def cancel_import(request: AnyRequest, job_id: FromPath[str]) -> Response[bytes]:
+    """Ends a held full import: what it stored stays, nothing is removed."""
+    parsed = parse_job_id(job_id)
+    services = services_of(request)
+    tenant_id = caller_of(request).tenant_id
+    async with services.database.tenant_session(tenant_id) as conn:
+        await imports.cancel_import(conn, tenant_id, parsed, now=services.clock())
+    return answer(Accepted(job_id=parsed))

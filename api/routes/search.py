@@ -1,0 +1,58 @@
+"""Search: `POST /v1/search` by words, by photo, by an item, or by several of them."""
+
+from typing import Any, Final
+
+from litestar import Request, Response, post
+
+from api.contract import contract
+from api.deps import services_of, tenant_of
+from api.recommend.search import SearchQuery
+from api.recommend.search import search as find
+from api.recommend.types import Answer
+from api.wire import answer, read_json
+
+MAX_BODY: Final = 15_000_000
+"""A photo of 10 MB in base64, and the rest."""
+
+
+@post(
+    "/v1/search",
+    status_code=200,
+    opt=contract(
+        scope="search",
+        summary="Search items",
+        tag="Search",
+        max_body=MAX_BODY,
+        body=SearchQuery,
+        body_example={"query": "red desk lamp", "count": 10, "fields": ["title", "price"]},
+        answer=Answer,
+        answer_example={
+            "recommendation_id": "01993b6e-7a10-7cc3-9f0e-3f6f6a4f2b11",
+            "items": [
+                {
+                    "id": "lamp-7",
+                    "score": 0.9917,
+                    "rank": 1,
+                    "source": "search",
+                    "fallback": False,
+                    "fields": {"title": "Red desk lamp", "price": 4900},
+                }
+            ],
+            "model_version": "g2:all-minilm-l6-v2@1110a243fdf4+kindred-image-v1@7f3a",
+            "fallback_used": False,
+            "took_ms": 9.4,
+            "cursor": None,
+        },
+    ),
+)
+async def search(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Words and meaning together. An item is found by its words as soon as it is stored; when the encoder is away,
+    words alone answer and `fallback_used` is true."""
+    services = services_of(request)
+    query = await read_json(request, SearchQuery)
+    tenant = await tenant_of(request)
+    return answer(
+        await find(
+            services.database, services.query_vectors, tenant, query, now=services.clock(), secret=services.secret
+        )
+    )

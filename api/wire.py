@@ -1,0 +1,100 @@
+"""Requests in, answers out: bodies, query strings and path parts to structs, with every bad field named."""
+
+from collections.abc import Mapping
+from typing import Any, Final, TypeAlias, TypeVar
+from urllib.parse import unquote
+
+import msgspec
+from litestar import Request, Response
+
+from api.problems import BadRequest, UnsupportedMediaType
+from infra.decode import InvalidFields, convert, decode_json
+from infra.errors import FieldError
+from tenants.item import Id
+
+T = TypeVar("T")
+AnyRequest: TypeAlias = Request[Any, Any, Any]
+
+JSON: Final = "application/json"
+NDJSON: Final = "application/x-ndjson"
+
+_encode = msgspec.json.Encoder().encode
+
+
+def media_type(request: AnyRequest) -> str:
+    """The body's type without its parameters, in lower case; empty when none is named."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def expect_media_type(request: AnyRequest, *allowed: str) -> str:
+    """The body's type, which is one of `allowed`; the first of them when none is named. Raises UnsupportedMediaType."""
+    given = media_type(request)
+    if not given:
+        return allowed[0]
+    if given not in allowed:
+        raise UnsupportedMediaType(f"The body is {given!r}; send {' or '.join(allowed)}.")
+    return given
+
+
+async def read_json(request: AnyRequest, kind: type[T]) -> T:
+    """The JSON body as a `kind`. Raises UnsupportedMediaType, MalformedJson, InvalidFields."""
+    expect_media_type(request, JSON)
+    return decode_json(await request.body(), kind)
+
+
+def read_query(request: AnyRequest, kind: type[T]) -> T:
+    """The query string as a `kind`, numbers and booleans converted. Raises InvalidFields.
+
+    A parameter given twice is refused: nobody can know which was meant.
+    """
+    plain: dict[str, str] = {}
+    faults = []
+    for name, value in request.query_params.multi_items():
+        if name in plain:
+            faults.append(FieldError(pointer=f"/{name}", code="repeated_parameter", message="Given more than once."))
+        plain[name] = value
+    if faults:
+        raise InvalidFields("Give every query parameter once.", errors=faults)
+    return convert_text(plain, kind)
+
+
+def convert_text(plain: Mapping[str, str], kind: type[T]) -> T:
+    """Text values as a `kind`: "10" is a number and "true" a boolean where the field is one. Raises InvalidFields."""
+    try:
+        return msgspec.convert(dict(plain), kind, strict=False)
+    except msgspec.ValidationError:
+        pass
+    # Converted one by one where that works, so that only the bad ones are named.
+    typed: dict[str, object] = {}
+    hints = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}  # type: ignore[arg-type]
+    for name, value in plain.items():
+        try:
+            typed[name] = msgspec.convert(value, hints[name], strict=False) if name in hints else value
+        except msgspec.ValidationError:
+            typed[name] = value
+    return convert(typed, kind)
+
+
+def decode_id(segment: str) -> str:
+    """An id out of a path segment, which is routed escaped. Raises BadRequest, InvalidFields."""
+    try:
+        external_id = unquote(segment, errors="strict")
+    except UnicodeDecodeError as error:
+        raise BadRequest("The id in the address is not UTF-8; escape it byte by byte (%C3%A4 for ä).") from error
+    try:
+        return msgspec.convert(external_id, Id)
+    except msgspec.ValidationError as error:
+        fault = FieldError(pointer="/id", code="invalid_value", message=str(error))
+        raise InvalidFields(
+            "The id in the address has 1 to 128 characters and no control characters.", errors=[fault]
+        ) from error
+
+
+def answer(body: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response[bytes]:
+    """The struct as a JSON answer."""
+    return Response(_encode(body), status_code=status, media_type=JSON, headers=headers)
+
+
+def no_content() -> Response[None]:
+    """204."""
+    return Response(None, status_code=204)

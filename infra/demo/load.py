@@ -1,0 +1,100 @@
+"""`kindred demo`: the demo shop, drawn and uploaded through the public API like anybody's catalogue."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+import httpx
+import msgspec
+from msgspec import Struct
+from rich.console import Console
+
+from infra.demo.catalogue import DemoItem, demo_items
+from infra.importer import ImportRefused, problem_text, progress_bar
+
+NAME: Final = "demo"
+_BATCH: Final = 200
+_CONCURRENT: Final = 8
+_POLL_S: Final = 0.2
+_FILE: Final = "demo.json"
+
+
+class DemoShop(Struct, frozen=True, kw_only=True):
+    """The shop that /demo shows: its name, and a key that may only recommend and search."""
+
+    name: str
+    publishable_key: str
+
+
+def write_demo(data_dir: Path, shop: DemoShop) -> None:
+    """Tell the API processes of this data folder which shop /demo shows."""
+    aside = data_dir / f".{_FILE}"
+    aside.write_bytes(msgspec.json.encode(shop))
+    aside.chmod(0o600)
+    aside.replace(data_dir / _FILE)
+
+
+def read_demo(data_dir: Path) -> DemoShop | None:
+    """The shop that /demo shows; None where none was loaded."""
+    try:
+        return msgspec.json.decode((data_dir / _FILE).read_bytes(), type=DemoShop)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+
+
+async def load_demo(client: httpx.AsyncClient, console: Console) -> None:
+    """Draw the products, store them with their photos. Raises ImportRefused."""
+    with progress_bar(console) as bars:
+        bar = bars.add_task("Drawing the demo shop", total=None)
+
+        def drawn(done: int, total: int) -> None:
+            bars.update(bar, completed=done, total=total)
+
+        items = await asyncio.to_thread(lambda: list(demo_items(progress=drawn)))
+    with progress_bar(console) as bars:
+        bar = bars.add_task("Uploading products and photos", total=len(items))
+        for start in range(0, len(items), _BATCH):
+            batch = items[start : start + _BATCH]
+            answer = await client.post("/v1/items/bulk", json=[item.item for item in batch])
+            if not answer.is_success or answer.json()["rejected"]:
+                raise ImportRefused(problem_text(answer) if not answer.is_success else answer.text[:500])
+            await _upload(client, batch)
+            bars.advance(bar, len(batch))
+
+
+async def _upload(client: httpx.AsyncClient, batch: Sequence[DemoItem]) -> None:
+    limit = asyncio.Semaphore(_CONCURRENT)
+
+    async def one(item_id: str, position: int, photo: bytes) -> None:
+        async with limit:
+            answer = await client.put(
+                f"/v1/items/{quote(item_id, safe='')}/images/{position}",
+                content=photo,
+                headers={"Content-Type": "image/jpeg"},
+            )
+        if not answer.is_success:
+            raise ImportRefused(problem_text(answer))
+
+    await asyncio.gather(
+        *(one(str(item.item["id"]), position, photo) for item in batch for position, photo in enumerate(item.photos))
+    )
+
+
+async def wait_until_encoded(client: httpx.AsyncClient, console: Console) -> dict[str, Any]:
+    """Follow the encoding of the catalogue to its end; returns the counts by modality and state."""
+    with progress_bar(console) as bars:
+        rows = {kind: bars.add_task(f"Encoding {kind}", total=None) for kind in ("text", "image")}
+        while True:
+            answer = await client.get("/v1/encoding")
+            if not answer.is_success:
+                raise ImportRefused(problem_text(answer))
+            counts: dict[str, Any] = answer.json()
+            for kind, row in rows.items():
+                states = counts[kind]
+                total = sum(states.values()) - states["absent"]
+                bars.update(row, completed=total - states["pending"], total=total)
+            if not any(counts[kind]["pending"] for kind in rows):
+                return counts
+            await asyncio.sleep(_POLL_S)

@@ -1,0 +1,337 @@
+"""Jobs: long work of a tenant, how far it got, and what went wrong in it line by line.
+
+A worker claims the job that has waited longest, does a piece of it, and lets go of it again. `due` says when a job
+may be claimed: now for one that waits, later for one that failed and is tried again, and for one that a worker has
+in hand the moment from which that worker counts as dead.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal
+from uuid import UUID
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from infra.db import TenantId, driver
+from infra.errors import Conflict, NotFound
+from infra.ids import uuid7
+
+JobStatus = Literal["queued", "running", "held", "done", "failed", "cancelled"]
+
+MAX_FAULTS: Final = 10_000
+"""Faults kept of one job; those beyond are counted only."""
+
+LEASE: Final = timedelta(seconds=60)
+"""A job whose worker has not said anything for this long is taken up by another."""
+
+
+class JobNotFound(NotFound):
+    """The tenant has no such job."""
+
+    code = "job_not_found"
+    title = "There is no such job"
+
+
+class JobNotHeld(Conflict):
+    """Only a job that is held can be confirmed or cancelled."""
+
+    code = "job_not_held"
+    title = "The job is not held"
+
+
+class LostClaimError(Exception):
+    """Another worker has taken the job over; whatever this one did since is rolled back."""
+
+
+class Job(Struct, frozen=True, kw_only=True):
+    """A job as `GET /v1/jobs/{id}` shows it. `total` is None until it is known; `report` depends on `kind`."""
+
+    job_id: UUID
+    kind: str
+    status: JobStatus
+    total: int | None
+    done: int
+    failed: int
+    errors_url: str | None
+    report: msgspec.Raw
+    error: str | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class ClaimedJob(Struct, frozen=True, kw_only=True):
+    """A job in a worker's hands. `attempts` counts failures in a row, `state` is what the last piece left."""
+
+    tenant_id: TenantId
+    job_id: UUID
+    kind: str
+    payload: msgspec.Raw
+    state: msgspec.Raw
+    claim: int
+    attempts: int
+    created_at: datetime
+    started_at: datetime
+
+
+class JobFault(Struct, frozen=True, kw_only=True):
+    """One thing that went wrong: `line` of the file, the item where its id is known, a JSON pointer."""
+
+    line: int | None
+    item_id: str | None
+    severity: Literal["error", "warning"]
+    code: str
+    pointer: str
+    message: str
+
+
+async def create_job(conn: AsyncConnection, tenant_id: TenantId, kind: str, payload: Struct) -> UUID:
+    """Queue a job with the data it is about: both are committed together or not at all."""
+    job_id = uuid7()
+    await (await driver(conn)).execute(
+        "insert into jobs (tenant_id, job_id, kind, status, payload) values ($1, $2, $3, 'queued', $4::text::jsonb)",
+        tenant_id,
+        job_id,
+        kind,
+        msgspec.json.encode(payload).decode(),
+    )
+    return job_id
+
+
+_COLUMNS = """job_id, kind, status, total, done, failed, fault_count, report::text as report, error,
+    created_at, started_at, finished_at"""
+
+
+def _job(record: Any) -> Job:
+    job_id = UUID(int=record["job_id"].int)
+    return Job(
+        job_id=job_id,
+        kind=record["kind"],
+        status=record["status"],
+        total=record["total"],
+        done=record["done"],
+        failed=record["failed"],
+        errors_url=f"/v1/jobs/{job_id}/errors" if record["fault_count"] else None,
+        report=msgspec.Raw(record["report"].encode()),
+        error=record["error"],
+        created_at=record["created_at"],
+        started_at=record["started_at"],
+        finished_at=record["finished_at"],
+    )
+
+
+async def get_job(conn: AsyncConnection, tenant_id: TenantId, job_id: UUID) -> Job:
+    """One job. Raises JobNotFound."""
+    record = await (await driver(conn)).fetchrow(
+        f"select {_COLUMNS} from jobs where tenant_id = $1 and job_id = $2", tenant_id, job_id
+    )
+    if record is None:
+        raise _no_job(job_id)
+    return _job(record)
+
+
+async def list_jobs(
+    conn: AsyncConnection, tenant_id: TenantId, *, before: UUID | None = None, limit: int = 50
+) -> list[Job]:
+    """Jobs from the newest on; `before` continues the list after its last one."""
+    records = await (await driver(conn)).fetch(
+        f"select {_COLUMNS} from jobs where tenant_id = $1 and ($2::uuid is null or job_id < $2) "
+        "order by job_id desc limit $3",
+        tenant_id,
+        before,
+        limit,
+    )
+    return [_job(record) for record in records]
+
+
+async def iter_faults(
+    conn: AsyncConnection, tenant_id: TenantId, job_id: UUID, *, chunk: int = 1000
+) -> AsyncIterator[JobFault]:
+    """The faults of a job in the order of the file, without holding them all."""
+    raw = await driver(conn)
+    after = -1
+    while True:
+        records = await raw.fetch(
+            "select seq, line, item_id, severity, code, pointer, message from job_faults "
+            "where tenant_id = $1 and job_id = $2 and seq > $3 order by seq limit $4",
+            tenant_id,
+            job_id,
+            after,
+            chunk,
+        )
+        for record in records:
+            after = record["seq"]
+            yield JobFault(**{name: record[name] for name in JobFault.__struct_fields__})
+        if len(records) < chunk:
+            return
+
+
+# Of one tenant and kind only the oldest unfinished job runs. `started_at` stays that of the first claim.
+_CLAIM = """
+update jobs j set status = 'running', due = $1 + $2::interval, started_at = coalesce(j.started_at, $1),
+    state = j.state || jsonb_build_object('claim', coalesce((j.state ->> 'claim')::int, 0) + 1)
+from (
+    select c.tenant_id, c.job_id from jobs c
+    where c.status in ('queued', 'running') and c.due <= $1 and c.kind = any($3::text[])
+    and not exists (select 1 from jobs o where o.tenant_id = c.tenant_id and o.kind = c.kind
+        and o.job_id < c.job_id and o.status in ('queued', 'running'))
+    order by c.due, c.job_id limit 1 for update skip locked
+) next
+where j.tenant_id = next.tenant_id and j.job_id = next.job_id
+returning j.tenant_id, j.job_id, j.kind, j.payload::text as payload, j.state::text as state, j.attempts,
+    (j.state ->> 'claim')::int as claim, j.created_at, j.started_at
+"""
+
+
+async def claim_job(conn: AsyncConnection, kinds: Sequence[str], now: datetime) -> ClaimedJob | None:
+    """The job of these kinds that has waited longest, or whose worker is dead. `conn` is a system session."""
+    record = await (await driver(conn)).fetchrow(_CLAIM, now, LEASE, list(kinds))
+    if record is None:
+        return None
+    return ClaimedJob(
+        tenant_id=TenantId(record["tenant_id"]),
+        job_id=UUID(int=record["job_id"].int),
+        kind=record["kind"],
+        payload=msgspec.Raw(record["payload"].encode()),
+        state=msgspec.Raw(record["state"].encode()),
+        claim=record["claim"],
+        attempts=record["attempts"],
+        created_at=record["created_at"],
+        started_at=record["started_at"],
+    )
+
+
+async def advance(
+    conn: AsyncConnection,
+    job: ClaimedJob,
+    *,
+    now: datetime,
+    done: int = 0,
+    failed: int = 0,
+    total: int | None = None,
+    state: Struct | None = None,
+    report: Struct | None = None,
+    faults: Sequence[JobFault] = (),
+    lease: timedelta = LEASE,
+) -> None:
+    """Note progress in the transaction of the work itself: `done` and `failed` are added.
+
+    `lease` of zero lets go of the job, behind those that wait. Raises LostClaimError where another worker has it.
+    """
+    raw = await driver(conn)
+    before: int | None = await raw.fetchval(
+        "update jobs set done = done + $4, failed = failed + $5, total = coalesce($6, total), due = $7, "
+        "attempts = 0, state = state || $8::text::jsonb, report = coalesce($9::text::jsonb, report), "
+        "fault_count = fault_count + $10, "
+        "status = case when $11 then 'queued' else status end "
+        "where tenant_id = $1 and job_id = $2 and status = 'running' and (state ->> 'claim')::int = $3 "
+        "returning fault_count - $10",
+        job.tenant_id,
+        job.job_id,
+        job.claim,
+        done,
+        failed,
+        total,
+        now + lease,
+        "{}" if state is None else msgspec.json.encode(state).decode(),
+        None if report is None else msgspec.json.encode(report).decode(),
+        len(faults),
+        not lease,
+    )
+    if before is None:
+        raise LostClaimError
+    kept = faults[: max(0, MAX_FAULTS - before)]
+    if kept:
+        columns = zip(*(msgspec.structs.astuple(fault) for fault in kept), strict=True)
+        # Not COPY, which PostgreSQL refuses under row-level security.
+        await raw.execute(
+            "insert into job_faults (tenant_id, job_id, seq, line, item_id, severity, code, pointer, message) "
+            "select $1, $2, $3 + r.at - 1, r.line, r.item_id, r.severity, r.code, r.pointer, r.message "
+            "from unnest($4::int4[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[]) "
+            "with ordinality r(line, item_id, severity, code, pointer, message, at)",
+            job.tenant_id,
+            job.job_id,
+            before,
+            *(list(column) for column in columns),
+        )
+
+
+async def finish(
+    conn: AsyncConnection,
+    job: ClaimedJob,
+    status: Literal["held", "done", "failed", "cancelled"],
+    *,
+    now: datetime,
+    error: str | None = None,
+    report: Struct | None = None,
+    total: int | UnsetType | None = UNSET,
+) -> None:
+    """End a job, or hold it until somebody decides. Raises LostClaimError where another worker has it."""
+    ended = await (await driver(conn)).fetchval(
+        "update jobs set status = $4, error = $5, report = coalesce($6::text::jsonb, report), "
+        "finished_at = case when $4 = 'held' then null else $7::timestamptz end, "
+        "total = case when $8 then $9 else total end "
+        "where tenant_id = $1 and job_id = $2 and status = 'running' and (state ->> 'claim')::int = $3 returning 1",
+        job.tenant_id,
+        job.job_id,
+        job.claim,
+        status,
+        error,
+        None if report is None else msgspec.json.encode(report).decode(),
+        now,
+        total is not UNSET,
+        None if total is UNSET else total,
+    )
+    if ended is None:
+        raise LostClaimError
+
+
+async def postpone(conn: AsyncConnection, job: ClaimedJob, *, now: datetime, after_s: float, error: str) -> None:
+    """Try a job again later, saying why it did not work this time."""
+    await (await driver(conn)).execute(
+        "update jobs set status = 'queued', due = $4, attempts = attempts + 1, error = $5 "
+        "where tenant_id = $1 and job_id = $2 and status = 'running' and (state ->> 'claim')::int = $3",
+        job.tenant_id,
+        job.job_id,
+        job.claim,
+        now + timedelta(seconds=after_s),
+        error,
+    )
+
+
+async def resolve_held(
+    conn: AsyncConnection, tenant_id: TenantId, job_id: UUID, *, kind: str, confirm: bool, now: datetime
+) -> None:
+    """Let a held job go on, or end it. Raises JobNotFound, JobNotHeld."""
+    raw = await driver(conn)
+    status = await raw.fetchval(
+        "select status from jobs where tenant_id = $1 and job_id = $2 and kind = $3 for update",
+        tenant_id,
+        job_id,
+        kind,
+    )
+    if status is None:
+        raise _no_job(job_id)
+    if status != "held":
+        raise JobNotHeld(f"The job is {status}; only a held one can be confirmed or cancelled.")
+    if confirm:
+        await raw.execute(
+            "update jobs set status = 'queued', due = '-infinity', state = state || '{\"confirmed\": true}' "
+            "where tenant_id = $1 and job_id = $2",
+            tenant_id,
+            job_id,
+        )
+    else:
+        await raw.execute(
+            "update jobs set status = 'cancelled', finished_at = $3 where tenant_id = $1 and job_id = $2",
+            tenant_id,
+            job_id,
+            now,
+        )
+        await raw.execute("delete from import_seen where tenant_id = $1 and job_id = $2", tenant_id, job_id)
+
+
+def _no_job(job_id: UUID) -> JobNotFound:
+    return JobNotFound(f"There is no job {job_id}. Jobs are listed at /v1/jobs.")

@@ -1,0 +1,92 @@
+"""A real application over a real database, called over ASGI; shops with keys to call it with."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import pytest
+from msgspec import Struct
+
+from api.app import Application, create_app
+from infra.blob import FolderBlobs
+from infra.db import Database, TenantId
+from infra.settings import Settings
+from tenants.generations import ensure_layout, ensure_space
+from tenants.keys import SCOPES, KeyRequest, create_key
+from tenants.lifecycle import create_tenant
+
+SECRET = "0123456789abcdef0123456789abcdef"
+
+
+class Shop(Struct, frozen=True, kw_only=True):
+    """A tenant and a client that signs with its secret key."""
+
+    tenant_id: TenantId
+    secret_key: str
+    client: httpx.AsyncClient
+
+
+MakeShop = Callable[[], Awaitable[Shop]]
+
+
+@pytest.fixture
+async def app(database_url: str, tmp_path: Path, anyio_backend: str) -> AsyncIterator[Application]:
+    """The application, started."""
+    settings = Settings(data_dir=tmp_path, secret_key=SECRET, database_url=database_url)
+    database = Database(database_url, hot=2, sessions=3)
+    made = create_app(settings, database, FolderBlobs(tmp_path / "blobs"))
+    await database.open()
+    async with database.system_session(reason="test set-up") as conn:
+        text = await ensure_space(conn, name="test-text", kind="text", dim=384)
+        await ensure_layout(conn, text, await ensure_space(conn, name="test-image", kind="image", dim=256))
+    await made.services.feed.poll()
+    await made.services.feed.start()
+    yield made
+    await made.services.feed.close()
+    await database.close()
+
+
+@pytest.fixture
+async def anonymous(app: Application) -> AsyncIterator[httpx.AsyncClient]:
+    """A client without a key."""
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://kindred") as client:
+        yield client
+
+
+@pytest.fixture
+async def make_shop(app: Application) -> AsyncIterator[MakeShop]:
+    """Makes a tenant with a key that may do everything."""
+    clients: list[httpx.AsyncClient] = []
+
+    async def make() -> Shop:
+        services = app.services
+        tenant_id = await create_tenant(services.database, f"shop {uuid4()}", currency="EUR")
+        async with services.database.tenant_session(tenant_id) as conn:
+            made = await create_key(
+                conn,
+                tenant_id,
+                KeyRequest(name="test"),
+                scopes=SCOPES,
+                secret=services.secret,
+                cell="00",
+                now=services.clock(),
+            )
+        client = httpx.AsyncClient(
+            transport=httpx.ASGITransport(app, raise_app_exceptions=False),
+            base_url="http://kindred",
+            headers={"Authorization": f"Bearer {made.key}"},
+        )
+        clients.append(client)
+        return Shop(tenant_id=tenant_id, secret_key=made.key, client=client)
+
+    yield make
+    for client in clients:
+        await client.aclose()
+
+
+@pytest.fixture
+async def shop(make_shop: MakeShop) -> Shop:
+    """One shop, empty."""
+    return await make_shop()

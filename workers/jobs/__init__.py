@@ -1,0 +1,1 @@
+"""The work of the workers: one file per kind."""
