@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 from uuid import UUID
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from infra.db import TenantId, driver
@@ -169,17 +169,18 @@ async def iter_faults(
 
 
 # Of one tenant and kind only the oldest unfinished job runs. `started_at` stays that of the first claim.
+# Materialised, or the planner may run the inner select again and claim a second job.
 _CLAIM = """
-update jobs j set status = 'running', due = $1 + $2::interval, started_at = coalesce(j.started_at, $1),
-    state = j.state || jsonb_build_object('claim', coalesce((j.state ->> 'claim')::int, 0) + 1)
-from (
+with next as materialized (
     select c.tenant_id, c.job_id from jobs c
     where c.status in ('queued', 'running') and c.due <= $1 and c.kind = any($3::text[])
     and not exists (select 1 from jobs o where o.tenant_id = c.tenant_id and o.kind = c.kind
         and o.job_id < c.job_id and o.status in ('queued', 'running'))
     order by c.due, c.job_id limit 1 for update skip locked
-) next
-where j.tenant_id = next.tenant_id and j.job_id = next.job_id
+)
+update jobs j set status = 'running', due = $1 + $2::interval, started_at = coalesce(j.started_at, $1),
+    state = j.state || jsonb_build_object('claim', coalesce((j.state ->> 'claim')::int, 0) + 1)
+from next where j.tenant_id = next.tenant_id and j.job_id = next.job_id
 returning j.tenant_id, j.job_id, j.kind, j.payload::text as payload, j.state::text as state, j.attempts,
     (j.state ->> 'claim')::int as claim, j.created_at, j.started_at
 """
@@ -223,7 +224,8 @@ async def advance(
     raw = await driver(conn)
     before: int | None = await raw.fetchval(
         "update jobs set done = done + $4, failed = failed + $5, total = coalesce($6, total), due = $7, "
-        "attempts = 0, state = state || $8::text::jsonb, report = coalesce($9::text::jsonb, report), "
+        "attempts = 0, "
+        "state = state || $8::text::jsonb, report = report || coalesce($9::text::jsonb, '{}'), "
         "fault_count = fault_count + $10, "
         "status = case when $11 then 'queued' else status end "
         "where tenant_id = $1 and job_id = $2 and status = 'running' and (state ->> 'claim')::int = $3 "
@@ -266,13 +268,11 @@ async def finish(
     now: datetime,
     error: str | None = None,
     report: Struct | None = None,
-    total: int | UnsetType | None = UNSET,
 ) -> None:
     """End a job, or hold it until somebody decides. Raises LostClaimError where another worker has it."""
     ended = await (await driver(conn)).fetchval(
-        "update jobs set status = $4, error = $5, report = coalesce($6::text::jsonb, report), "
-        "finished_at = case when $4 = 'held' then null else $7::timestamptz end, "
-        "total = case when $8 then $9 else total end "
+        "update jobs set status = $4, error = $5, report = report || coalesce($6::text::jsonb, '{}'), "
+        "finished_at = case when $4 = 'held' then null else $7::timestamptz end "
         "where tenant_id = $1 and job_id = $2 and status = 'running' and (state ->> 'claim')::int = $3 returning 1",
         job.tenant_id,
         job.job_id,
@@ -281,8 +281,6 @@ async def finish(
         error,
         None if report is None else msgspec.json.encode(report).decode(),
         now,
-        total is not UNSET,
-        None if total is UNSET else total,
     )
     if ended is None:
         raise LostClaimError
