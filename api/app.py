@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 from litestar import Litestar
 from litestar.datastructures import State
@@ -25,18 +25,19 @@ from infra.secret import load_secret
 from infra.settings import Settings
 from tenants.directory import Directory
 
-ROUTES: list[HTTPRouteHandler] = [
-    *(health.live, health.ready),
-    *(docs.openapi, docs.docs_page, docs.docs_errors, docs.docs_asset),
-    *(items.put_item, items.patch_item, items.get_item, items.delete_item),
-    *(items.bulk_items, items.list_items, items.delete_items),
-    *(photos.put_photo, photos.get_photo, photos.delete_photo, photos.show_photo),
-    *(imports.create_import, imports.confirm_import, imports.cancel_import),
-    *(jobs.get_job, jobs.list_jobs, jobs.job_errors),
-    *(keys.create_key, keys.list_keys, keys.revoke_key),
-    *(recommend.recommend, recommend.similar, search.search, encoding.encoding),
-    *(demo.demo_page, demo.demo_asset),
-]
+ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
+    *health.ROUTES,
+    *docs.ROUTES,
+    *items.ROUTES,
+    *photos.ROUTES,
+    *encoding.ROUTES,
+    *imports.ROUTES,
+    *jobs.ROUTES,
+    *recommend.ROUTES,
+    *search.ROUTES,
+    *keys.ROUTES,
+    *demo.ROUTES,
+)
 """Every route."""
 
 
@@ -63,6 +64,7 @@ def create_app(
     """
     secret = load_secret(settings)
     feed = ChangeFeed(database)
+    encoder = EncoderClient(settings.encoder_address)
     services = Services(
         settings=settings,
         database=database,
@@ -71,7 +73,7 @@ def create_app(
         directory=Directory(database, feed),
         authenticator=Authenticator(database, feed, secret=secret, clock=clock),
         readiness=Readiness(database, feed, warmers=list(warmers)),
-        query_vectors=QueryVectors(EncoderClient(settings.encoder_address)),
+        query_vectors=QueryVectors(encoder),
         secret=secret,
         clock=clock,
     )
@@ -79,7 +81,7 @@ def create_app(
         route_handlers=ROUTES,
         guards=[requires],
         exception_handlers={Exception: answer_problem},
-        lifespan=[_running(services)],
+        lifespan=[_running(services, encoder)],
         state=State({"services": services}),
         openapi_config=None,
         logging_config=None,
@@ -91,7 +93,7 @@ def create_app(
     return Application(framework, services)
 
 
-def _running(services: Services) -> Any:
+def _running(services: Services, encoder: EncoderClient) -> Any:
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         await services.database.open()
@@ -100,7 +102,7 @@ def _running(services: Services) -> Any:
             yield
         finally:
             await services.feed.close()
-            await services.query_vectors.close()
+            await encoder.close()
             await services.database.close()
             await services.blobs.aclose()
 

@@ -59,6 +59,8 @@ def operations(app: Litestar) -> Iterator[Operation]:
                 if method in ("OPTIONS", "HEAD"):
                     continue
                 said = handler.opt.get(KEY)
+                if "scope" in handler.opt and not handler.resolve_include_in_schema():
+                    continue  # a page for people: no part of the API
                 if not isinstance(said, Contract) or "scope" not in handler.opt:
                     raise TypeError(f"{method} {route.path_format}: the route has no contract(…) in its opt")
                 yield Operation(

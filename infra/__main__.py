@@ -146,7 +146,8 @@ async def _load_shop(settings: Settings, url: str, folder: Path | None) -> None:
     import httpx
     from rich.console import Console
 
-    from infra.demo.load import NAME, DemoShop, load_demo, wait_until_encoded, write_demo
+    from infra.demo.load import NAME, load_demo, wait_until_encoded
+    from infra.demo.shop import DemoShop, write_demo
     from infra.importer import Options, import_feed
 
     console = Console()

@@ -11,6 +11,7 @@ merely uses it.
 """
 
 import asyncio
+import atexit
 import json
 import os
 import secrets
@@ -63,9 +64,6 @@ _DEFAULTS: Final[Mapping[str, str]] = {
 # Waits until its standard input ends, which is when the owner is gone, then asks for a fast shutdown; but
 # only of the server it was made for, as the file may name the next one by then.
 _GUARD: Final = 'read -r _; read -r pid < "$0/postmaster.pid" && [ "$pid" = "$1" ] && kill -INT "$pid"'
-
-# A Popen object that is collected while its process runs warns; a shared server is meant to outlive ours.
-_left_running: Final[list[subprocess.Popen[bytes]]] = []
 
 
 class _Secrets(Struct, frozen=True, kw_only=True):
@@ -336,7 +334,7 @@ class EmbeddedPostgres:
                 raise EmbeddedPostgresFailed(f"PostgreSQL did not start; the end of {self.log_file}:\n{tail}")
             time.sleep(0.2)
         if self._shared:
-            _left_running.append(self._server)
+            atexit.register(_let_go, self._server)
         else:
             guard = ["/bin/sh", "-c", _GUARD, str(self._data), str(self._server.pid)]
             self._guard = self._spawn(guard, stdin=subprocess.PIPE, output=subprocess.DEVNULL)
@@ -419,6 +417,11 @@ class EmbeddedPostgres:
         with self.log_file.open("rb") as file:
             file.seek(max(began, file.seek(0, os.SEEK_END) - 4096))
             return file.read().decode(errors="replace").strip()
+
+
+def _let_go(process: subprocess.Popen[bytes]) -> None:
+    """A Popen object that is collected while its process runs warns; a shared server is meant to outlive ours."""
+    process.returncode = 0
 
 
 def _read_lines(path: Path) -> list[str]:

@@ -11,10 +11,12 @@ import hashlib
 import hmac
 import os
 import unicodedata
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import asyncpg
+
+from infra.errors import Invalid
 
 OWNER: Final = "kindred_owner"
 APP: Final = "kindred_app"
@@ -65,13 +67,19 @@ def scram_verifier(password: str, *, salt: bytes | None = None) -> str:
     )
 
 
-async def bootstrap_roles(superuser_dsn: str, password: str, *, database: str = DATABASE) -> None:
-    """Prepare a server: the four roles with `password`, `database` owned by `kindred_owner`, pgvector,
-    grants.
+class PgvectorMissing(Invalid):
+    """The server lacks the extension, or the administrator may not create it."""
 
-    Idempotent: running it again mends what is missing or wrong and sets the password again.
-    `superuser_dsn` names an administrator and any existing database of the server; a managed service's
-    administrator (CREATEROLE, CREATEDB, allowed to create the extension) is enough.
+    code: ClassVar[str] = "pgvector_missing"
+    title: ClassVar[str] = "The database has no pgvector"
+
+
+async def bootstrap_roles(superuser_dsn: str, password: str, *, database: str = DATABASE) -> None:
+    """Prepare a server: the four roles with `password`, `database` owned by `kindred_owner`, pgvector, grants.
+
+    Idempotent: running it again mends what is missing or wrong and sets the password again. `superuser_dsn` names
+    an administrator and any existing database of the server. An administrator who is no superuser (CREATEROLE,
+    CREATEDB) is enough where the extension exists or may be created by it; else PgvectorMissing is raised.
     """
     admin = await asyncpg.connect(superuser_dsn)
     try:
@@ -121,10 +129,16 @@ async def _ensure_role(admin: "asyncpg.Connection[Any]", role: str, password: st
 async def _prepare_database(inside: "asyncpg.Connection[Any]", database: str) -> None:
     name, roles = _name(database), ", ".join(ROLES)
     others = ", ".join(role for role in ROLES if role != OWNER)
+    try:
+        await inside.execute("CREATE EXTENSION IF NOT EXISTS vector")
+    except (asyncpg.InsufficientPrivilegeError, asyncpg.FeatureNotSupportedError, asyncpg.UndefinedFileError) as error:
+        raise PgvectorMissing(
+            f"{error}. Install pgvector 0.8 or newer on the server, then as its superuser in the database {database}: "
+            "CREATE EXTENSION vector; and run this again."
+        ) from error
     await inside.execute(
         f"""
         ALTER DATABASE {name} OWNER TO {OWNER};
-        CREATE EXTENSION IF NOT EXISTS vector;
         REVOKE ALL ON DATABASE {name} FROM PUBLIC;
         GRANT CONNECT, TEMPORARY ON DATABASE {name} TO {roles};
         REVOKE ALL ON SCHEMA public FROM PUBLIC;

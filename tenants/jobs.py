@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 from uuid import UUID
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from infra.db import TenantId, driver
@@ -223,7 +223,8 @@ async def advance(
     raw = await driver(conn)
     before: int | None = await raw.fetchval(
         "update jobs set done = done + $4, failed = failed + $5, total = coalesce($6, total), due = $7, "
-        "attempts = 0, state = state || $8::text::jsonb, report = coalesce($9::text::jsonb, report), "
+        "attempts = 0, "
+        "state = state || $8::text::jsonb, report = report || coalesce($9::text::jsonb, '{}'), "
         "fault_count = fault_count + $10, "
         "status = case when $11 then 'queued' else status end "
         "where tenant_id = $1 and job_id = $2 and status = 'running' and (state ->> 'claim')::int = $3 "
@@ -266,13 +267,11 @@ async def finish(
     now: datetime,
     error: str | None = None,
     report: Struct | None = None,
-    total: int | UnsetType | None = UNSET,
 ) -> None:
     """End a job, or hold it until somebody decides. Raises LostClaimError where another worker has it."""
     ended = await (await driver(conn)).fetchval(
-        "update jobs set status = $4, error = $5, report = coalesce($6::text::jsonb, report), "
-        "finished_at = case when $4 = 'held' then null else $7::timestamptz end, "
-        "total = case when $8 then $9 else total end "
+        "update jobs set status = $4, error = $5, report = report || coalesce($6::text::jsonb, '{}'), "
+        "finished_at = case when $4 = 'held' then null else $7::timestamptz end "
         "where tenant_id = $1 and job_id = $2 and status = 'running' and (state ->> 'claim')::int = $3 returning 1",
         job.tenant_id,
         job.job_id,
@@ -281,8 +280,6 @@ async def finish(
         error,
         None if report is None else msgspec.json.encode(report).decode(),
         now,
-        total is not UNSET,
-        None if total is UNSET else total,
     )
     if ended is None:
         raise LostClaimError

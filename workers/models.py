@@ -13,7 +13,7 @@ from infra.errors import KindredError
 from infra.settings import Settings
 from tenants.generations import NGRAMS_PREFIX, Calibration, Layout, ensure_layout, ensure_space
 from workers.encoders.ngrams import NgramEncoder
-from workers.encoders.registry import open_pack
+from workers.encoders.registry import find_pack, open_pack
 from workers.encoders.types import ImageEncoder, TextEncoder
 
 Covers = Callable[[str, str | None], bool]
@@ -55,6 +55,7 @@ async def register(
 ) -> Models:
     """Give the encoders' spaces and their layout numbers in the database."""
     ngrams = NgramEncoder(dim=text.space.dim)
+    # Named with its size, as two packs of different sizes need two spaces of n-grams.
     grams_name = f"{NGRAMS_PREFIX}{text.space.dim}@{ngrams.space.name.partition('@')[2]}"
     # A pack with both towers (CLIP) has one name, but a text's and a photo's vector of an item are two rows.
     image_name = image.space.name if image.space.name != text.space.name else f"{image.space.name}/image"
@@ -87,10 +88,19 @@ async def register(
 
 def open_text(value: str, models: Path, threads: int) -> tuple[TextEncoder, Covers]:
     """The text encoder of a pack, verified, and what it covers. Raises PackNotFound, BadPack."""
+    from workers.encoders.coverage import is_covered
     from workers.encoders.text import OnnxTextEncoder
 
-    encoder = OnnxTextEncoder(open_pack(value, models), threads=threads)
-    return encoder, covers_all
+    pack = open_pack(value, models)
+    encoder = OnnxTextEncoder(pack, threads=threads)
+    known = find_pack(pack.manifest.name)
+    # Of a pack that somebody brought along nothing is known: only its tokenizer says what it cannot read.
+    languages = (known.languages if known else None) or ["*"]
+
+    def covers(text: str, language: str | None) -> bool:
+        return is_covered(encoder.tokenizer, text, languages=languages, language=language)
+
+    return encoder, covers
 
 
 def open_image(value: str, models: Path, threads: int) -> ImageEncoder:

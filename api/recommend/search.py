@@ -60,10 +60,6 @@ class QueryVectors:
         self._client = client
         self._texts: OrderedDict[tuple[str, str], NDArray[np.float32]] = OrderedDict()
 
-    async def close(self) -> None:
-        """Close the connection to the encode worker."""
-        await self._client.close()
-
     async def text(self, query: str, space: str) -> NDArray[np.float32]:
         """float32[dim] of a text in a space. Raises EncoderUnavailable within 150 ms."""
         key = (space, query)

@@ -111,3 +111,6 @@ async def docs_asset(name: FromPath[str]) -> Response[bytes]:
         raise RouteNotFound("There is no such file.")
     headers = {**_HEADERS, "cache-control": "public, max-age=86400"}
     return Response((_bundle() / name).read_bytes(), media_type=_ASSETS[name], headers=headers)
+
+
+ROUTES: Final = (openapi, docs_page, docs_errors, docs_asset)

@@ -1,6 +1,6 @@
 """How far the encoding of a catalogue is: `GET /v1/encoding`."""
 
-from typing import Any
+from typing import Any, Final
 
 from litestar import Request, Response, get
 from msgspec import Struct
@@ -45,3 +45,6 @@ async def encoding(request: Request[Any, Any, Any]) -> Response[bytes]:
     async with services_of(request).database.tenant_session(tenant_id) as conn:
         counts = await count_states(conn, tenant_id)
     return answer(Progress(text=States(**counts["text"]), image=States(**counts["image"])))
+
+
+ROUTES: Final = (encoding,)

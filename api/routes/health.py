@@ -1,6 +1,6 @@
 """Whether this process lives, and whether it is ready to serve, with what is missing."""
 
-from typing import Literal
+from typing import Final, Literal
 
 from litestar import Response, get
 from msgspec import Struct
@@ -54,3 +54,6 @@ async def ready(request: AnyRequest) -> Response[bytes]:
     missing = [Missing(what=what, why=why) for what, why in (await services_of(request).readiness.missing()).items()]
     body = Ready(status="not_ready" if missing else "ready", missing=missing)
     return answer(body, status=503 if missing else 200, headers={"cache-control": "no-store"})
+
+
+ROUTES: Final = (live, ready)

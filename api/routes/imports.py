@@ -136,3 +136,6 @@ async def cancel_import(request: AnyRequest, job_id: FromPath[str]) -> Response[
     async with services.database.tenant_session(tenant_id) as conn:
         await imports.cancel_import(conn, tenant_id, parsed, now=services.clock())
     return answer(Accepted(job_id=parsed))
+
+
+ROUTES: Final = (create_import, confirm_import, cancel_import)

@@ -474,3 +474,6 @@ def _read_cursor(cursor: str | None) -> int:
     if not 0 <= number < 2**31:
         raise BadListCursor("Send back the `next_cursor` of the page before, or none to begin again.")
     return number
+
+
+ROUTES: Final = (put_item, patch_item, get_item, delete_item, bulk_items, list_items, delete_items)

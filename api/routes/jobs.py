@@ -1,6 +1,6 @@
 """/v1/jobs: how far long work is, and what went wrong in it."""
 
-from typing import Annotated
+from typing import Annotated, Final
 from uuid import UUID
 
 import msgspec
@@ -79,3 +79,6 @@ async def job_errors(request: AnyRequest, job_id: FromPath[str]) -> Response[byt
             lines += encoder.encode(fault) + b"\n"
     headers = {"content-disposition": f'attachment; filename="{parsed}-errors.ndjson"'}
     return Response(bytes(lines), media_type=NDJSON, headers=headers)
+
+
+ROUTES: Final = (get_job, list_jobs, job_errors)

@@ -1,5 +1,7 @@
 """/v1/keys: a tenant's API keys."""
 
+from typing import Final
+
 from litestar import Response, delete, get, post
 from litestar.params import FromPath
 from msgspec import Struct
@@ -74,3 +76,6 @@ async def revoke_key(request: AnyRequest, key_id: FromPath[str]) -> Response[Non
         await keys.revoke_key(conn, tenant_id, key_id, now=services.clock())
     services.feed.announce(Change(kind="key", tenant_id=tenant_id, ref=key_id))
     return no_content()
+
+
+ROUTES: Final = (create_key, list_keys, revoke_key)

@@ -177,3 +177,6 @@ def _position(raw: str) -> int:
 async def _expect_item(conn: Any, tenant_id: Any, external_id: str) -> None:
     if not await catalog.item_numbers(conn, tenant_id, [external_id]):
         raise ItemNotFound(f"There is no item {external_id!r}. Store it first with PUT /v1/items/{{id}}.")
+
+
+ROUTES: Final = (put_photo, get_photo, delete_photo, show_photo)

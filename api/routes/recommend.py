@@ -99,3 +99,6 @@ async def similar(request: Request[Any, Any, Any], item_id: FromPath[str]) -> Re
     )
     tenant = await tenant_of(request)
     return answer(await serve(services.database, tenant, query, now=services.clock(), secret=services.secret))
+
+
+ROUTES: Final = (recommend, similar)

@@ -56,3 +56,6 @@ async def search(request: Request[Any, Any, Any]) -> Response[bytes]:
             services.database, services.query_vectors, tenant, query, now=services.clock(), secret=services.secret
         )
     )
+
+
+ROUTES: Final = (search,)

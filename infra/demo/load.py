@@ -2,13 +2,10 @@
 
 import asyncio
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
 import httpx
-import msgspec
-from msgspec import Struct
 from rich.console import Console
 
 from infra.demo.catalogue import DemoItem, demo_items
@@ -18,30 +15,6 @@ NAME: Final = "demo"
 _BATCH: Final = 200
 _CONCURRENT: Final = 8
 _POLL_S: Final = 0.2
-_FILE: Final = "demo.json"
-
-
-class DemoShop(Struct, frozen=True, kw_only=True):
-    """The shop that /demo shows: its name, and a key that may only recommend and search."""
-
-    name: str
-    publishable_key: str
-
-
-def write_demo(data_dir: Path, shop: DemoShop) -> None:
-    """Tell the API processes of this data folder which shop /demo shows."""
-    aside = data_dir / f".{_FILE}"
-    aside.write_bytes(msgspec.json.encode(shop))
-    aside.chmod(0o600)
-    aside.replace(data_dir / _FILE)
-
-
-def read_demo(data_dir: Path) -> DemoShop | None:
-    """The shop that /demo shows; None where none was loaded."""
-    try:
-        return msgspec.json.decode((data_dir / _FILE).read_bytes(), type=DemoShop)
-    except (FileNotFoundError, msgspec.DecodeError):
-        return None
 
 
 async def load_demo(client: httpx.AsyncClient, console: Console) -> None:

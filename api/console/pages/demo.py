@@ -12,7 +12,7 @@ from litestar.params import FromPath
 
 from api.contract import contract
 from api.deps import services_of
-from infra.demo.load import DemoShop, read_demo
+from infra.demo.shop import DemoShop, read_demo
 
 _CONSOLE: Final = Path(__file__).parent.parent
 _ASSETS: Final = {
@@ -82,3 +82,6 @@ def demo_asset(request: Request[Any, Any, Any], name: FromPath[str]) -> Response
     if request.headers.get("if-none-match") == tag:
         return Response(b"", status_code=304, media_type=media_type, headers=headers)
     return Response(content, media_type=media_type, headers=headers)
+
+
+ROUTES: Final = (demo_page, demo_asset)

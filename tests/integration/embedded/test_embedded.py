@@ -9,6 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,21 @@ REPOSITORY = Path(__file__).parents[3]
 QUICK = {"fsync": "off"}
 
 
+@pytest.fixture(scope="session")
+def prepared(pg_major: Major) -> Iterator[Path]:
+    """A cluster that is set up and stopped, in each version, to be copied: initdb takes most of a start."""
+    with tempfile.TemporaryDirectory(prefix="kindred-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        with EmbeddedPostgres(folder, major=pg_major, settings=QUICK):
+            pass
+        yield folder
+
+
 @pytest.fixture
-def server(open_folder: Path, pg_major: Major) -> Iterator[EmbeddedPostgres]:
+def server(open_folder: Path, prepared: Path, pg_major: Major) -> Iterator[EmbeddedPostgres]:
     """A running server of the test's own, in each version."""
+    subprocess.run(["cp", "-a", str(prepared / f"pg{pg_major}"), str(open_folder)], check=True)
     with EmbeddedPostgres(open_folder, major=pg_major, settings=QUICK) as started:
         yield started
 
@@ -321,18 +334,18 @@ def test_root_below_a_private_folder_moves_the_cluster(tmp_path: Path) -> None:
 
 @as_root
 def test_root_copies_binaries_that_its_user_cannot_run(
-    open_folder: Path, tmp_path: Path, pg_major: Major, monkeypatch: pytest.MonkeyPatch
+    open_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Binaries below a private folder are copied once, libraries included, and the copy runs."""
-    tree = place(open_folder, pg_major).tree
+    tree = place(open_folder, 18).tree
     packages = tmp_path / "packages"
     packages.mkdir()
-    subprocess.run(["cp", "-r", str(tree.parent), str(packages)], check=True)
-    subprocess.run(["cp", "-r", f"{tree.parent}.libs", str(packages)], check=True)
+    for name in (tree.parent.name, f"{tree.parent.name}.libs"):
+        (packages / name).symlink_to(tree.parent.parent / name)
     system = open_folder / "system"
     monkeypatch.setattr("infra.placement.SYSTEM_HOME", system)
     monkeypatch.setattr("infra.placement._wheel_tree", lambda _: packages / tree.parent.name / tree.name)
-    with EmbeddedPostgres(open_folder / "data", major=pg_major, settings=QUICK) as server:
+    with EmbeddedPostgres(open_folder / "data", settings=QUICK) as server:
         assert ask(server.url(APP), "SELECT 1") == 1
     copies = [path for path in system.iterdir() if path.name.startswith("pgsql-")]
     assert len(copies) == 1

@@ -1,20 +1,26 @@
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from litestar import Litestar
 from litestar.datastructures import State
 from litestar.testing import TestClient
 
-from api.console.pages.demo import DemoShop, demo_router, render_demo
+from api.console.pages.demo import ROUTES, render_demo
+from infra.demo.shop import DemoShop, write_demo
 
 
-def _app(shop: DemoShop | None) -> Litestar:
-    return Litestar([demo_router], state=State({"demo": shop}), openapi_config=None)
+def _app(folder: Path, shop: DemoShop | None) -> Litestar:
+    if shop is not None:
+        write_demo(folder, shop)
+    services = SimpleNamespace(settings=SimpleNamespace(data_dir=folder))
+    return Litestar(ROUTES, state=State({"services": services}), openapi_config=None)
 
 
 @pytest.fixture
-def client() -> Iterator[TestClient[Litestar]]:
-    with TestClient(_app(DemoShop(name="Shop", publishable_key="pk_x"))) as client:
+def client(tmp_path: Path) -> Iterator[TestClient[Litestar]]:
+    with TestClient(_app(tmp_path, DemoShop(name="Shop", publishable_key="pk_x"))) as client:
         yield client
 
 
@@ -35,9 +41,9 @@ def test_names_are_escaped() -> None:
     assert "<b>" not in page
 
 
-def test_without_a_shop_the_page_says_how_to_load_one() -> None:
+def test_without_a_shop_the_page_says_how_to_load_one(tmp_path: Path) -> None:
     """The address is never a bare 404."""
-    with TestClient(_app(None)) as client:
+    with TestClient(_app(tmp_path, None)) as client:
         page = client.get("/demo")
     assert page.status_code == 200
     assert "kindred demo" in page.text

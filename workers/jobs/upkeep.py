@@ -1,0 +1,102 @@
+"""Upkeep: takes away what nobody needs any more, and counts what waits."""
+
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+import structlog
+from sqlalchemy import text
+
+from infra.blob import BlobStore
+from infra.db import Database, driver
+from infra.telemetry import gauge
+from tenants.vectors import count_pending
+from workers.jobs.encode import Clock, utc_now
+
+log = structlog.get_logger(__name__)
+
+CHANGES_KEPT: Final = timedelta(hours=1)
+"""Every API process reads the change feed within seconds; a process that was away longer starts anew."""
+
+FAULTS_KEPT: Final = timedelta(days=30)
+
+queue_pending = gauge("queue_items_pending", "Items that wait to be encoded", ["modality"])
+
+
+class Upkeep:
+    """Small tasks across tenants, each of which may be repeated at any time."""
+
+    def __init__(self, database: Database, blobs: BlobStore, *, clock: Clock = utc_now) -> None:
+        self._database = database
+        self._blobs = blobs
+        self._clock = clock
+        self._unused: set[str] = set()
+
+    async def count(self) -> None:
+        """Set the gauges that autoscaling reads."""
+        async with self._database.system_session(reason="count pending items") as system:
+            queue_pending.labels("text").set(await count_pending(system, None, "text"))
+            queue_pending.labels("image").set(await count_pending(system, None, "image"))
+
+    async def prune(self) -> int:
+        """Drop old changes and the faults of old jobs; how many rows."""
+        async with self._database.system_session(reason="prune the change feed") as system:
+            changes = await system.execute(
+                text("delete from changes where at < :before"), {"before": self._clock() - CHANGES_KEPT}
+            )
+            faults = await system.execute(
+                text(
+                    "delete from job_faults f using jobs j where j.tenant_id = f.tenant_id and j.job_id = f.job_id "
+                    "and j.finished_at < :before"
+                ),
+                {"before": self._clock() - FAULTS_KEPT},
+            )
+        return int(changes.rowcount) + int(faults.rowcount)
+
+    async def sweep(self) -> int:
+        """Delete the photos that no item shows; how many.
+
+        One that is found unused is deleted by the next sweep, if it is unused still: the bytes of an upload are
+        stored a moment before the row that names them.
+        """
+        unused: set[str] = set()
+        batch: list[str] = []
+        async for key in self._blobs.iter_keys("tenants/"):
+            if _photo(key) is not None:
+                batch.append(key)
+            if len(batch) == 1000:
+                unused |= await self._without_item(batch)
+                batch = []
+        unused |= await self._without_item(batch)
+        doomed = unused & self._unused
+        for key in doomed:
+            await self._blobs.delete(key)
+        self._unused = unused - doomed
+        if doomed:
+            log.info("photos.swept", count=len(doomed))
+        return len(doomed)
+
+    async def _without_item(self, keys: list[str]) -> set[str]:
+        if not keys:
+            return set()
+        named = [photo for key in keys if (photo := _photo(key)) is not None]
+        async with self._database.system_session(reason="photos that no item shows") as system:
+            records = await (await driver(system)).fetch(
+                "select g.at from unnest($1::uuid[], $2::bytea[]) with ordinality g(tenant_id, sha256, at) "
+                "where not exists (select 1 from item_photos p where p.tenant_id = g.tenant_id "
+                "and p.sha256 = g.sha256)",
+                [tenant_id for tenant_id, _ in named],
+                [sha256 for _, sha256 in named],
+            )
+        return {keys[record["at"] - 1] for record in records}
+
+
+def _photo(key: str) -> tuple[UUID, bytes] | None:
+    """The tenant and hash in the key of an uploaded photo; None for any other key."""
+    parts = key.split("/")
+    if len(parts) != 4 or parts[0] != "tenants" or parts[2] != "photos":
+        return None
+    try:
+        return UUID(parts[1]), bytes.fromhex(parts[3])
+    except ValueError:
+        return None
