@@ -18,6 +18,7 @@ from infra.changes import record_change
 from infra.db import Database, TenantId, driver, owner_engine
 from infra.errors import Conflict, Overloaded
 from tenants.lifecycle import TenantNotFound
+from tenants.vectorform import half_expression
 
 LARGE: Final = 20_000
 """Above this many items a tenant is worth a shard of its own; below, the exact list takes under 20 ms."""
@@ -142,9 +143,7 @@ async def _number(mover: Database, tenant_id: TenantId) -> tuple[int, bool]:
     """The shard that is, or becomes, the tenant's, and whether it serves already."""
     async with mover.system_session(reason="number a tenant's shard") as conn:
         raw = await driver(conn)
-        serving = await raw.fetchval(
-            "select shard from tenants where tenant_id = $1 and deleted_at is null", tenant_id
-        )
+        serving = await raw.fetchval("select shard from tenants where tenant_id = $1 and deleted_at is null", tenant_id)
         if serving is None:
             raise TenantNotFound("There is no such tenant, or it was deleted.")
         if serving:
@@ -324,11 +323,6 @@ where v.rows >= $1 order by 1, 2
 """
 
 
-def half_index_expression(kind: str, text_dim: int, dim: int) -> str:
-    """The half of a fused row as its index has it; a query that says anything else does not use the index."""
-    return f"subvector(vec, {1 if kind == 'text' else text_dim + 1}, {dim})::halfvec({dim})"
-
-
 async def _index(owner: Any, shard: int, *, memory_mb: int) -> list[str]:
     """One graph for each space of each layout, and what makes small spaces quick to find."""
     own = f"fused_vectors_shard_{shard}"
@@ -344,7 +338,7 @@ async def _index(owner: Any, shard: int, *, memory_mb: int) -> list[str]:
         f"{own}_image": "(layout_id, image_space, item_no)",
     }
     for record in await owner.fetch(_SPACES.format(own=own), INDEXED_FROM):
-        expression = half_index_expression(record["kind"], record["text_dim"], record["dim"])
+        expression = half_expression(record["kind"], record["text_dim"], record["dim"])
         wanted[f"{own}_l{record['layout_id']}_s{record['space_id']}"] = (
             f"using hnsw (({expression}) halfvec_ip_ops) "
             f"where layout_id = {record['layout_id']} and {record['kind']}_space = {record['space_id']}"
