@@ -8,7 +8,7 @@ import msgspec
 from litestar import Request, Response
 
 from api.problems import BadRequest, UnsupportedMediaType
-from infra.decode import InvalidFields, convert, decode_json
+from infra.decode import InvalidFields, convert, decode_json, faults
 from infra.errors import FieldError
 from tenants.item import Id
 
@@ -71,8 +71,20 @@ def convert_text(plain: Mapping[str, str], kind: type[T]) -> T:
         try:
             typed[name] = msgspec.convert(value, hints[name], strict=False) if name in hints else value
         except msgspec.ValidationError:
-            typed[name] = value
+            typed[name] = _nearest(value, hints[name])
     return convert(typed, kind)
+
+
+def _nearest(value: str, kind: Any) -> object:
+    """What a bad value was meant to be, so that "0" is out of range rather than no number."""
+    for meant in (int, float):
+        try:
+            number = meant(value)
+        except ValueError:
+            continue
+        if all(fault.code != "wrong_type" for fault in faults(number, kind)):
+            return number
+    return value
 
 
 def decode_id(segment: str) -> str:

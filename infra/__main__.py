@@ -69,6 +69,9 @@ def _up(settings: Settings, arguments: Arguments) -> int:
             settings = replace(settings, database_url=server.url(APP))
         asyncio.run(_migrate_up(settings))
         environment = {**os.environ, **_environment(settings)}
+        if sys.stdout.isatty() or arguments.demo or arguments.data is not None:
+            # A person watches: a line per request would bury what the command has to say.
+            environment.setdefault("KINDRED_LOG_LEVEL", "warning")
         workers = environment
         if settings.metrics_port:
             workers = {**environment, "KINDRED_METRICS_PORT": str(settings.metrics_port + 1)}

@@ -5,16 +5,16 @@ encoder or of calibration is one row written, and undone the same way (DECISIONS
 """
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from infra.changes import record_change
 from infra.db import TenantId, driver
 from infra.errors import NotFound
-from tenants.lifecycle import NGRAMS_PREFIX as NGRAMS_PREFIX  # noqa: PLC0414
-from tenants.lifecycle import load_tenant as load_tenant  # noqa: PLC0414
+from tenants.lifecycle import NGRAMS_PREFIX
 
 Calibration = Mapping[int, tuple[float, float]]
 """Space id -> mean and deviation of the cosine of random pairs."""
@@ -142,7 +142,7 @@ async def ensure_generation(
         _WEIGHTS,
     )
     if made is not None:
-        await _tell(raw, tenant_id)
+        await record_change(conn, tenant_id, "tenant")
 
 
 async def open_generation(
@@ -207,11 +207,7 @@ async def activate(conn: AsyncConnection, tenant_id: TenantId, gen: int) -> None
     if done is None:
         raise GenerationNotFound(f"There is no generation {gen}. See `kindred models list`.")
     await raw.execute("update tenants set active_gen = $2 where tenant_id = $1", tenant_id, gen)
-    await _tell(raw, tenant_id)
-
-
-async def _tell(raw: Any, tenant_id: TenantId) -> None:
-    await raw.execute("insert into changes (tenant_id, kind, ref) values ($1, 'tenant', '')", tenant_id)
+    await record_change(conn, tenant_id, "tenant")
 
 
 # An item lacks a half where it is said to be encoded, or is waiting to be, but has no vector of the layout's spaces.
@@ -252,7 +248,7 @@ async def queue_missing(
     for modality in ("text", "image"):
         done: int | None = await raw.fetchval(
             f"""
-            with next as (
+            with next as materialized (
                 select i.item_no from items i where i.tenant_id = $1 and i.item_no > $3 and {_LACKS[modality]}
                 order by i.item_no limit $4 for update
             ), queued as (

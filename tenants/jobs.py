@@ -169,17 +169,18 @@ async def iter_faults(
 
 
 # Of one tenant and kind only the oldest unfinished job runs. `started_at` stays that of the first claim.
+# Materialised, or the planner may run the inner select again and claim a second job.
 _CLAIM = """
-update jobs j set status = 'running', due = $1 + $2::interval, started_at = coalesce(j.started_at, $1),
-    state = j.state || jsonb_build_object('claim', coalesce((j.state ->> 'claim')::int, 0) + 1)
-from (
+with next as materialized (
     select c.tenant_id, c.job_id from jobs c
     where c.status in ('queued', 'running') and c.due <= $1 and c.kind = any($3::text[])
     and not exists (select 1 from jobs o where o.tenant_id = c.tenant_id and o.kind = c.kind
         and o.job_id < c.job_id and o.status in ('queued', 'running'))
     order by c.due, c.job_id limit 1 for update skip locked
-) next
-where j.tenant_id = next.tenant_id and j.job_id = next.job_id
+)
+update jobs j set status = 'running', due = $1 + $2::interval, started_at = coalesce(j.started_at, $1),
+    state = j.state || jsonb_build_object('claim', coalesce((j.state ->> 'claim')::int, 0) + 1)
+from next where j.tenant_id = next.tenant_id and j.job_id = next.job_id
 returning j.tenant_id, j.job_id, j.kind, j.payload::text as payload, j.state::text as state, j.attempts,
     (j.state ->> 'claim')::int as claim, j.created_at, j.started_at
 """

@@ -108,13 +108,15 @@ async def count_pending(conn: AsyncConnection, tenant_id: TenantId | None, modal
     return count
 
 
+# Materialised: as a plain subquery the planner may run it once per outer row, and each time it would skip what it
+# has locked itself and claim the next ones.
 _CLAIM = """
-update items i set {modality}_due = $2 + $3::interval, {modality}_attempts = least(i.{modality}_attempts + 1, 1000)
-from (
+with claimed as materialized (
     select c.item_no from items c where c.tenant_id = $1 and c.{modality}_state = 0 and c.{modality}_due <= $2
     order by c.item_no limit $4 for update skip locked
-) claimed
-where i.tenant_id = $1 and i.item_no = claimed.item_no
+)
+update items i set {modality}_due = $2 + $3::interval, {modality}_attempts = least(i.{modality}_attempts + 1, 1000)
+from claimed where i.tenant_id = $1 and i.item_no = claimed.item_no
 returning i.item_no, i.doc::text as doc, i.{modality}_version as version, i.{modality}_attempts as attempts,
     i.text_hash
 """

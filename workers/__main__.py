@@ -187,7 +187,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BadSettings as error:
         print(error.detail, file=sys.stderr)
         return EXIT_CONFIG
-    configure_logging(settings.log, settings.log_level)  # type: ignore[arg-type]
+    configure_logging(settings.log, settings.log_level)
     try:
         asyncio.run(_run(settings, queues))
     except (Invalid, NotFound) as error:

@@ -22,10 +22,10 @@ from infra.db import Database, driver
 from infra.errors import FieldError, Invalid
 from infra.fetch import Fetcher, Incoming
 from tenants.catalog import delete_items, upsert_items
-from tenants.generations import load_tenant
 from tenants.imports import BlobSource, ImportRequest, upload_key
 from tenants.item import check_items
 from tenants.jobs import LEASE, ClaimedJob, JobFault, advance, finish
+from tenants.lifecycle import load_tenant
 from workers.feeds.read import read_feed
 from workers.feeds.types import ColumnUse, FeedFault, FeedReport, FeedRow
 from workers.jobs.encode import Clock, utc_now

@@ -1,0 +1,339 @@
+"""The wrapper around the framework, over a small application of the test's own."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+from litestar import Litestar, Request, Response, get, post, put
+from litestar.params import FromPath
+from structlog.testing import capture_logs
+
+from api.auth import Caller, KeyMissing, requires
+from api.contract import contract
+from api.edge import MAX_BODY, Edge
+from api.problems import answer_problem
+from api.wire import decode_id
+from infra.db import TenantId
+
+pytestmark = pytest.mark.anyio
+
+CALLER = Caller(
+    tenant_id=TenantId(UUID(int=7)),
+    key_id="k",
+    kind="secret",
+    scopes=frozenset({"catalog:read"}),
+    placements=None,
+    rate_per_min=None,
+)
+
+
+class _Authenticator:
+    """Knows one key."""
+
+    def __init__(self) -> None:
+        self.origins: list[str | None] = []
+
+    async def authenticate(self, key: str | None, origin: str | None) -> Caller:
+        self.origins.append(origin)
+        if key == "broken":
+            raise RuntimeError("secret inside")
+        if key != "good":
+            raise KeyMissing("Send a key.")
+        return CALLER
+
+
+_PUBLIC = contract(scope="public", tag="t", summary="s")
+
+
+@get("/v1/read/{item_id:str}", opt=contract(scope="catalog:read", tag="t", summary="s"))
+async def read(item_id: FromPath[str]) -> str:
+    """Echoes the id."""
+    return decode_id(item_id)
+
+
+@get("/v1/admin", opt=contract(scope="admin", tag="t", summary="s"))
+async def admin() -> str:
+    """Needs more than the caller has."""
+    return "never"
+
+
+@post("/take", status_code=200, opt=_PUBLIC)
+async def take(request: Request[Any, Any, Any]) -> str:
+    """Says how long the body was."""
+    return str(len(await request.body()))
+
+
+@post("/small", status_code=200, opt=contract(scope="public", tag="t", summary="s", max_body=10))
+async def small(request: Request[Any, Any, Any]) -> str:
+    """Takes ten bytes."""
+    return str(len(await request.body()))
+
+
+@post("/any", status_code=200, opt=contract(scope="public", tag="t", summary="s", max_body=None))
+async def any_size(request: Request[Any, Any, Any]) -> str:
+    """Takes anything."""
+    return str(sum([len(piece) async for piece in request.stream()]))
+
+
+@get("/defect", opt=_PUBLIC)
+async def defect() -> str:
+    """Fails."""
+    raise RuntimeError("the password is hunter2")
+
+
+@put("/v1/items/{item_id:str}", status_code=200, opt=_PUBLIC)
+async def put_item(item_id: FromPath[str]) -> str:
+    """Stands for the route of an item."""
+    return decode_id(item_id)
+
+
+@post("/v1/items/bulk", status_code=200, opt=_PUBLIC)
+async def bulk() -> Response[str]:
+    """Stands for the bulk route."""
+    return Response("bulk")
+
+
+@pytest.fixture
+def authenticator() -> _Authenticator:
+    return _Authenticator()
+
+
+@pytest.fixture
+async def client(authenticator: _Authenticator) -> AsyncIterator[httpx.AsyncClient]:
+    framework = Litestar(
+        [read, admin, take, small, any_size, defect, put_item, bulk],
+        guards=[requires],
+        exception_handlers={Exception: answer_problem},
+        openapi_config=None,
+        logging_config=None,
+        request_max_body_size=None,
+    )
+    edge = Edge(framework, authenticator)  # type: ignore[arg-type]
+    transport = httpx.ASGITransport(edge, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://kindred") as made:
+        yield made
+
+
+def _pieces(*sizes: int) -> Callable[[], AsyncIterator[bytes]]:
+    async def pieces() -> AsyncIterator[bytes]:
+        for size in sizes:
+            yield b"x" * size
+
+    return pieces
+
+
+async def test_every_answer_has_a_request_id(client: httpx.AsyncClient) -> None:
+    """A UUIDv7, where the client gave none; in a problem's body too."""
+    answer = await client.get("/nowhere")
+    assert UUID(answer.headers["x-request-id"]).version == 7
+    assert answer.json()["request_id"] == answer.headers["x-request-id"]
+
+
+@pytest.mark.parametrize(("given", "kept"), [("order-4711.a", True), ("short", False), ("bad id with spaces", False)])
+async def test_a_sane_request_id_is_kept(client: httpx.AsyncClient, given: str, kept: bool) -> None:
+    """Another one is replaced: it goes into logs."""
+    answer = await client.post("/take", headers={"x-request-id": given})
+    assert (answer.headers["x-request-id"] == given) is kept
+
+
+async def test_a_route_of_v1_needs_a_key(client: httpx.AsyncClient) -> None:
+    """401, with the challenge."""
+    answer = await client.get("/v1/read/a")
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"].startswith("Bearer")
+    assert answer.json()["code"] == "key_missing"
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Authorization": "Bearer good"}, {"authorization": "bearer good"}, {"X-API-Key": "good"}]
+)
+async def test_the_key_is_found_in_either_header(client: httpx.AsyncClient, headers: dict[str, str]) -> None:
+    """`Authorization: Bearer` or `X-API-Key`."""
+    assert (await client.get("/v1/read/a", headers=headers)).text == "a"
+
+
+async def test_a_missing_scope_is_forbidden(client: httpx.AsyncClient) -> None:
+    """403 names the scope that is needed and those that the key has."""
+    answer = await client.get("/v1/admin", headers={"x-api-key": "good"})
+    assert answer.status_code == 403
+    assert "`admin`" in answer.json()["detail"]
+    assert "catalog:read" in answer.json()["detail"]
+
+
+async def test_a_failing_look_up_is_our_defect(client: httpx.AsyncClient) -> None:
+    """500 rather than 401: the key may well be good. Nothing of the inside is told."""
+    with capture_logs():
+        answer = await client.get("/v1/read/a", headers={"x-api-key": "broken"})
+    assert answer.status_code == 500
+    assert "secret inside" not in answer.text
+
+
+async def test_an_escaped_slash_stays_inside_the_id(client: httpx.AsyncClient) -> None:
+    """`a%2Fb` is one id, in both spellings, and `%252F` is another."""
+    headers = {"x-api-key": "good"}
+    assert (await client.get("/v1/read/a%2Fb", headers=headers)).text == "a/b"
+    assert (await client.get("/v1/read/a%2fb", headers=headers)).text == "a/b"
+    assert (await client.get("/v1/read/a%252Fb", headers=headers)).text == "a%2Fb"
+    assert (await client.get("/v1/read/%C3%A4%20%25", headers=headers)).text == "ä %"
+
+
+async def test_an_id_that_is_not_utf_8_is_a_bad_request(client: httpx.AsyncClient) -> None:
+    """400, not a replaced character."""
+    answer = await client.get("/v1/read/%E4", headers={"x-api-key": "good"})
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
+
+
+async def test_an_item_may_be_called_bulk(client: httpx.AsyncClient) -> None:
+    """Only POST means the bulk route."""
+    assert (await client.put("/v1/items/bulk")).text == "bulk"
+    assert (await client.put("/v1/items/delete")).text == "delete"
+    assert (await client.post("/v1/items/bulk")).text == "bulk"
+
+
+async def test_a_body_at_the_limit_is_taken(client: httpx.AsyncClient) -> None:
+    """10,000,000 bytes."""
+    assert (await client.post("/take", content=b"x" * MAX_BODY)).text == str(MAX_BODY)
+
+
+async def test_a_body_over_the_limit_is_refused_by_its_length(client: httpx.AsyncClient) -> None:
+    """One byte more, told before any of it is read; the connection is not kept."""
+    answer = await client.post("/take", content=b"x" * (MAX_BODY + 1))
+    assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+    assert answer.headers["connection"] == "close"
+
+
+async def test_a_body_of_unknown_length_is_refused_while_it_streams(client: httpx.AsyncClient) -> None:
+    """Whatever the client says, or does not say, of its length."""
+    answer = await client.post("/small", content=_pieces(6, 6)())
+    assert answer.status_code == 413
+    assert (await client.post("/small", content=_pieces(5, 5)())).text == "10"
+
+
+async def test_a_route_may_take_any_size(client: httpx.AsyncClient) -> None:
+    """`max_body=None`."""
+    assert (await client.post("/any", content=_pieces(*[1_000_000] * 12)())).text == "12000000"
+
+
+async def test_a_client_that_hangs_up_is_no_defect(authenticator: _Authenticator) -> None:
+    """A body that stops half-way is answered 400 to nobody, and logged as such."""
+    framework = Litestar(
+        [take],
+        guards=[requires],
+        exception_handlers={Exception: answer_problem},
+        openapi_config=None,
+        logging_config=None,
+    )
+    messages = [{"type": "http.request", "body": b"half", "more_body": True}, {"type": "http.disconnect"}]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return messages.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    with capture_logs() as logs:
+        await Edge(framework, authenticator)(_scope("/take"), receive, send)  # type: ignore[arg-type]
+    assert sent[0]["status"] == 400
+    assert [line["log_level"] for line in logs] == ["info"]
+    assert logs[0]["error"] == "client_gone"
+
+
+def _scope(path: str, query: bytes = b"") -> dict[str, Any]:
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": query,
+        "root_path": "",
+        "headers": [],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 2),
+    }
+
+
+async def test_a_defect_tells_nothing_of_its_inside(client: httpx.AsyncClient) -> None:
+    """500 as a problem; the log has the rest, under the same request id."""
+    with capture_logs() as logs:
+        answer = await client.get("/defect")
+    assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert "hunter2" not in answer.text
+    assert logs[0]["event"] == "http.failed"
+
+
+async def test_an_error_of_the_framework_itself_is_answered(authenticator: _Authenticator) -> None:
+    """The last resort: the framework raises, and the client still gets a problem with its id."""
+
+    async def broken(scope: Any, receive: Any, send: Any) -> None:
+        raise RuntimeError("inside")
+
+    transport = httpx.ASGITransport(Edge(broken, authenticator), raise_app_exceptions=False)  # type: ignore[arg-type]
+    with capture_logs():
+        async with httpx.AsyncClient(transport=transport, base_url="http://kindred") as client:
+            answer = await client.get("/x")
+    assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
+    assert answer.json()["request_id"] == answer.headers["x-request-id"]
+
+
+async def test_an_answer_that_broke_half_way_is_cut(authenticator: _Authenticator) -> None:
+    """Its status is sent already: the server must see the error and close the connection."""
+
+    async def broken(scope: Any, receive: Any, send: Callable[[Any], Awaitable[None]]) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise RuntimeError("inside")
+
+    async def send(message: Any) -> None:
+        pass
+
+    with capture_logs(), pytest.raises(RuntimeError, match="inside"):
+        await Edge(broken, authenticator)(_scope("/x"), send, send)  # type: ignore[arg-type]
+
+
+async def test_one_line_is_logged_without_the_query_string(client: httpx.AsyncClient) -> None:
+    """Method, path, status, time, tenant and key id; a key in the query string never."""
+    with capture_logs() as logs:
+        await client.get("/v1/read/a?key=pk_secret", headers={"x-api-key": "good"})
+    (line,) = logs
+    assert line["event"] == "http.request"
+    assert (line["method"], line["path"], line["status"], line["key_id"]) == ("GET", "/v1/read/a", 200, "k")
+    assert line["tenant_id"] == str(CALLER.tenant_id)
+    assert "pk_secret" not in str(line)
+
+
+async def test_a_page_may_ask_first(client: httpx.AsyncClient, authenticator: _Authenticator) -> None:
+    """A browser's preflight is answered without a key."""
+    answer = await client.options(
+        "/v1/read/a", headers={"origin": "https://shop.example", "access-control-request-method": "POST"}
+    )
+    assert answer.status_code == 204
+    assert answer.headers["access-control-allow-origin"] == "*"
+    assert "authorization" in answer.headers["access-control-allow-headers"]
+    assert authenticator.origins == []
+
+
+async def test_a_page_may_read_answers_and_errors(client: httpx.AsyncClient) -> None:
+    """CORS headers on every answer to an origin, none without one."""
+    answer = await client.get("/v1/read/a", headers={"origin": "https://shop.example"})
+    assert answer.status_code == 401
+    assert answer.headers["access-control-allow-origin"] == "*"
+    assert "access-control-allow-origin" not in (await client.get("/v1/read/a")).headers
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [("GET", "/nowhere", 404, "route_not_found"), ("DELETE", "/take", 405, "method_not_allowed")],
+)
+async def test_the_frameworks_errors_are_problems(
+    client: httpx.AsyncClient, method: str, path: str, status: int, code: str
+) -> None:
+    """404 and 405 in our form; 405 with the Allow header."""
+    answer = await client.request(method, path)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert ("POST" in answer.headers.get("allow", "")) is (status == 405)
