@@ -10,6 +10,7 @@ settings but for fsync. Prints a table, and one JSON object at the end.
 
 import argparse
 import asyncio
+import itertools
 import json
 import statistics
 import struct
@@ -28,12 +29,12 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from infra import migrate
-from infra.db import Database, TenantId, driver
+from infra.db import Database, driver
 from infra.embedded import EmbeddedPostgres
 from infra.roles import APP, OWNER, SYSTEM, role_url
 from tenants import shards
 from tenants.filters import Filter, parse_filter
-from tenants.generations import ensure_layout, ensure_space
+from tenants.generations import ensure_generation, ensure_layout, ensure_space
 from tenants.lifecycle import TenantRef, create_tenant, load_tenant
 from tenants.retrieval import Likeness, Spoken, Wanted, find_similar, find_spoken
 from tenants.words import words_vector
@@ -111,15 +112,23 @@ def _copy_rows(rows: NDArray[np.float16]) -> bytes:
     return b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0) + table.tobytes() + struct.pack(">h", -1)
 
 
+def _random_pairs(rows: NDArray[np.float16]) -> tuple[float, float]:
+    sample = rows[:4000].astype(np.float32)
+    cosines = (sample[::2] * sample[1::2]).sum(axis=1)
+    return float(cosines.mean()), float(cosines.std())
+
+
 async def _fill(database: Database, rows: NDArray[np.float16], titles: Sequence[str]) -> TenantRef:
     """A tenant with those items, written straight into the tables."""
     async with database.system_session(reason="benchmark") as conn:
         text = await ensure_space(conn, name="benchmark text", kind="text", dim=_TEXT)
         image = await ensure_space(conn, name="benchmark image", kind="image", dim=_IMAGE)
-        await ensure_layout(conn, text, image)
+        layout = await ensure_layout(conn, text, image)
     tenant_id = await create_tenant(database, f"large {uuid4()}")
+    async with database.system_session(reason="benchmark") as conn:
+        calibration = {text: _random_pairs(rows[:, :_TEXT]), image: _random_pairs(rows[:, _TEXT:])}
+        await ensure_generation(conn, tenant_id, layout, calibration)
     tenant = await load_tenant(database, tenant_id)
-    layout = tenant.generation.layout_id
     connection = await asyncpg.connect(role_url(database.direct_url, SYSTEM))
     try:
         await connection.execute("create temporary table given (no int, vec halfvec)")
@@ -259,6 +268,7 @@ async def _run(args: argparse.Namespace, server: EmbeddedPostgres) -> dict[str, 
         result["lists"].append({"shard": name, **figures})
 
     await record("shared", await _measure(database, tenant, exact, seeds[:20], (0.5, 0.5), None))
+    await record("shared", await _measure_search(database, tenant, exact, seeds[:20], titles))
     steps: list[tuple[str, float]] = []
     shard = await shards.move_to_own_shard(
         database,
@@ -266,7 +276,7 @@ async def _run(args: argparse.Namespace, server: EmbeddedPostgres) -> dict[str, 
         memory_mb=args.memory_mb,
         progress=lambda step: steps.append((step, time.perf_counter())),
     )
-    result["move_s"] = {a: round(end - start, 2) for (a, start), (_, end) in zip(steps, steps[1:], strict=False)}
+    result["move_s"] = {a: round(end - start, 2) for (a, start), (_, end) in itertools.pairwise(steps)}
     print("move, s:", result["move_s"], flush=True)
     async with database.system_session(reason="benchmark") as conn:
         raw = await driver(conn)

@@ -220,7 +220,7 @@ async def _similar(
 def _halves(tenant: TenantRef) -> list[HalfQuery]:
     """The queries in `q`, by space: the seeds' text is of one of two spaces."""
     generation = tenant.generation
-    texts = [generation.text, generation.ngrams] if generation.ngrams.space_id else [generation.text]
+    texts = {space.space_id: space for space in (generation.text, generation.ngrams) if space.space_id}.values()
     return [
         *(
             HalfQuery(

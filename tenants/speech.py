@@ -59,9 +59,10 @@ def _halves(statement: Statement, spoken: Spoken) -> list[HalfQuery]:
     generation = statement.tenant.generation
     given: list[tuple[Literal["text", "image"], SpaceRef, np.ndarray | None]] = [
         ("text", generation.text, spoken.text),
-        ("text", generation.ngrams, spoken.ngrams),
         ("image", generation.image, spoken.image),
     ]
+    if generation.ngrams.space_id != generation.text.space_id:
+        given.append(("text", generation.ngrams, spoken.ngrams))
     return [
         HalfQuery(kind=kind, space=space, vector=statement.bind(halfvec_text(vector), "text"))
         for kind, space, vector in given
