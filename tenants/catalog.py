@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from infra.db import TenantId, driver
 from infra.decode import convert
 from infra.errors import FieldError, Invalid
-from tenants.document import item_text, text_hash
+from tenants.document import text_hash
 from tenants.filters import Compiler, Filter, attribute_text
 from tenants.item import (
     AVAILABILITY_CODE,
@@ -102,11 +102,14 @@ class _Row(Struct):
 
 _encode_rows = msgspec.json.Encoder().encode
 
+# Lateral with a limit: always index probes, also when the statistics do not know a tenant's first rows yet.
 _KNOWN = """
 select d.item_no, i.content_hash
 from unnest($2::text[]) with ordinality as given(external_id, at)
-left join item_ids d on d.tenant_id = $1 and d.external_id = given.external_id
-left join items i on i.tenant_id = $1 and i.item_no = d.item_no
+left join lateral (select d.item_no from item_ids d
+    where d.tenant_id = $1 and d.external_id = given.external_id limit 1) d on true
+left join lateral (select i.content_hash from items i
+    where i.tenant_id = $1 and i.item_no = d.item_no limit 1) i on true
 order by given.at
 """
 
@@ -263,7 +266,7 @@ def _row(write: _Write, item_no: int, currency: str) -> _Row:
         n=item_no,
         d=msgspec.Raw(write.encoded),
         c=write.content_hash.hex(),
-        t=text_hash(item_text(item)).hex(),
+        t=text_hash(item).hex(),
         m=image_hash(item).hex(),
         w=words_vector(item.title, f"{rest} {item.description or ''}"),
         g=item.group_id,

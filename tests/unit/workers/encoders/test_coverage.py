@@ -1,6 +1,5 @@
 """Which texts a pack covers."""
 
-
 import pytest
 
 from workers.encoders.coverage import coverage, foreignness, fragmentation, is_covered
