@@ -1,7 +1,8 @@
 """Trains the shape network: cross-entropy, supervised contrast of categories, and instance contrast of two views."""
 
 # Checked with torch installed and without it, where its names are Any.
-# mypy: disallow-subclassing-any=False, disallow-untyped-decorators=False, warn-return-any=False, warn-unused-ignores=False
+# mypy: disallow-subclassing-any=False, disallow-untyped-decorators=False
+# mypy: warn-return-any=False, warn-unused-ignores=False
 
 import copy
 import math
