@@ -84,7 +84,7 @@ async def serve(settings: Settings, queues: Sequence[str], stop: asyncio.Event) 
                 group.create_task(_every("counts", 5, upkeep.count, stop))
                 group.create_task(_every("prune", 300, upkeep.prune, stop))
                 group.create_task(_every("sweep", 3600, upkeep.sweep, stop))
-            group.create_task(_every("memory", 10, give_back, stop))
+            group.create_task(_every("memory", 2, give_back, stop))
             log.info("workers.ready", queues=list(queues))
         log.info("workers.drained")
 
