@@ -26,6 +26,7 @@ from workers.jobs.generations import Keeper
 from workers.jobs.imports import Imports
 from workers.jobs.photos import PhotoLoop
 from workers.jobs.upkeep import Upkeep
+from workers.memory import give_back, use_one_arena
 from workers.models import Models, load_models
 from workers.runner import JobLoop
 
@@ -82,7 +83,9 @@ async def serve(settings: Settings, queues: Sequence[str], stop: asyncio.Event) 
                 upkeep = Upkeep(database, blobs)
                 group.create_task(_every("counts", 5, upkeep.count, stop))
                 group.create_task(_every("prune", 300, upkeep.prune, stop))
+                group.create_task(_every("shards", 60, upkeep.shards, stop))
                 group.create_task(_every("sweep", 3600, upkeep.sweep, stop))
+            group.create_task(_every("memory", 2, give_back, stop))
             log.info("workers.ready", queues=list(queues))
         log.info("workers.drained")
 
@@ -177,6 +180,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown or not queues:
         print(f"Unknown queue {', '.join(unknown) or '(none)'}; there are {', '.join(QUEUES)}.", file=sys.stderr)
         return EXIT_CONFIG
+    use_one_arena()
     try:
         settings = Settings.from_env()
     except BadSettings as error:
