@@ -31,6 +31,7 @@ from tenants.item import (
 )
 from tenants.lifecycle import TenantRef
 from tenants.photos import Photo
+from tenants.shards import hold_shard
 from tenants.words import words_vector
 
 CHUNK: Final = 1000
@@ -224,10 +225,12 @@ async def upsert_items(
         else:
             existing.add(write.item.id)
             changed.append(write)
+    if changed:
+        # Before any lock on items: a move of the tenant waits for us, or we for it.
+        statement = _STORE.format(shard=await hold_shard(conn, tenant.tenant_id))
     await _number(raw, tenant.tenant_id, changed, numbers)
     # Always in the order of numbers: two writers of the same items never wait for each other in a ring.
     changed.sort(key=lambda write: numbers[write.item.id])
-    statement = _STORE.format(shard=int(tenant.shard))
     for start in range(0, len(changed), CHUNK):
         chunk = changed[start : start + CHUNK]
         chunk_numbers = [numbers[write.item.id] for write in chunk]
@@ -449,9 +452,9 @@ async def count_states(conn: AsyncConnection, tenant_id: TenantId) -> dict[str, 
 
 
 _DELETE = (
-    "delete from fused_vectors where tenant_id = $1 and item_no = any($2::int4[])",
+    "delete from fused_vectors where shard = {shard} and tenant_id = $1 and item_no = any($2::int4[])",
     "delete from item_vectors where tenant_id = $1 and item_no = any($2::int4[])",
-    "delete from item_text where tenant_id = $1 and item_no = any($2::int4[])",
+    "delete from item_text where shard = {shard} and tenant_id = $1 and item_no = any($2::int4[])",
     "delete from item_attrs where tenant_id = $1 and item_no = any($2::int4[])",
     "delete from item_facets where tenant_id = $1 and item_no = any($2::int4[])",
     # item_photos go with the item; the number stays in item_ids and is never given to another id.
@@ -464,10 +467,11 @@ async def delete_items(conn: AsyncConnection, tenant_id: TenantId, item_nos: Seq
     raw = await driver(conn)
     numbers = sorted(set(item_nos))
     removed = 0
+    shard = await hold_shard(conn, tenant_id) if numbers else 0
     for start in range(0, len(numbers), CHUNK):
         chunk = numbers[start : start + CHUNK]
         await raw.execute(_LOCK, tenant_id, chunk)
         for statement in _DELETE:
-            done: str = await raw.execute(statement, tenant_id, chunk)
+            done: str = await raw.execute(statement.format(shard=shard), tenant_id, chunk)
         removed += int(done.rpartition(" ")[2])
     return removed
