@@ -88,6 +88,15 @@ class Shop:
         return best
 
 
+async def served(stage: Stage, tenant: Tenant) -> None:
+    """Wait until the worker has given a new tenant its spaces."""
+    database = stage.database(hot=1)
+    await database.open()
+    while not (await load_tenant(database, TenantId(UUID(tenant.tenant_id)))).generation.gen:
+        await asyncio.sleep(0.1)
+    await database.close()
+
+
 async def fill(stage: Stage, tenant: Tenant, shop: Shop) -> TenantRef:
     """Store the items over HTTP and their vectors as the worker would."""
     count = len(shop.stored)
@@ -237,8 +246,10 @@ async def _eight_clients(stage: Stage, tenant: Tenant, requests: int, items: int
 
 
 async def _run(items: int, requests: int) -> list[Line]:
-    with Stage(workers=False) as stage:
+    with Stage() as stage:
         tenant = stage.make_tenant()
+        await served(stage, tenant)
+        stage.stop_worker()
         shop = Shop(items)
         ref = await fill(stage, tenant, shop)
         database = stage.database(hot=2)

@@ -154,18 +154,13 @@ class _ServerThread:
             return (await fetcher.fetch(url, max_bytes=_PHOTO_BYTES, timeout_s=_PHOTO_S, accept=("image/",))).body
 
         self._server = EncodeServer(texts=texts, photos=photos, fetch_photo=fetch)
-        await self._server.start(encoder_address(self._settings))
+        await self._server.start(self._settings.encoder_address)
 
     async def _stop(self) -> None:
         if self._server is not None:
             await self._server.close()
         if self._fetcher is not None:
             await self._fetcher.aclose()
-
-
-def encoder_address(settings: Settings) -> str:
-    """Where queries are encoded: the setting, or a socket in the data folder."""
-    return settings.encoder_url or f"unix://{settings.data_dir.absolute()}/encoder.sock"
 
 
 async def _run(settings: Settings, queues: Sequence[str]) -> None:
