@@ -26,6 +26,9 @@ from tenants.keys import SCOPES, KeyRequest, create_key
 from tenants.lifecycle import create_tenant
 from tests.integration.api.server import SECRET, Server, running
 
+# What the routes say is the same on every PostgreSQL.
+pytestmark = pytest.mark.parametrize("pg_major", [18], ids=["pg18"], indirect=True, scope="session")
+
 DOCUMENT = document(Litestar(ROUTES, openapi_config=None))
 OPERATIONS = [
     pytest.param(method, path, mode, id=f"{method} {path} {mode.value}")
