@@ -106,9 +106,9 @@ def _hits(rows: Rows, sharing: NDArray[np.bool_]) -> tuple[NDArray[np.float64], 
     likeness = rows @ rows.T
     np.fill_diagonal(likeness, -np.inf)
     near = np.argsort(-likeness, axis=1, kind="stable")[:, :5]
-    queries = sharing.any(1)
-    found = np.take_along_axis(sharing, near, axis=1).any(1)
-    return found[queries].astype(np.float64), queries
+    queries = np.asarray(sharing.any(1), np.bool_)
+    found = np.asarray(np.take_along_axis(sharing, near, axis=1).any(1), np.float64)
+    return found[queries], queries
 
 
 def _sharing(owners: list[set[str]]) -> NDArray[np.bool_]:
@@ -165,7 +165,7 @@ def _describe(photos: Photos, describe: Callable[[NDArray[np.uint8]], Rows]) -> 
 def _histogram(photo: NDArray[np.uint8]) -> Rows:
     cells = (photo >> 5).astype(np.int64)
     counts = np.bincount((cells[..., 0] * 64 + cells[..., 1] * 8 + cells[..., 2]).ravel(), minlength=512)
-    return np.sqrt(counts / counts.sum()).astype(np.float32)
+    return np.asarray(np.sqrt(counts / counts.sum()), np.float32)
 
 
 def _hog(photo: NDArray[np.uint8]) -> Rows:

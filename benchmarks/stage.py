@@ -63,12 +63,10 @@ class Stage:
         fetch_pack(self.settings.models_text, self.settings.models_dir)
         self._start("api")
         # The API is ready when some worker has named its encoders; one that is not wanted further ends then.
-        worker = self._start("workers")
+        self._start("workers")
         self._wait_ready()
         if not self._workers:
-            worker.send_signal(signal.SIGTERM)
-            worker.wait(60)
-            self._children.remove(worker)
+            self.stop_worker()
         return self
 
     def __exit__(
@@ -105,6 +103,12 @@ class Stage:
                     return
             time.sleep(0.1)
         raise RuntimeError("the installation did not become ready")
+
+    def stop_worker(self) -> None:
+        """End the worker, so that nothing but the benchmark writes vectors."""
+        worker = self._children.pop()
+        worker.send_signal(signal.SIGTERM)
+        worker.wait(60)
 
     @property
     def api_pid(self) -> int:

@@ -3,7 +3,7 @@
 Each half of a fused row has a graph of its own, one for each space (tenants/shards.py): whatever the weights of the
 two halves, the candidates are those near in either. A graph over whole rows is built for one weight and misses
 nearly everything at another: recall@50 0.73 against 0.99 at 200,000 items, by text alone
-(docs/decisions/0003-large-tenants.md).
+(docs/decisions/0005-large-tenants.md).
 """
 
 from collections.abc import Sequence

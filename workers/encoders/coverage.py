@@ -1,7 +1,7 @@
 """Whether a text pack covers a text's language, or the n-grams are to encode it (DECISIONS 23)."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from tokenizers import Tokenizer
 
@@ -48,16 +48,6 @@ def is_covered(
     if foreign >= 2 and foreign > native:
         return False
     return foreignness(tokenizer, text) <= _LIMIT
-
-
-def coverage(tokenizer: Tokenizer, languages: Sequence[str]) -> Callable[[str, str | None], bool]:
-    """`is_covered` for one pack: a function of a text and, where known, its item's language."""
-    kept = tuple(languages)
-
-    def covers(text: str, language: str | None) -> bool:
-        return is_covered(tokenizer, text, languages=kept, language=language)
-
-    return covers
 
 
 def foreignness(tokenizer: Tokenizer, text: str) -> float:

@@ -1,10 +1,12 @@
 """Feeds become items, a thousand rows at a time, and nothing of them is lost or removed by accident."""
 
 import asyncio
+import gzip
 import json
 import random
 from collections.abc import Awaitable, Callable
-from typing import Any
+from ipaddress import ip_network
+from typing import Any, Self
 from uuid import UUID
 
 import msgspec
@@ -12,7 +14,8 @@ import pytest
 
 from infra.blob import FolderBlobs
 from infra.db import Database, TenantId
-from tenants.imports import BlobSource, cancel_import, confirm_import, start_import, upload_key
+from infra.fetch import Fetcher
+from tenants.imports import BlobSource, UrlSource, cancel_import, confirm_import, start_import, upload_key
 from tenants.jobs import Job, JobFault, JobNotFound, JobNotHeld, claim_job, get_job, iter_faults, list_jobs
 from workers.jobs.imports import Imports
 from workers.runner import JobLoop, run_job
@@ -293,8 +296,6 @@ async def test_a_feed_that_stops_half_way_removes_nothing(
     database: Database, make_shop: Any, begin: Any, work: Any, query: Any
 ) -> None:
     """What came before the end is stored, and the job has failed with the reason."""
-    import gzip
-
     tenant_id = await make_shop(shoes(10))
     packed = gzip.compress(ndjson([{"id": f"n{at}", "title": str(random.random())} for at in range(500)]))
     job_id = await begin(tenant_id, packed[: len(packed) // 2], mode="full")
@@ -380,3 +381,90 @@ async def test_two_loops_never_run_one_job_twice(
 
     await asyncio.gather(drain(), drain())
     assert len(served) == len(set(served)) == 6
+
+
+class Server:
+    """An HTTP server on loopback that answers every request with the same bytes."""
+
+    def __init__(self, answer: bytes) -> None:
+        self.answer = answer
+        self.url = ""
+
+    async def __aenter__(self) -> Self:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(self.answer)
+            await writer.drain()
+            writer.close()
+
+        self._server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/feed.ndjson"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        await self._server.wait_closed()
+
+
+def answer(status: str, body: bytes = b"") -> bytes:
+    """An HTTP answer."""
+    return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
+
+
+async def test_a_feed_is_fetched_from_its_address_once(
+    database: Database, blobs: FolderBlobs, make_shop: Any, query: Any, clock: Any
+) -> None:
+    """What was fetched is what is read to the end, also when the address answers something else meanwhile."""
+    tenant_id = await make_shop()
+    loopback = ip_network("127.0.0.0/8")
+    async with (
+        Server(answer("200 OK", ndjson(shoes(1500)))) as server,
+        Fetcher(allow=[loopback], ports=None) as fetcher,
+    ):
+        async with database.tenant_session(tenant_id) as conn:
+            job_id = await start_import(conn, tenant_id, UrlSource(url=server.url))
+        imports = Imports(database, blobs, fetcher, clock=clock, piece=1)
+        jobs = JobLoop(database, {"import": imports}, clock=clock)
+        await jobs.step()
+        await imports.close()
+        server.answer = answer("200 OK", b"")
+        while await jobs.step():
+            pass
+        await imports.close()
+    assert (await job_of(database, tenant_id, job_id)).status == "done"
+    assert await query(tenant_id, COUNT) == [(1500,)]
+    assert [key async for key in blobs.iter_keys("tenants/")] == []
+
+
+async def test_a_feed_s_server_in_trouble_is_asked_again(
+    database: Database, blobs: FolderBlobs, make_shop: Any, clock: Any
+) -> None:
+    """The job waits with the reason, and is done once the server answers."""
+    tenant_id = await make_shop()
+    loopback = ip_network("127.0.0.0/8")
+    async with Server(answer("503 Busy")) as server, Fetcher(allow=[loopback], ports=None) as fetcher:
+        async with database.tenant_session(tenant_id) as conn:
+            job_id = await start_import(conn, tenant_id, UrlSource(url=server.url))
+        jobs = JobLoop(database, {"import": Imports(database, blobs, fetcher, clock=clock)}, clock=clock)
+        await jobs.step()
+        job = await job_of(database, tenant_id, job_id)
+        assert job.status == "queued"
+        assert job.error is not None
+        assert not await jobs.step()
+        clock.advance(10)
+        server.answer = answer("200 OK", ndjson(shoes(3)))
+        await jobs.step()
+    job = await job_of(database, tenant_id, job_id)
+    assert (job.status, job.done, job.error) == ("done", 3, None)
+
+
+async def test_an_address_that_must_not_be_fetched_fails_the_job(
+    database: Database, blobs: FolderBlobs, make_shop: Any, clock: Any
+) -> None:
+    """This machine's own services are nobody's feed."""
+    tenant_id = await make_shop()
+    async with Fetcher() as fetcher:
+        async with database.tenant_session(tenant_id) as conn:
+            job_id = await start_import(conn, tenant_id, UrlSource(url="http://127.0.0.1/feed"))
+        await JobLoop(database, {"import": Imports(database, blobs, fetcher, clock=clock)}, clock=clock).step()
+    assert (await job_of(database, tenant_id, job_id)).status == "failed"

@@ -4,13 +4,18 @@ import asyncio
 import json
 import signal
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
+from urllib.parse import urlsplit
 
+import asyncpg
 import numpy as np
 import pytest
+from sqlalchemy.exc import DBAPIError
 
 from infra.blob import FolderBlobs
 from infra.db import Database, TenantId, fetch
+from infra.embedded import EmbeddedPostgres
 from infra.encoder import EncoderClient
 from tenants.imports import BlobSource, start_import, upload_key
 from tenants.jobs import get_job
@@ -132,6 +137,33 @@ async def test_a_worker_killed_while_importing_loses_nothing(
         job = await get_job(conn, tenant_id, job_id)
     assert (job.done, job.failed, job.total) == (12_000, 0, 12_000)
     assert await number(tenant_id, "select count(*) from items where tenant_id = $1") == 12_000
+
+
+async def test_a_worker_outlives_its_connections(
+    make_shop: Any, store_items: Any, start_worker: Any, number: Any, cluster: EmbeddedPostgres, database_url: str
+) -> None:
+    """When the database goes away and comes back, so does the work."""
+    tenant_id = await make_shop([{"id": "a", "title": "red shoe"}])
+    worker = await asyncio.to_thread(start_worker)
+
+    async def done(count: int) -> bool:
+        return await number(tenant_id, ENCODED) == count
+
+    await until(lambda: done(1))
+    name = urlsplit(database_url).path.removeprefix("/")
+    admin = await asyncpg.connect(cluster.superuser_url)
+    for _ in range(3):
+        await admin.fetch(
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = $1 and "
+            "application_name = 'kindred' and pid <> pg_backend_pid()",
+            name,
+        )
+    await admin.close()
+    with suppress(DBAPIError):  # this process's own connections are gone too
+        await number(tenant_id, ENCODED)
+    await store_items(tenant_id, [{"id": "b", "title": "blue mug"}])
+    await until(lambda: done(2))
+    assert worker.process.poll() is None
 
 
 def test_a_missing_pack_is_named_at_the_start(start_worker: Any) -> None:

@@ -8,7 +8,9 @@ from infra.blob import FolderBlobs
 from infra.changes import record_change
 from infra.db import Database
 from tenants.photos import photo_key, store_photo
+from workers.jobs.encode import TextLoop
 from workers.jobs.upkeep import Upkeep
+from workers.models import Models
 
 pytestmark = pytest.mark.anyio
 
@@ -55,3 +57,21 @@ async def test_pending_items_are_counted(database: Database, make_shop: Any, blo
     await Upkeep(database, blobs).count()
     counts = [REGISTRY.get_sample_value("queue_items_pending", {"modality": m}) for m in ("text", "image")]
     assert counts == [2, 1]
+
+
+async def test_a_large_tenant_gets_a_shard_of_its_own(
+    database: Database, tiny: Models, make_shop: Any, blobs: FolderBlobs, query: Any, clock: Any
+) -> None:
+    """Not while its texts wait to be encoded; its vectors are there afterwards."""
+    tenant_id = await make_shop([{"id": f"i{at}", "title": f"red shoe {at}"} for at in range(12)])
+    upkeep = Upkeep(database, blobs)
+    assert await upkeep.shards(above=10) == 0
+    await TextLoop(database, [tiny], clock=clock).step()
+    assert await upkeep.shards(above=10) == 1
+    assert await upkeep.shards(above=10) == 0
+    ((shard, count),) = await query(
+        tenant_id,
+        "select t.shard, count(*) from tenants t join fused_vectors v on v.tenant_id = $1 and v.shard = t.shard "
+        "where t.tenant_id = $1 group by 1",
+    )
+    assert (shard > 0, count) == (True, 12)

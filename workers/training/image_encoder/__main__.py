@@ -1,4 +1,4 @@
-"""`python -m workers.training.image_encoder --data DIR --out DIR`: train the offline image encoder and write its pack."""
+"""`python -m workers.training.image_encoder --data DIR --out DIR`: train the encoder, write its pack."""
 
 import argparse
 import sys
@@ -49,8 +49,9 @@ def main() -> int:
     given.out.mkdir(parents=True, exist_ok=True)
     kinds = len(drawings.kinds)
     shape = train_shape(pictures, drawn, kinds, recipe, given.out, report, first=given.first_stage)
-    model = ImageEncoder(shape, ColourHistogram(recipe.colours), given.form_weight, given.colour_weight)
-    fit(model, pictures[0], drawn[0], torch.Generator().manual_seed(recipe.seed))
+    colour = ColourHistogram(recipe.colours)
+    model = ImageEncoder(shape, colour, kinds, given.form_weight, given.colour_weight)
+    fit(model, pictures, drawn, torch.Generator().manual_seed(recipe.seed))
     folder = given.out / NAME
     revision = write_pack(model, folder, NAME)
     report(f"{folder / 'model.onnx'}: {(folder / 'model.onnx').stat().st_size} bytes, revision {revision}")

@@ -1,4 +1,4 @@
-"""Two different looks of one picture: turned, scaled, moved, mirrored, recoloured, partly hidden; by tensor arithmetic."""
+"""Random looks of one picture: turned, scaled, moved, mirrored, recoloured, partly hidden."""
 
 import math
 from collections.abc import Callable

@@ -4,6 +4,7 @@ import hashlib
 import io
 import warnings
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -82,7 +83,7 @@ def write_manifest(folder: Path, name: str) -> str:
 
 def to_onnx(model: ImageEncoder) -> onnx.ModelProto:
     """The model as ONNX in float32: `pixel_values` float[n, 3, side, side] -> `image_embeds` float[n, dim]."""
-    buffer = io.BytesIO()
+    buffer: Any = io.BytesIO()  # torch's annotation knows only paths
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore"

@@ -1,5 +1,8 @@
 """Fits what is not trained by gradient: the palette, and the axes on which kind, form and colour are written."""
 
+# Checked with torch installed and without it, where its names are Any.
+# mypy: disallow-untyped-decorators=False
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -8,7 +11,6 @@ from workers.training.image_encoder.model import (
     COLOUR_DIM,
     FORM_DIM,
     INPUT_SIDE,
-    KIND_DIM,
     ColourHistogram,
     ImageEncoder,
 )
@@ -22,17 +24,22 @@ _CHUNK = 64
 
 
 @torch.no_grad()
-def fit(model: ImageEncoder, photos: Tensor, drawings: Tensor, generator: torch.Generator) -> None:
-    """Set the palette and all axes of `model` from training pictures uint8[n, 3, s, s]."""
-    _fit_palette(model.colour, photos, generator)
-    chunks = torch.cat([photos, drawings]).split(_CHUNK)
+def fit(
+    model: ImageEncoder, photos: tuple[Tensor, Tensor], drawings: tuple[Tensor, Tensor], generator: torch.Generator
+) -> None:
+    """Set palette, centroids and axes of `model` from pictures and their kinds, (uint8[n, 3, s, s], int64[n])."""
+    _fit_palette(model.colour, photos[0], generator)
+    chunks = torch.split(torch.cat([photos[0], drawings[0]]), _CHUNK)
+    kinds = torch.cat([photos[1], drawings[1]])
     histograms = torch.cat([model.colour.histogram(_scaled(chunk)) for chunk in chunks])
     model.colour.mean.copy_(histograms.mean(0))
     model.colour.axes.copy_(principal_axes(histograms - model.colour.mean, COLOUR_DIM))
     features = [model.features(_scaled(chunk)) for chunk in chunks]
     embeddings, pooled = (torch.cat(part) for part in zip(*features, strict=True))
+    sums = torch.zeros_like(model.centroids).index_add_(0, kinds, embeddings)
+    model.centroids.copy_(functional.normalize(sums, dim=1))
     # Not centred: the angle to the origin is what was trained.
-    model.kind_axes.copy_(principal_axes(functional.normalize(embeddings, dim=1), KIND_DIM))
+    model.kind_axes.copy_(principal_axes(embeddings, model.kind_axes.shape[1]))
     model.form_mean.copy_(pooled.mean(0))
     model.form_axes.copy_(principal_axes(pooled - model.form_mean, FORM_DIM, whiten=0.5))
 
@@ -44,12 +51,13 @@ def principal_axes(rows: Tensor, count: int, *, whiten: float = 0.0) -> Tensor:
     """
     values, vectors = torch.linalg.eigh(rows.T @ rows)
     strengths = values.flip(0)[:count].clamp(min=1e-12).sqrt()
-    return vectors.flip(1)[:, :count] / (strengths / strengths[0]) ** whiten
+    axes: Tensor = vectors.flip(1)[:, :count] / (strengths / strengths[0]) ** whiten
+    return axes
 
 
 def _fit_palette(module: ColourHistogram, photos: Tensor, generator: torch.Generator) -> None:
-    """k-means over the photos' pixels in Lab, then the points of an RGB grid farthest from all colours chosen so far."""
-    lab = torch.cat([module.lab(_scaled(chunk)).flatten(0, 1)[::7] for chunk in photos.split(_CHUNK)])
+    """k-means over the photos' pixels in Lab, then the points of an RGB grid farthest from all chosen so far."""
+    lab = torch.cat([module.lab(_scaled(chunk)).flatten(0, 1)[::7] for chunk in torch.split(photos, _CHUNK)])
     pixels = lab[torch.randperm(len(lab), generator=generator)[:_PIXELS]]
     kept = _kmeans(pixels, len(module.palette) - STRONG_COLOURS, generator)
     step = torch.linspace(-1, 1, 9)

@@ -4,6 +4,9 @@ Shape finds the category, colour finds the product, and one row holds both: its 
 parts' cosines. Only the network has learnt weights; palette and axes are fitted once and then fixed.
 """
 
+# Checked with torch installed and without it, where its names are Any.
+# mypy: disallow-subclassing-any=False
+
 from collections.abc import Sequence
 
 import torch
@@ -17,6 +20,9 @@ EMBED_DIM = 128
 KIND_DIM = 64
 FORM_DIM = 64
 COLOUR_DIM = 128
+
+TEMPERATURE = 0.1
+"""Of the contrast that the embedding is trained by, and of the likelihoods of kinds."""
 
 # sRGB (linear) -> XYZ relative to the D65 white.
 _XYZ = (
@@ -50,7 +56,7 @@ class Residual(nn.Module):
 
 
 class ShapeNet(nn.Module):
-    """Pixels float[n, 3, side, side] in -1..1 -> (unit rows float[n, EMBED_DIM], pooled features float[n, widths[-1]])."""
+    """Pixels float[n, 3, side, side] in -1..1 -> (unit rows float[n, EMBED_DIM], pooled float[n, widths[-1]])."""
 
     def __init__(self, widths: Sequence[int], depths: Sequence[int]) -> None:
         super().__init__()
@@ -74,7 +80,7 @@ class ShapeNet(nn.Module):
 
 
 class ColourHistogram(nn.Module):
-    """Share of the picture near each colour of a palette, square-rooted, on its main axes: unit rows float[n, COLOUR_DIM].
+    """Shares of the picture near the colours of a palette, rooted, on main axes: unit rows float[n, COLOUR_DIM].
 
     Pixels are softly assigned by their CIE Lab distance, with white ground left out; the root makes the dot product
     the Bhattacharyya coefficient (Hellinger). `palette` is Lab [k, 3], `axes` [k, COLOUR_DIM] and `mean` [k].
@@ -83,6 +89,8 @@ class ColourHistogram(nn.Module):
     palette: Tensor
     axes: Tensor
     mean: Tensor
+    to_xyz: Tensor
+    to_lab: Tensor
 
     def __init__(self, colours: int, softness: float = 3.5) -> None:
         super().__init__()
@@ -120,35 +128,42 @@ class ColourHistogram(nn.Module):
 class ImageEncoder(nn.Module):
     """What is exported: pixels float[n, 3, INPUT_SIDE, INPUT_SIDE] in -1..1 -> unit rows float[n, 256].
 
-    A row is kind (what it is, the trained embedding on fewer axes), form (the pooled features, which still tell apart
-    two things of a kind) and colour, each of length 1 times its weight. Kind and form are means over the picture and
-    its mirror image.
+    A row is kind (what it is), form (the pooled features, which still tell apart two things of a kind) and colour, each
+    of length 1 times its weight. Kind is half the trained embedding, on fewer axes, and half the square-rooted
+    likelihoods of the `kinds` trained on, by their centroids: sharper, so that the colour of two things of different
+    kinds weighs less. Kind and form are means over the picture and its mirror image.
     """
 
+    centroids: Tensor
     kind_axes: Tensor
     form_mean: Tensor
     form_axes: Tensor
 
-    def __init__(self, shape: ShapeNet, colour: ColourHistogram, form_weight: float, colour_weight: float) -> None:
+    def __init__(
+        self, shape: ShapeNet, colour: ColourHistogram, kinds: int, form_weight: float, colour_weight: float
+    ) -> None:
         super().__init__()
         self.shape = shape
         self.colour = colour
         self.form_weight = form_weight
         self.colour_weight = colour_weight
         features = shape.project.in_features
-        self.register_buffer("kind_axes", torch.zeros(EMBED_DIM, KIND_DIM))
+        self.register_buffer("centroids", torch.zeros(kinds, EMBED_DIM))
+        self.register_buffer("kind_axes", torch.zeros(EMBED_DIM, KIND_DIM - kinds))
         self.register_buffer("form_mean", torch.zeros(features))
         self.register_buffer("form_axes", torch.zeros(features, FORM_DIM))
 
     def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Embedding float[n, EMBED_DIM] (not normalised) and pooled features, both over the picture and its mirror image."""
+        """Unit embedding float[n, EMBED_DIM] and pooled features, both over the picture and its mirror image."""
         plain, pooled = self.shape(x)
         mirrored, pooled_mirrored = self.shape(x.flip(3))
-        return plain + mirrored, (pooled + pooled_mirrored) / 2
+        return functional.normalize(plain + mirrored, dim=1), (pooled + pooled_mirrored) / 2
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         embedding, pooled = self.features(pixel_values)
-        kind = functional.normalize(embedding @ self.kind_axes, dim=1)
+        likelihoods = (embedding @ self.centroids.T / TEMPERATURE).softmax(1)
+        axes = functional.normalize(embedding @ self.kind_axes, dim=1)
+        kind = torch.cat([(likelihoods + 1e-8).sqrt(), axes], 1) * 0.5**0.5
         form = functional.normalize((pooled - self.form_mean) @ self.form_axes, dim=1)
         row = [kind, form * self.form_weight, self.colour(pixel_values) * self.colour_weight]
         return functional.normalize(torch.cat(row, 1), dim=1)

@@ -1,5 +1,9 @@
 """Trains the shape network: cross-entropy, supervised contrast of categories, and instance contrast of two views."""
 
+# Checked with torch installed and without it, where its names are Any.
+# mypy: disallow-subclassing-any=False, disallow-untyped-decorators=False
+# mypy: warn-return-any=False, warn-unused-ignores=False
+
 import copy
 import math
 from collections.abc import Callable
@@ -11,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from workers.training.image_encoder.augment import augment
-from workers.training.image_encoder.model import EMBED_DIM, INPUT_SIDE, ShapeNet
+from workers.training.image_encoder.model import EMBED_DIM, INPUT_SIDE, TEMPERATURE, ShapeNet
 
 
 class Stage(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,7 +40,6 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     widths: tuple[int, ...] = (24, 40, 80, 144)
     depths: tuple[int, ...] = (1, 1, 1)
     weight_decay: float = 0.05
-    temperature: float = 0.1
     category_contrast: float = 0.5
     instance_contrast: float = 0.3
     averaging: float = 0.998
@@ -115,10 +118,10 @@ def _run(
             drawn = torch.randint(len(drawings[0]), (stage.drawings_per_batch,), generator=generator)
             pixels = torch.cat([photos[0][some], drawings[0][drawn]]).float() / 127.5 - 1
             labels = torch.cat([photos[1][some], drawings[1][drawn]])
-            parts = _losses(net, heads, pixels, labels, recipe, generator)
+            parts = _losses(net, heads, pixels, labels, generator)
             loss = parts[0] + recipe.category_contrast * parts[1] + recipe.instance_contrast * parts[2]
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             nn.utils.clip_grad_norm_(parameters, 5.0)
             optimizer.step()
             schedule.step()
@@ -129,9 +132,7 @@ def _run(
             torch.save(average.state_dict(), checkpoint)
 
 
-def _losses(
-    net: ShapeNet, heads: Heads, pixels: Tensor, labels: Tensor, recipe: Recipe, generator: torch.Generator
-) -> list[Tensor]:
+def _losses(net: ShapeNet, heads: Heads, pixels: Tensor, labels: Tensor, generator: torch.Generator) -> list[Tensor]:
     views = torch.cat([augment(pixels, INPUT_SIDE, generator), augment(pixels, INPUT_SIDE, generator)])
     kinds = labels.repeat(2)
     with torch.autocast("cpu", torch.bfloat16):
@@ -140,12 +141,12 @@ def _losses(
     classes = functional.cross_entropy(heads.classify(rows * 16), kinds, label_smoothing=0.1)
     others = ~torch.eye(len(rows), dtype=torch.bool)
     # Khosla et al. 2020, "Supervised contrastive learning", the loss with the mean outside the logarithm.
-    near = (rows @ rows.T / recipe.temperature).masked_fill(~others, -1e4).log_softmax(1)
+    near = (rows @ rows.T / TEMPERATURE).masked_fill(~others, -1e4).log_softmax(1)
     same = (kinds[:, None] == kinds[None]) & others
     category = -(near * same).sum(1).div(same.sum(1).clamp(min=1)).mean()
     # Chen et al. 2020, SimCLR's NT-Xent.
     points = functional.normalize(heads.instance(pooled.float()), dim=1)
-    near = (points @ points.T / recipe.temperature).masked_fill(~others, -1e4)
+    near = (points @ points.T / TEMPERATURE).masked_fill(~others, -1e4)
     instance = functional.cross_entropy(near, torch.arange(len(rows)).roll(len(pixels)))
     return [classes, category, instance]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from workers.encoders.coverage import coverage, foreignness, fragmentation, is_covered
+from workers.encoders.coverage import foreignness, fragmentation, is_covered
 from workers.encoders.minilm import build_minilm
 from workers.encoders.text import OnnxTextEncoder
 
@@ -56,12 +56,3 @@ def test_fragmentation_runs_from_whole_words_to_letters(pack: OnnxTextEncoder) -
     assert fragmentation(pack.tokenizer, "ꦲꦏꦱ") == 1
     assert fragmentation(pack.tokenizer, "42 !") == 0
     assert foreignness(pack.tokenizer, "42 !") == 0
-
-
-def test_coverage_is_the_question_for_one_pack(pack: OnnxTextEncoder) -> None:
-    """`coverage` keeps tokenizer and languages, and asks about a text and its item's language."""
-    covers = coverage(pack.tokenizer, ["en"])
-    assert covers(ENGLISH, None)
-    assert not covers(ENGLISH, "ru")
-    assert not covers(FOREIGN["ru"], None)
-    assert coverage(pack.tokenizer, ["*"])(FOREIGN["de"], "de")
