@@ -41,6 +41,14 @@ _TITLES: Final = {
 }
 
 
+_FIRST: Final = ("Recommendations", "Search", "Catalogue", "Photos", "Imports", "Jobs", "Keys")
+
+
+def _tag_order(tag: str) -> tuple[int, str]:
+    """What a newcomer looks for comes first, then the rest by name."""
+    return (_FIRST.index(tag) if tag in _FIRST else len(_FIRST), tag)
+
+
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """One method of one path."""
 
@@ -105,7 +113,7 @@ def document(app: Litestar) -> dict[str, Any]:
             "license": {"name": "MIT"},
         },
         "servers": [{"url": "/"}],
-        "tags": [{"name": tag} for tag in dict.fromkeys(operation.contract.tag for operation in listed)],
+        "tags": [{"name": tag} for tag in sorted({operation.contract.tag for operation in listed}, key=_tag_order)],
         "paths": paths,
         "components": {
             "schemas": {name: schema for name, schema in components.items() if name not in queries},

@@ -25,6 +25,8 @@ _AWAY: Final = (
     RuntimeError,
 )
 
+_MODELS_KNOWN: Final = text("select exists (select 1 from layouts)")
+
 _log = structlog.get_logger(__name__)
 
 
@@ -94,6 +96,6 @@ class Readiness:
                 return
         # Asked every time: this also tells that the database answers.
         async with self._database.anonymous_session() as connection:
-            known = await connection.scalar(text("select exists (select 1 from layouts)"))
+            known = await connection.scalar(_MODELS_KNOWN)
         if not known:
             missing["models"] = "No worker has named its encoders yet: start `python -m workers`."

@@ -250,7 +250,12 @@ def _with_database(work: Callable[[Any, Settings, Arguments], Awaitable[int]]) -
 
 async def _migrate(database: Any, settings: Settings, arguments: Arguments) -> int:
     from infra import migrate
+    from infra.roles import bootstrap_roles, database_name, url_password
 
+    if arguments.admin_url is not None:
+        await bootstrap_roles(
+            arguments.admin_url, url_password(database.url) or "", database=database_name(database.url)
+        )
     await _migrate_up(replace(settings, database_url=database.url))
     print(f"kindred: the database is at revision {await migrate.current(database)}.")
     return 0
@@ -422,6 +427,31 @@ def _models_fetch(settings: Settings, arguments: Arguments) -> int:
     return 0
 
 
+def _models_use(settings: Settings, arguments: Arguments) -> int:
+    from rich.console import Console
+
+    from infra.settings import read_chosen, write_chosen
+    from workers.encoders.registry import open_pack
+
+    _fetch_pack(arguments.pack, settings, Console())
+    pack = open_pack(arguments.pack, settings.models_dir)
+    kinds = ["text", "image"] if pack.manifest.kind == "both" else [pack.manifest.kind]
+    if arguments.only is not None:
+        kinds = [kind for kind in kinds if kind == arguments.only]
+    if not kinds:
+        print(f"kindred: {arguments.pack} is no {arguments.only} pack.", file=sys.stderr)
+        return 2
+    before = {"text": settings.models_text, "image": settings.models_image}
+    write_chosen(settings.data_dir, {**read_chosen(settings.data_dir), **dict.fromkeys(kinds, arguments.pack)})
+    back = ", ".join(f"kindred models use {before[kind]}" for kind in kinds)
+    print(
+        f"kindred: {arguments.pack} encodes {' and '.join(kinds)} from the workers' next start. "
+        "Every catalogue is then "
+        f"encoded anew in the background; lists switch when that is complete. To go back: {back}"
+    )
+    return 0
+
+
 def _models_verify(settings: Settings, arguments: Arguments) -> int:
     from workers.encoders.registry import open_pack
 
@@ -496,7 +526,8 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--server", help="address of the server (default: this machine's)")
     demo.add_argument("--data", type=Path, help="load this folder (items.jsonl and its photos) instead")
 
-    command("migrate", _with_database(_migrate), "Bring the database to this version.")
+    migrate = command("migrate", _with_database(_migrate), "Bring the database to this version.")
+    migrate.add_argument("--admin-url", help="an administrator's address; makes the roles and the database first")
 
     tenants = family("tenants", "Shops of this installation.")
     create = command("create", _with_database(_tenants_create), "Make a shop and its first keys.", under=tenants)
@@ -540,6 +571,9 @@ def _parser() -> argparse.ArgumentParser:
     command("list", _models_list, "List the packs that Kindred knows.", under=models)
     fetch = command("fetch", _models_fetch, "Fetch or build a pack.", under=models)
     fetch.add_argument("pack", help="a name, or s3://bucket/prefix")
+    use = command("use", _models_use, "Encode with a pack from the workers' next start.", under=models)
+    use.add_argument("pack", help="a name, a folder, or s3://bucket/prefix")
+    use.add_argument("--only", choices=("text", "image"), help="use only this half of a pack that has both")
     verify = command("verify", _models_verify, "Check every file of a pack against its sha256.", under=models)
     verify.add_argument("pack", nargs="*", help="names or folders (default: those in use)")
 

@@ -7,7 +7,7 @@ statement itself: one round trip instead of four.
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, NewType
+from typing import Any, Final, NewType
 from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID
 
@@ -22,6 +22,10 @@ from infra.roles import APP, OWNER, SYSTEM, role_url
 TenantId = NewType("TenantId", UUID)
 
 _log = structlog.get_logger()
+
+# SQLAlchemy begins the transaction with its first statement: those that go to the driver alone would commit one by
+# one, and their locks would end with each.
+_START: Final = text("select 1")
 
 
 def scoped(inner: str) -> str:
@@ -113,12 +117,14 @@ class Database:
         """One transaction across tenants; `reason` says why, in the log."""
         _log.debug("db.system_session", reason=reason)
         async with self._system.begin() as connection:
+            await connection.execute(_START)
             yield connection
 
     @asynccontextmanager
     async def anonymous_session(self) -> AsyncIterator[AsyncConnection]:
         """The application role with no tenant: sees no tenant's row, may call the look-up functions."""
         async with self._app.begin() as connection:
+            await connection.execute(_START)
             yield connection
 
 

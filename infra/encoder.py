@@ -98,7 +98,10 @@ async def read_frame(reader: asyncio.StreamReader) -> bytes | None:
 
 def decode_request(body: bytes) -> EncodeRequest:
     """A request from its frame. Raises `msgspec.DecodeError`."""
-    return _requests.decode(body)
+    try:
+        return _requests.decode(body)
+    except UnicodeDecodeError as error:  # which msgspec lets through
+        raise msgspec.DecodeError(str(error)) from error
 
 
 def parse_address(address: str) -> tuple[str, str, int]:
@@ -220,7 +223,7 @@ class EncoderClient:
                 waiting = self._waiting.get(reply.id)
                 if waiting is not None and not waiting.done():
                     waiting.set_result(reply)
-        except (OSError, msgspec.DecodeError):
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
             pass  # the same as the end of the stream: everyone who waits is told below
         finally:
             if self._writer is writer:

@@ -43,6 +43,11 @@ def database_url(url: str, database: str) -> str:
     return urlunsplit(urlsplit(url)._replace(path=f"/{quote(database, safe='')}"))
 
 
+def database_name(url: str) -> str:
+    """Return the database that `url` names, Kindred's own where it names none."""
+    return unquote(urlsplit(url).path.lstrip("/")) or DATABASE
+
+
 def url_password(url: str) -> str | None:
     """Return the password that `url` carries, decoded, or None."""
     password = urlsplit(url).password
@@ -103,7 +108,7 @@ async def ensure_roles(url: str) -> None:
     parts = urlsplit(url)
     if parts.username in ROLES:
         return
-    await bootstrap_roles(url, url_password(url) or "", database=unquote(parts.path.lstrip("/")) or DATABASE)
+    await bootstrap_roles(url, url_password(url) or "", database=database_name(url))
 
 
 async def _ensure_role(admin: "asyncpg.Connection[Any]", role: str, password: str) -> None:

@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+import msgspec
+
 from infra.errors import FieldError, Invalid
 
+_CHOSEN = Path("models") / "chosen.json"
 _SOCKET_PATH_MAX = 100  # bytes; sockaddr_un holds 108 on Linux and 104 on macOS
 
 
@@ -132,7 +135,7 @@ class Settings:
         "KINDRED_ENCODER_URL",
         _url("unix", "tcp"),
         None,
-        "Where queries are encoded: `unix:///path` or `tcp://host:port`. Unset: a socket of the data folder.",
+        "Where queries are encoded: `unix:///path` or `tcp://127.0.0.1:port`. Unset: a socket of the data folder.",
     )
     encoder_threads: int = _setting(
         "KINDRED_ENCODER_THREADS", _count(1, 64), 2, "Threads of the encoders when they encode the catalogue."
@@ -199,10 +202,31 @@ class Settings:
                 values[attribute] = spec.parse(raw)
             except ValueError as error:
                 faults.append(FieldError(pointer=spec.name, code="malformed_setting", message=f"{spec.name}: {error}."))
+        for kind, pack in read_chosen(values.get("data_dir", Path(".kindred"))).items():
+            values.setdefault(f"models_{kind}", pack)
         if faults:
             lines = "; ".join(fault.message for fault in faults)
             raise BadSettings(f"{lines} See docs/settings.md.", errors=faults)
         return cls(**values)
+
+
+def read_chosen(data_dir: Path) -> dict[str, str]:
+    """The packs that `kindred models use` chose for this data folder, by kind; the environment wins over them."""
+    try:
+        return msgspec.json.decode((data_dir / _CHOSEN).read_bytes(), type=dict[str, str])
+    except FileNotFoundError:
+        return {}
+    except (msgspec.DecodeError, OSError) as error:
+        raise BadSettings(f"{data_dir / _CHOSEN} cannot be read ({error}); remove it.") from error
+
+
+def write_chosen(data_dir: Path, chosen: Mapping[str, str]) -> None:
+    """Remember the packs of this data folder, whole or not at all."""
+    path = data_dir / _CHOSEN
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(".chosen.json")
+    aside.write_bytes(msgspec.json.encode(chosen))
+    aside.replace(path)
 
 
 def _specs() -> list[tuple[str, _Spec]]:

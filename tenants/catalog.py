@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from infra.db import TenantId, driver
 from infra.decode import convert
 from infra.errors import FieldError, Invalid
-from tenants.document import item_text, text_hash
+from tenants.document import text_hash
 from tenants.filters import Compiler, Filter, attribute_text
 from tenants.item import (
     AVAILABILITY_CODE,
@@ -31,6 +31,7 @@ from tenants.item import (
 )
 from tenants.lifecycle import TenantRef
 from tenants.photos import Photo
+from tenants.shards import hold_shard
 from tenants.words import words_vector
 
 CHUNK: Final = 1000
@@ -102,11 +103,14 @@ class _Row(Struct):
 
 _encode_rows = msgspec.json.Encoder().encode
 
+# Lateral with a limit: always index probes, also when the statistics do not know a tenant's first rows yet.
 _KNOWN = """
 select d.item_no, i.content_hash
 from unnest($2::text[]) with ordinality as given(external_id, at)
-left join item_ids d on d.tenant_id = $1 and d.external_id = given.external_id
-left join items i on i.tenant_id = $1 and i.item_no = d.item_no
+left join lateral (select d.item_no from item_ids d
+    where d.tenant_id = $1 and d.external_id = given.external_id limit 1) d on true
+left join lateral (select i.content_hash from items i
+    where i.tenant_id = $1 and i.item_no = d.item_no limit 1) i on true
 order by given.at
 """
 
@@ -221,10 +225,12 @@ async def upsert_items(
         else:
             existing.add(write.item.id)
             changed.append(write)
+    if changed:
+        # Before any lock on items: a move of the tenant waits for us, or we for it.
+        statement = _STORE.format(shard=await hold_shard(conn, tenant.tenant_id))
     await _number(raw, tenant.tenant_id, changed, numbers)
     # Always in the order of numbers: two writers of the same items never wait for each other in a ring.
     changed.sort(key=lambda write: numbers[write.item.id])
-    statement = _STORE.format(shard=int(tenant.shard))
     for start in range(0, len(changed), CHUNK):
         chunk = changed[start : start + CHUNK]
         chunk_numbers = [numbers[write.item.id] for write in chunk]
@@ -263,7 +269,7 @@ def _row(write: _Write, item_no: int, currency: str) -> _Row:
         n=item_no,
         d=msgspec.Raw(write.encoded),
         c=write.content_hash.hex(),
-        t=text_hash(item_text(item)).hex(),
+        t=text_hash(item).hex(),
         m=image_hash(item).hex(),
         w=words_vector(item.title, f"{rest} {item.description or ''}"),
         g=item.group_id,
@@ -446,9 +452,9 @@ async def count_states(conn: AsyncConnection, tenant_id: TenantId) -> dict[str, 
 
 
 _DELETE = (
-    "delete from fused_vectors where tenant_id = $1 and item_no = any($2::int4[])",
+    "delete from fused_vectors where shard = {shard} and tenant_id = $1 and item_no = any($2::int4[])",
     "delete from item_vectors where tenant_id = $1 and item_no = any($2::int4[])",
-    "delete from item_text where tenant_id = $1 and item_no = any($2::int4[])",
+    "delete from item_text where shard = {shard} and tenant_id = $1 and item_no = any($2::int4[])",
     "delete from item_attrs where tenant_id = $1 and item_no = any($2::int4[])",
     "delete from item_facets where tenant_id = $1 and item_no = any($2::int4[])",
     # item_photos go with the item; the number stays in item_ids and is never given to another id.
@@ -461,10 +467,11 @@ async def delete_items(conn: AsyncConnection, tenant_id: TenantId, item_nos: Seq
     raw = await driver(conn)
     numbers = sorted(set(item_nos))
     removed = 0
+    shard = await hold_shard(conn, tenant_id) if numbers else 0
     for start in range(0, len(numbers), CHUNK):
         chunk = numbers[start : start + CHUNK]
         await raw.execute(_LOCK, tenant_id, chunk)
         for statement in _DELETE:
-            done: str = await raw.execute(statement, tenant_id, chunk)
+            done: str = await raw.execute(statement.format(shard=shard), tenant_id, chunk)
         removed += int(done.rpartition(" ")[2])
     return removed

@@ -127,5 +127,7 @@ def image_hash(item: Item) -> bytes:
 
 def category_ancestors(path: str) -> list[str]:
     """`A > B > C` -> `A`, `A > B`, `A > B > C`: a filter on a category finds its descendants."""
+    if ">" not in path:
+        return [path.strip()]
     parts = [part.strip() for part in path.split(">")]
     return [" > ".join(parts[: depth + 1]) for depth in range(len(parts)) if parts[depth]]

@@ -18,7 +18,9 @@ from infra.db import TenantId, driver
 from tenants.document import item_text
 from tenants.generations import Layout
 from tenants.item import Item
+from tenants.lifecycle import TenantNotFound
 from tenants.photos import by_position
+from tenants.shards import hold_shard
 from tenants.vectorform import halfvec_text
 
 Modality = Literal["text", "image"]
@@ -243,7 +245,8 @@ set text_space = excluded.text_space, image_space = excluded.image_space, vec = 
 """
 
 _UNFUSE = """
-delete from fused_vectors f where f.tenant_id = $1 and f.item_no = any($2::int4[]) and f.layout_id <> all($3::int2[])
+delete from fused_vectors f where f.shard = {shard} and f.tenant_id = $1 and f.item_no = any($2::int4[])
+and f.layout_id <> all($3::int2[])
 """
 
 
@@ -262,6 +265,10 @@ async def store_halves(
     encode for them. All others lose these items' vectors.
     """
     raw = await driver(conn)
+    try:
+        shard = await hold_shard(conn, tenant_id)  # before any lock on items
+    except TenantNotFound:
+        return []
     await raw.execute(_LOCK, tenant_id, [half.item_no for half in halves])
     records = await raw.fetch(
         _FINISH.format(modality=modality),
@@ -292,13 +299,10 @@ async def store_halves(
     if fresh:
         columns = [list(column) for column in zip(*fresh, strict=True)]
         await raw.execute(_KEEP, tenant_id, *columns)
-    shard = await raw.fetchval("select shard from tenants where tenant_id = $1", tenant_id)
-    if shard is None:
-        return numbers
     for layout in layouts:
         await raw.execute(
             _FUSE.format(
-                shard=int(shard),
+                shard=shard,
                 layout=int(layout.layout_id),
                 text=int(layout.text_space),
                 ngrams=int(layout.ngrams_space),
@@ -310,7 +314,7 @@ async def store_halves(
             numbers,
         )
     served = [layout.layout_id for layout in (*layouts, *untouched)]
-    await raw.execute(_UNFUSE, tenant_id, numbers, served)
+    await raw.execute(_UNFUSE.format(shard=shard), tenant_id, numbers, served)
     return numbers
 
 

@@ -55,11 +55,15 @@ def _split_unspaced(word: str) -> list[str]:
 
 def words_vector(title: str | None, rest: str) -> str:
     """The literal of a tsvector: the title's tokens weigh A, all others D."""
-    heavy = dict.fromkeys(tokens(title or ""))
-    light = dict.fromkeys(tokens(rest))
-    parts = [f"'{token}':1A" for token in heavy][:MAX_TOKENS]
-    parts += [f"'{token}':1" for token in light if token not in heavy][: MAX_TOKENS - len(parts)]
-    return " ".join(parts)
+    heavy = list(dict.fromkeys(tokens(title or "")))[:MAX_TOKENS]
+    known = set(heavy)
+    light = [token for token in dict.fromkeys(tokens(rest)) if token not in known][: MAX_TOKENS - len(heavy)]
+    return " ".join(part for part in (_weighted(heavy, "1A"), _weighted(light, "1")) if part)
+
+
+def _weighted(found: list[str], position: str) -> str:
+    between = f"':{position} '"
+    return f"'{between.join(found)}':{position}" if found else ""
 
 
 def query_tokens(text: str, limit: int = 32) -> list[str]:

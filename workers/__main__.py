@@ -26,6 +26,7 @@ from workers.jobs.generations import Keeper
 from workers.jobs.imports import Imports
 from workers.jobs.photos import PhotoLoop
 from workers.jobs.upkeep import Upkeep
+from workers.memory import give_back, use_one_arena
 from workers.models import Models, load_models
 from workers.runner import JobLoop
 
@@ -82,7 +83,9 @@ async def serve(settings: Settings, queues: Sequence[str], stop: asyncio.Event) 
                 upkeep = Upkeep(database, blobs)
                 group.create_task(_every("counts", 5, upkeep.count, stop))
                 group.create_task(_every("prune", 300, upkeep.prune, stop))
+                group.create_task(_every("shards", 60, upkeep.shards, stop))
                 group.create_task(_every("sweep", 3600, upkeep.sweep, stop))
+            group.create_task(_every("memory", 2, give_back, stop))
             log.info("workers.ready", queues=list(queues))
         log.info("workers.drained")
 
@@ -151,18 +154,13 @@ class _ServerThread:
             return (await fetcher.fetch(url, max_bytes=_PHOTO_BYTES, timeout_s=_PHOTO_S, accept=("image/",))).body
 
         self._server = EncodeServer(texts=texts, photos=photos, fetch_photo=fetch)
-        await self._server.start(encoder_address(self._settings))
+        await self._server.start(self._settings.encoder_address)
 
     async def _stop(self) -> None:
         if self._server is not None:
             await self._server.close()
         if self._fetcher is not None:
             await self._fetcher.aclose()
-
-
-def encoder_address(settings: Settings) -> str:
-    """Where queries are encoded: the setting, or a socket in the data folder."""
-    return settings.encoder_url or f"unix://{settings.data_dir.absolute()}/encoder.sock"
 
 
 async def _run(settings: Settings, queues: Sequence[str]) -> None:
@@ -182,6 +180,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown or not queues:
         print(f"Unknown queue {', '.join(unknown) or '(none)'}; there are {', '.join(QUEUES)}.", file=sys.stderr)
         return EXIT_CONFIG
+    use_one_arena()
     try:
         settings = Settings.from_env()
     except BadSettings as error:

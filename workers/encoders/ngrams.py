@@ -18,8 +18,8 @@ from workers.encoders.stopwords import ANY
 from workers.encoders.text import normalise
 from workers.encoders.types import FloatArray, Role, Space
 
-SPACE = "char-ngrams@1"
-"""Name and version: a change to what is hashed is another space."""
+VERSION = 1
+"""Part of the space's name: a change to what is hashed or to a weight is another space."""
 
 DIM = 384
 
@@ -52,7 +52,7 @@ class NgramEncoder:
 
     def __init__(self, *, dim: int = DIM) -> None:
         """Rows of `dim` numbers; the default is that of the text pack, so that both fit one column."""
-        self._space = Space(name=SPACE, kind="text", dim=dim)
+        self._space = Space(name=f"char-ngrams-{dim}@{VERSION}", kind="text", dim=dim)
 
     @property
     def space(self) -> Space:

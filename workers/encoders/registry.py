@@ -98,9 +98,15 @@ def open_pack(value: str, models: Path) -> Pack:
     Raises `PackNotFound` where it has not been fetched, `BadPack` where a file is damaged.
     """
     folder = pack_folder(value, models)
+    known = find_pack(value)
     try:
-        return verify_pack(folder)
+        pack = verify_pack(folder)
     except PackNotFound:
-        if folder.exists() and find_pack(value) is None and not value.startswith("s3://"):
+        if folder.exists() and known is None and not value.startswith("s3://"):
             raise
         raise PackNotFound(f"The pack {value} is not on this machine. Run `kindred models fetch {value}`.") from None
+    if known is None:
+        return pack
+    # How a known pack is run is told by the manifest.toml of this version, not by that of the version that fetched it.
+    options = msgspec.structs.replace(pack.manifest, text=known.text, image=known.image)
+    return Pack(folder=pack.folder, manifest=options)

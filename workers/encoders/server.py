@@ -31,6 +31,7 @@ from workers.encoders.types import FloatArray, ImageEncoder, Photo, TextEncoder
 
 FetchPhoto = Callable[[str], Awaitable[bytes]]
 DecodePhoto = Callable[[bytes], Photo]
+Reply = EncodeAnswer | EncodeFault
 
 _log = structlog.get_logger(__name__)
 
@@ -40,6 +41,10 @@ _TEXTS = 64
 """Texts of one request: this server is for queries, catalogues are encoded by the worker itself."""
 
 
+_UNREAD = 8 * 1024 * 1024
+"""Bytes of answers that a client may leave unread."""
+
+
 class _Waiting(msgspec.Struct, eq=False):
     """A request in the queue, with whom to answer and when it came (the loop's clock)."""
 
@@ -47,6 +52,72 @@ class _Waiting(msgspec.Struct, eq=False):
     writer: asyncio.StreamWriter
     arrived: float
     photo: bytes | None = None
+
+
+class _Lane:
+    """A bounded queue and the thread that empties it, batch by batch.
+
+    Texts and photos have one each, so that decoding a large photo delays no query in words.
+    """
+
+    def __init__(self, work: Callable[[list[_Waiting]], list[Reply]], *, limit: int, batch: int) -> None:
+        self._work = work
+        self._limit = limit
+        self._batch = batch
+        self._queue: deque[_Waiting] = deque()
+        self._more = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="encode-queries")
+        self._runner = asyncio.create_task(self._run())
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    @property
+    def full(self) -> bool:
+        return len(self._queue) >= self._limit
+
+    def put(self, waiting: _Waiting) -> None:
+        self._queue.append(waiting)
+        self._idle.clear()
+        self._more.set()
+
+    async def close(self) -> None:
+        """Answer what is in the queue, then end the thread."""
+        await self._idle.wait()
+        self._runner.cancel()
+        await asyncio.gather(self._runner, return_exceptions=True)
+        self._pool.shutdown(wait=False)
+
+    async def _run(self) -> None:
+        while True:
+            await self._more.wait()
+            self._more.clear()
+            while self._queue:
+                await self._step()
+            self._idle.set()
+
+    async def _step(self) -> None:
+        """Work off what waits, up to one batch; what came in meanwhile is the next one."""
+        loop = asyncio.get_running_loop()
+        groups: dict[tuple[str, str], list[_Waiting]] = {}
+        for _ in range(min(self._batch, len(self._queue))):
+            waiting = self._queue.popleft()
+            request = waiting.request
+            if loop.time() - waiting.arrived > request.budget_ms / 1000:
+                _answer(waiting, _fault(waiting, "late", "The encode worker was too busy to answer in time."))
+                continue
+            groups.setdefault((request.space, request.role), []).append(waiting)
+        for (space, _), group in groups.items():
+            try:
+                replies = await loop.run_in_executor(self._pool, self._work, group)
+            except Exception:
+                _log.exception("encoder.failed", space=space)
+                detail = "The encode worker failed. The failure is in its log."
+                replies = [_fault(waiting, "failed", detail) for waiting in group]
+            for waiting, reply in zip(group, replies, strict=True):
+                _answer(waiting, reply)
 
 
 class EncodeServer:
@@ -72,18 +143,17 @@ class EncodeServer:
         self._decode_photo = decode_photo or _safe_decoder()
         self._limit = queue
         self._batch = batch
-        self._queue: deque[_Waiting] = deque()
-        self._more = asyncio.Event()
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="encode-queries")
+        self._lanes: dict[bool, _Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
-        self._runner: asyncio.Task[None] | None = None
         self._path: str | None = None
 
     async def start(self, address: str) -> None:
         """Listen on `address`. A socket file that nobody answers at is replaced. Raises `OSError`."""
         kind, place, port = parse_address(address)
+        for is_text, work in ((True, self._encode_texts), (False, self._encode_photos)):
+            self._lanes[is_text] = _Lane(work, limit=self._limit, batch=self._batch)
         if kind == "unix":
             _remove_stale(place)
             before = os.umask(0o177)
@@ -94,7 +164,6 @@ class EncodeServer:
             self._path = place
         else:
             self._server = await asyncio.start_server(self._serve, place, port)
-        self._runner = asyncio.create_task(self._run())
 
     @property
     def port(self) -> int:
@@ -106,15 +175,13 @@ class EncodeServer:
         """Stop listening, answer what is in the queue, then close every connection."""
         if self._server is not None:
             self._server.close()
-        while self._queue:
-            await self._step()
-        tasks = [*self._tasks, *([self._runner] if self._runner else [])]
-        for task in tasks:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for lane in self._lanes.values():
+            await lane.close()
         for writer in list(self._writers):
             writer.close()
-        self._pool.shutdown(wait=False)
         if self._path is not None:
             with suppress(FileNotFoundError):
                 os.unlink(self._path)
@@ -141,7 +208,7 @@ class EncodeServer:
         if request.space not in (self._photos if has_photo else self._texts):
             detail = f"The encode worker has no space {request.space}; it may still be loading."
             return _answer(waiting, _fault(waiting, "unknown_space", detail))
-        if len(self._queue) + len(self._tasks) >= self._limit:
+        if self._lanes[not has_photo].full or len(self._tasks) >= self._limit:
             detail = "The encode worker has too many queries waiting. Try again in a moment."
             return _answer(waiting, _fault(waiting, "overloaded", detail))
         if request.photo_url is not None and request.photo is None:
@@ -149,8 +216,7 @@ class EncodeServer:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             return None
-        self._queue.append(waiting)
-        self._more.set()
+        self._lanes[not has_photo].put(waiting)
         return None
 
     async def _fetch(self, waiting: _Waiting, address: str) -> None:
@@ -164,44 +230,13 @@ class EncodeServer:
             return _answer(waiting, _fault(waiting, "bad_photo", error.detail))
         except TimeoutError:
             return _answer(waiting, _fault(waiting, "late", "The photo's server was too slow."))
-        self._queue.append(waiting)
-        self._more.set()
+        self._lanes[False].put(waiting)
         return None
 
-    async def _run(self) -> None:
-        while True:
-            await self._more.wait()
-            self._more.clear()
-            while self._queue:
-                await self._step()
-
-    async def _step(self) -> None:
-        """Encode what waits, up to one batch."""
-        now = asyncio.get_running_loop().time()
-        groups: dict[tuple[str, str, bool], list[_Waiting]] = {}
-        for _ in range(min(self._batch, len(self._queue))):
-            waiting = self._queue.popleft()
-            request = waiting.request
-            if now - waiting.arrived > request.budget_ms / 1000:
-                _answer(waiting, _fault(waiting, "late", "The encode worker was too busy to answer in time."))
-                continue
-            groups.setdefault((request.space, request.role, bool(request.texts)), []).append(waiting)
-        loop = asyncio.get_running_loop()
-        for (space, _, is_text), group in groups.items():
-            try:
-                encode = self._encode_texts if is_text else self._encode_photos
-                replies = await loop.run_in_executor(self._pool, encode, space, group)
-            except Exception:
-                _log.exception("encoder.failed", space=space)
-                detail = "The encode worker failed. The failure is in its log."
-                replies = [_fault(waiting, "failed", detail) for waiting in group]
-            for waiting, reply in zip(group, replies, strict=True):
-                _answer(waiting, reply)
-
-    def _encode_texts(self, space: str, group: list[_Waiting]) -> list[EncodeAnswer | EncodeFault]:
+    def _encode_texts(self, group: list[_Waiting]) -> list[Reply]:
         texts = [text for waiting in group for text in waiting.request.texts]
-        rows = self._texts[space].encode(texts, role=group[0].request.role)
-        replies: list[EncodeAnswer | EncodeFault] = []
+        rows = self._texts[group[0].request.space].encode(texts, role=group[0].request.role)
+        replies: list[Reply] = []
         start = 0
         for waiting in group:
             end = start + len(waiting.request.texts)
@@ -209,8 +244,8 @@ class EncodeServer:
             start = end
         return replies
 
-    def _encode_photos(self, space: str, group: list[_Waiting]) -> list[EncodeAnswer | EncodeFault]:
-        replies: dict[int, EncodeAnswer | EncodeFault] = {}
+    def _encode_photos(self, group: list[_Waiting]) -> list[Reply]:
+        replies: dict[int, Reply] = {}
         photos: list[Photo] = []
         readable: list[int] = []
         for index, waiting in enumerate(group):
@@ -220,7 +255,7 @@ class EncodeServer:
             except KindredError as error:
                 replies[index] = _fault(waiting, "bad_photo", error.detail)
         if photos:
-            rows = self._photos[space].encode(photos)
+            rows = self._photos[group[0].request.space].encode(photos)
             for row, index in enumerate(readable):
                 replies[index] = _vectors(group[index], rows[row : row + 1])
         return [replies[index] for index in range(len(group))]
@@ -235,10 +270,16 @@ def _fault(waiting: _Waiting, code: str, detail: str) -> EncodeFault:
     return EncodeFault(id=waiting.request.id, code=code, detail=detail)
 
 
-def _answer(waiting: _Waiting, reply: EncodeAnswer | EncodeFault) -> None:
-    """Send a reply. Replies are small and few, so the buffer is not waited for; a gone client is nobody's."""
-    if not waiting.writer.is_closing():
-        waiting.writer.write(pack_frame(reply))
+def _answer(waiting: _Waiting, reply: Reply) -> None:
+    """Send a reply. One that nobody reads is dropped with its connection rather than kept in memory."""
+    writer = waiting.writer
+    if writer.is_closing():
+        return
+    if writer.transport.get_write_buffer_size() > _UNREAD:
+        _log.warning("encoder.connection_dropped", reason="answers are not read")
+        writer.transport.abort()
+        return
+    writer.write(pack_frame(reply))
 
 
 def _safe_decoder() -> DecodePhoto:

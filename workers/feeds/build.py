@@ -1,5 +1,6 @@
 """One item out of the raw values that a format found for our fields, every bad value named."""
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
@@ -108,6 +109,9 @@ class ItemBuilder:
             row.optional("group_id", raw["group_id"], convert.to_id)
 
     def _money(self, row: "_Row", raw: Raw) -> None:
+        prices = raw.get("prices")
+        if isinstance(prices, dict) and raw.get("price") in (None, ""):
+            raw = self._with_price_of(raw, prices)
         named = raw.get("currency")
         currency: str | None = None
         if named:
@@ -115,9 +119,6 @@ class ItemBuilder:
             if currency is None:
                 return
             row.item["currency"] = currency
-        prices = raw.get("prices")
-        if isinstance(prices, dict) and raw.get("price") in (None, ""):
-            raw, currency = self._price_of(raw, prices, currency)
         price = row.money("price", raw.get("price"), currency, self._default_currency)
         currency = currency or cast(str | None, row.item.get("currency"))
         sale = row.money("sale_price", raw.get("sale_price"), currency, self._default_currency)
@@ -140,12 +141,13 @@ class ItemBuilder:
             if sale is not None:
                 row.item["sale_price"] = sale
 
-    def _price_of(self, raw: Raw, prices: dict[str, object], currency: str | None) -> tuple[Raw, str | None]:
-        wanted = currency or self._default_currency
-        code = wanted if wanted in prices else next(iter(prices), None)
-        if code is None:
-            return raw, currency
-        return {**raw, "price": prices[code], "currency": code}, code
+    def _with_price_of(self, raw: Raw, prices: dict[str, object]) -> Raw:
+        """One of several prices: in the item's own currency, else the tenant's, else the first."""
+        named = raw.get("currency")
+        for wanted in (named, self._default_currency, next(iter(prices), None)):
+            if isinstance(wanted, str) and prices.get(wanted) not in (None, ""):
+                return {**raw, "price": prices[wanted], "currency": wanted}
+        return raw
 
     def _sale_holds(self, row: "_Row", raw: Raw) -> bool:
         # A feed may name a past or coming sale; its price must not be shown now.
@@ -355,7 +357,7 @@ def _attribute(value: object) -> object:
         # What a double cannot hold, no filter can compare.
         return value if isinstance(value, bool) or abs(value) < 2**53 else str(value)[:40]
     if isinstance(value, float):
-        return value
+        return value if math.isfinite(value) else None
     if isinstance(value, list):
         clean = [_attribute(part) for part in value]
         if any(isinstance(part, (bool, list)) for part in clean) or None in clean:
@@ -371,7 +373,8 @@ def _is_empty(value: object) -> bool:
 def _photos(value: object) -> Iterable[str]:
     if isinstance(value, str):
         # Commas and semicolons may be part of an address, so there they part only before another address.
-        return _pieces_re(_BETWEEN_ADDRESSES if "//" in value else _BETWEEN_NAMES, value)
+        text = _BLANKS.sub(" ", value)
+        return _pieces_re(_BETWEEN_ADDRESSES if "//" in text else _BETWEEN_NAMES, text)
     photos: list[str] = []
     for part in value if isinstance(value, list) else [value]:
         photo = (part.get("url") or part.get("src")) if isinstance(part, dict) else part
@@ -380,7 +383,8 @@ def _photos(value: object) -> Iterable[str]:
     return photos
 
 
-_BETWEEN_ADDRESSES = re.compile(r"[|\n]|[,;\s](?=\s*(?:https?:)?//)")
+_BLANKS = re.compile(r"[^\S\n]+")
+_BETWEEN_ADDRESSES = re.compile(r"[|\n]|[,; ](?= ?(?:https?:)?//)")
 _BETWEEN_NAMES = re.compile(r"[|;,\n]")
 
 

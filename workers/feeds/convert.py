@@ -30,7 +30,7 @@ class Money(NamedTuple):
 
 
 _PLAIN_PRICE = re.compile(r"(\d{1,12})(?:\.(\d\d))?(?: ?([A-Z]{3}))?", re.ASCII)
-_PRICE = re.compile(r"([^\d\s.,'+-]{0,4}\.?)\s*(\d[\d.,'’\s]*?)\s*([^\d\s,'+-]{0,4}\.?)")
+_PRICE = re.compile(r"([^\d\s.,'+-]{0,4}\.?)\s*([0-9][0-9.,'’\s]*?)\s*([^\d\s,'+-]{0,4}\.?)")
 _PRICE_HELP = "Write an amount with a point, such as 1234.50 or 1234.50 EUR."
 
 
@@ -90,7 +90,8 @@ def number_to_money(value: int | float, currency: str) -> int:
     """
     if isinstance(value, float) and not math.isfinite(value):
         raise ConversionError(f"is not a price. {_PRICE_HELP}")
-    if abs(value) > MAX_MINOR_UNITS:
+    if abs(value) > 10 * MAX_MINOR_UNITS:
+        # Python refuses to print whole numbers of thousands of digits.
         raise ConversionError("is too large for a price.")
     return _checked(_minor(Decimal(str(value)), currency), currency).amount
 
@@ -105,6 +106,8 @@ def minor_units(value: int) -> int:
 
 
 def _minor(amount: Decimal, currency: str) -> int:
+    if abs(amount) > MAX_MINOR_UNITS:
+        raise ConversionError("is too large for a price.")
     return int(amount.scaleb(exponent_of(currency)).quantize(Decimal(1), rounding=ROUND_HALF_UP))
 
 

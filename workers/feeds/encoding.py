@@ -74,7 +74,7 @@ def guess_narrow(sample: bytes) -> str:
     """``utf-8``, ``windows-1251`` or ``windows-1252``, for bytes that are not all ASCII.
 
     UTF-8 wins where more of its sequences are whole than broken: text of the other two hardly ever is. Cyrillic
-    letters come in runs of high bytes; the accents of Western languages stand alone between ASCII letters.
+    letters come in long runs of high bytes; the accents of Western languages stand alone or in twos.
     """
     whole = len(_UTF8_SEQUENCE.findall(sample))
     rest = _UTF8_SEQUENCE.sub(b"", sample)
@@ -91,7 +91,7 @@ _UTF8_SEQUENCE = re.compile(
     rb"|\xf0[\x90-\xbf][\x80-\xbf]{2}|[\xf1-\xf3][\x80-\xbf]{3}|\xf4[\x80-\x8f][\x80-\xbf]{2}"
 )
 _HIGH = re.compile(rb"[\x80-\xff]+")
-_HIGH_RUN = re.compile(rb"[\x80-\xff]{2,}")
+_HIGH_RUN = re.compile(rb"[\x80-\xff]{3,}")
 
 
 def to_utf8(blocks: Iterator[bytes], codec: str, mark: int) -> Iterator[bytes]:

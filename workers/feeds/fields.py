@@ -65,6 +65,7 @@ _SHOWN_AS = {
     "compare_at": "price", "prices": "price", "quantity": "availability", "published": "hidden",
     "sale_from": "sale_price", "sale_until": "sale_price",
 }  # fmt: skip
+MAX_NAME_CHARACTERS = 200
 WHY_PRIVATE = "it is the shop's own cost, which must not reach shoppers"
 
 _SCALARS = {name: (field, rank) for field, names in SYNONYMS.items() for rank, name in enumerate(names)}
@@ -111,11 +112,9 @@ def plan_columns(names: Sequence[str], report: FeedReport, *, note_attributes: b
     options: dict[tuple[str, str], dict[str, int]] = {}
     seen: set[str] = set()
     for index, (name, word) in enumerate(zip(names, words, strict=True)):
-        if not word or word in PRIVATE:
-            report.drop(name, WHY_PRIVATE if word else "it has no name")
-            continue
-        if word in seen:
-            report.drop(name, "another column has the same name")
+        why_not = _why_not(name, word, seen)
+        if why_not is not None:
+            report.drop(name, why_not)
             continue
         seen.add(word)
         field = chosen.get(index)
@@ -148,6 +147,16 @@ def plan_columns(names: Sequence[str], report: FeedReport, *, note_attributes: b
     for halves in options.values():
         _pair(plan, halves, names, report)
     return plan
+
+
+def _why_not(name: str, word: str, seen: set[str]) -> str | None:
+    if not word:
+        return "it has no name"
+    if word in PRIVATE:
+        return WHY_PRIVATE
+    if len(name) > MAX_NAME_CHARACTERS:
+        return "its name is too long"
+    return "another column has the same name" if word in seen else None
 
 
 def _choose(words: Sequence[str]) -> dict[int, str]:

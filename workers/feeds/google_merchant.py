@@ -115,7 +115,7 @@ def _read_tabs(source: Source, builder: ItemBuilder) -> Iterator[FeedRow | FeedF
     columns: dict[str, str] = {}
     for column in reader.header:
         # "image link" and "image_link(2)" are accepted by Google as well.
-        name = re.sub(r"\(.*\)$", "", column.strip().lower().removeprefix("g:")).strip().replace(" ", "_")
+        name = column.lower().partition("(")[0].strip().removeprefix("g:").replace(" ", "_")
         names.append(name if _note(column, name, report) else None)
         columns.setdefault(FIELDS.get(name, name), column)
     if "id" not in names:

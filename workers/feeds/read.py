@@ -121,7 +121,8 @@ def detect_format(head: bytes, file_name: str | None = None) -> FeedFormat | Non
 
     None where it is none of ours: a picture, a web page, some other XML.
     """
-    text = _text(unpack_head(head)).lstrip("\ufeff \t\r\n\0")
+    head = unpack_head(head)
+    text = _text(head).lstrip("\ufeff \t\r\n\0")
     name = (file_name or "").split("?")[0].lower().removesuffix(".gz")
     if any(head.startswith(magic) for magic, _ in _BINARY):
         return None

@@ -17,7 +17,9 @@ from workers.feeds.types import FeedFault, FeedReport, FeedRow, error, warning
 STYLE = Style(html=True, category_separators="", tag_separators=",")
 
 MAX_ROWS_OF_PRODUCT = 5_000
-"""Shopify allows 2,048 variants and 250 photos; more rows of one handle are read as another product."""
+MAX_CHARACTERS_OF_PRODUCT = 4_000_000
+"""Shopify allows 2,048 variants and 250 photos. Rows of one handle beyond these are read in portions, each with the
+first row's cells and its own photos."""
 
 # The names of both of Shopify's templates, that before 2025 and the present one.
 COLUMNS = {
@@ -115,20 +117,47 @@ def read_shopify_csv(source: Source, builder: ItemBuilder) -> Iterator[FeedRow |
     if "handle" not in header.at:
         yield missing_id_column(reader.header, "Handle")
         return
-    rows: list[tuple[int, list[str]]] = []
-    handle = ""
+    product = _Product("", header)
     for record in reader.records():
         if isinstance(record, FeedFault):
             yield record
             continue
-        of = record[1][header.at["handle"]].strip()
-        if rows and (of != handle or len(rows) >= MAX_ROWS_OF_PRODUCT):
-            yield from _product(handle, rows, header, builder)
-            rows = []
-        handle = of
-        rows.append(record)
-    if rows:
-        yield from _product(handle, rows, header, builder)
+        handle = record[1][header.at["handle"]].strip()
+        if handle != product.handle or not handle:
+            yield from product.items(builder)
+            product = _Product(handle, header)
+        elif product.is_full:
+            yield from product.items(builder)
+        product.add(record)
+    yield from product.items(builder)
+
+
+class _Product:
+    """The rows of one handle."""
+
+    def __init__(self, handle: str, header: _Header) -> None:
+        self.handle = handle
+        self._header = header
+        self._first: tuple[int, list[str]] | None = None
+        self._rows: list[tuple[int, list[str]]] = []
+        self._size = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more rows may be kept."""
+        return len(self._rows) >= MAX_ROWS_OF_PRODUCT or self._size > MAX_CHARACTERS_OF_PRODUCT
+
+    def add(self, row: tuple[int, list[str]]) -> None:
+        """Keeps one more row."""
+        self._first = self._first or row
+        self._rows.append(row)
+        self._size += sum(map(len, row[1]))
+
+    def items(self, builder: ItemBuilder) -> Iterator[FeedRow | FeedFault]:
+        """The variants among the rows kept, which are then forgotten but for what the first row says."""
+        rows, self._rows, self._size = self._rows, [], 0
+        if rows and self._first is not None:
+            yield from _items(self.handle, self._first, rows, self._header, builder)
 
 
 def _plan(names: Sequence[str], report: FeedReport) -> _Header:
@@ -158,8 +187,12 @@ def _plan(names: Sequence[str], report: FeedReport) -> _Header:
     return _Header(at=at, attributes=attributes, columns=columns)
 
 
-def _product(
-    handle: str, rows: list[tuple[int, list[str]]], header: _Header, builder: ItemBuilder
+def _items(
+    handle: str,
+    first_row: tuple[int, list[str]],
+    rows: list[tuple[int, list[str]]],
+    header: _Header,
+    builder: ItemBuilder,
 ) -> Iterator[FeedRow | FeedFault]:
     if not handle:
         for line, _ in rows:
@@ -169,14 +202,14 @@ def _product(
         return
 
     cell = header.cell
-    line, first = rows[0]
-    if "title" in header.at and not cell(first, "title"):
+    line, first = first_row
+    if "title" in header.at and not cell(first, "title") and rows[0] is first_row:
         message = f'The first row of "{handle[:60]}" has no title; the rows of a product must follow each other.'
         yield warning(line, "missing_title", message, header.columns.get("title", "Title"))
     variants = [row for row in rows if any(cell(row[1], role) for role in ("price", "sku", "option1_value"))] or rows[
         :1
     ]
-    common = _common(handle, rows, header)
+    common = _common(handle, first, rows, header)
     names = [cell(first, f"option{n}_name") for n in (1, 2, 3)]
     for line, cells in variants:
         values = [cell(cells, f"option{n}_value") for n in (1, 2, 3)]
@@ -207,9 +240,8 @@ def _product(
             yield row
 
 
-def _common(handle: str, rows: list[tuple[int, list[str]]], header: _Header) -> Raw:
+def _common(handle: str, first: list[str], rows: list[tuple[int, list[str]]], header: _Header) -> Raw:
     """What all variants of a product share: the first row's cells and the photos of all rows, by position."""
-    first = rows[0][1]
     photos: list[tuple[int, int, str]] = []
     for number, (_, cells) in enumerate(rows):
         photo = header.cell(cells, "image")

@@ -51,26 +51,29 @@ class Source:
         yield from self._unpacked
 
     def _open(self) -> Iterator[bytes]:
-        first = self._stream.read(BLOCK_BYTES)
-        # A stream may answer with a single byte, and the magic number has two.
-        while len(first) == 1:
-            more = self._stream.read(BLOCK_BYTES)
-            if not more:
-                break
-            first += more
+        first = self._read()
         if first.startswith(GZIP_MAGIC):
             yield from self._gunzip(first)
             return
         while first:
             yield first
-            first = self._stream.read(BLOCK_BYTES)
+            first = self._read()
+
+    def _read(self) -> bytes:
+        # A socket may answer with a few bytes at a time; whatever joins blocks to lines would then copy for ever.
+        parts: list[bytes] = []
+        size = 0
+        while size < HEAD_BYTES and (part := self._stream.read(BLOCK_BYTES - size)):
+            parts.append(part)
+            size += len(part)
+        return b"".join(parts)
 
     def _gunzip(self, packed: bytes) -> Iterator[bytes]:
         taken, given = len(packed), 0
         inflate: zlib._Decompress | None = zlib.decompressobj(wbits=31)
         while True:
             if not packed:
-                packed = self._stream.read(BLOCK_BYTES)
+                packed = self._read()
                 taken += len(packed)
             at_end = not packed
             if inflate is None:

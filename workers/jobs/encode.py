@@ -32,7 +32,11 @@ from workers.turns import Turns
 log = structlog.get_logger(__name__)
 
 TEXTS: Final = 64
-"""Texts of one batch: another shop's item waits for two of them at most."""
+"""Texts of one batch at most: another shop's item waits for two of them."""
+
+FEWEST: Final = 8
+TURN_S: Final = 1.0
+"""Time in the encoder that one batch is meant to take; on a slow machine it has fewer texts."""
 
 IDLE_S: Final = 0.1
 _GIVE_UP: Final = 6
@@ -96,6 +100,7 @@ class TextLoop:
         self._clock = clock
         self._stored = stored
         self._batch = batch
+        self._text_s = 0.0
         self._turns = Turns(rest_s=0.25)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -115,7 +120,9 @@ class TextLoop:
                         continue
                     break
                 claiming = asyncio.create_task(self._nothing() if stop.is_set() else self.claim())
+                began = perf_counter()
                 halves = await asyncio.to_thread(encode_texts, batch)
+                self._pace(len(batch.items), perf_counter() - began)
                 if storing is not None:
                     await storing
                 storing = asyncio.create_task(self.store(batch, halves))
@@ -126,6 +133,18 @@ class TextLoop:
 
     async def _nothing(self) -> TextBatch | None:
         return None
+
+    def _pace(self, texts: int, seconds: float) -> None:
+        """Remember how long a text takes, smoothed, so that no batch keeps others waiting for long."""
+        each = seconds / texts
+        self._text_s = each if not self._text_s else 0.7 * self._text_s + 0.3 * each
+
+    @property
+    def limit(self) -> int:
+        """Texts of the next batch."""
+        if not self._text_s:
+            return self._batch
+        return max(min(FEWEST, self._batch), min(self._batch, int(TURN_S / self._text_s)))
 
     async def step(self) -> int:
         """One batch from claim to store; how many items it had."""
@@ -144,7 +163,7 @@ class TextLoop:
                 targets = await find_targets(conn, tenant_id, self._models)
                 items = []
                 if targets.models:
-                    items = await claim_text(conn, tenant_id, self._batch, self._clock())
+                    items = await claim_text(conn, tenant_id, self.limit, self._clock())
                 if not items:
                     self._turns.rest(tenant_id)
                     continue

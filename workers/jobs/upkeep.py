@@ -10,6 +10,7 @@ from sqlalchemy import text
 from infra.blob import BlobStore
 from infra.db import Database, driver
 from infra.telemetry import gauge
+from tenants.shards import LARGE, index_shards, large_tenants, move_to_own_shard, remove_old_rows
 from tenants.vectors import count_pending
 from workers.jobs.encode import Clock, utc_now
 
@@ -19,6 +20,9 @@ CHANGES_KEPT: Final = timedelta(hours=1)
 """Every API process reads the change feed within seconds; a process that was away longer starts anew."""
 
 FAULTS_KEPT: Final = timedelta(days=30)
+
+INDEX_MB: Final = 256
+"""What the building of a large tenant's index may take."""
 
 queue_pending = gauge("queue_items_pending", "Items that wait to be encoded", ["modality"])
 
@@ -52,6 +56,24 @@ class Upkeep:
                 {"before": self._clock() - FAULTS_KEPT},
             )
         return int(changes.rowcount) + int(faults.rowcount)
+
+    async def shards(self, *, above: int = LARGE) -> int:
+        """Give large tenants shards of their own, and index what those lack; how many tenants were moved.
+
+        A tenant that is still being loaded has its turn when its texts are encoded: it would be copied twice.
+        """
+        async with self._database.system_session(reason="large tenants") as system:
+            large = await large_tenants(system, above=above)
+        moved = 0
+        for tenant_id in large:
+            async with self._database.tenant_session(tenant_id) as conn:
+                if await count_pending(conn, tenant_id, "text"):
+                    continue
+            await move_to_own_shard(self._database, tenant_id, memory_mb=INDEX_MB)
+            moved += 1
+        await remove_old_rows(self._database)
+        await index_shards(self._database, memory_mb=INDEX_MB)
+        return moved
 
     async def sweep(self) -> int:
         """Delete the photos that no item shows; how many.

@@ -90,3 +90,9 @@ async def make_shop(app: Application) -> AsyncIterator[MakeShop]:
 async def shop(make_shop: MakeShop) -> Shop:
     """One shop, empty."""
     return await make_shop()
+
+
+@pytest.fixture
+def client(shop: Shop) -> httpx.AsyncClient:
+    """A client of one empty shop, signed with a key that may do everything."""
+    return shop.client

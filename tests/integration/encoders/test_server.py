@@ -83,8 +83,7 @@ def run(tmp_path: Path) -> Callable[..., None]:
                 texts={SPACE: letters},
                 photos={"light@1": Brightness()},
                 fetch_photo=fetch,
-                decode_photo=decode,
-                **options,
+                **({"decode_photo": decode} | options),
             )
             address = f"unix://{tmp_path}/encoder.sock"
             await server.start(address)
@@ -133,7 +132,7 @@ def test_requests_that_wait_share_a_run(run: Callable[..., None]) -> None:
         first = asyncio.create_task(client.encode_texts(["a"], SPACE))
         await entered(letters)
         others = [asyncio.create_task(client.encode_texts(["b" * n], SPACE)) for n in range(1, 9)]
-        await until(lambda: len(server._queue) == 8)
+        await until(lambda: len(server._lanes[True]) == 8)
         letters.gate.set()
         assert (await first).tolist() == [[1, 0, 0]]
         assert [(await other)[0, 1] for other in others] == [1, 2, 3, 4, 5, 6, 7, 8]
@@ -151,7 +150,7 @@ def test_roles_are_not_mixed_in_a_run(run: Callable[..., None]) -> None:
         await entered(letters)
         query = asyncio.create_task(client.encode_texts(["b"], SPACE))
         document = asyncio.create_task(client.encode_texts(["c"], SPACE, role="document"))
-        await until(lambda: len(server._queue) == 2)
+        await until(lambda: len(server._lanes[True]) == 2)
         letters.gate.set()
         await asyncio.gather(first, query, document)
         assert sorted(letters.roles) == ["document", "query", "query"]
@@ -167,7 +166,7 @@ def test_a_full_queue_refuses_at_once(run: Callable[..., None]) -> None:
         taken = [asyncio.create_task(client.encode_texts(["a"], SPACE))]
         await entered(letters)
         taken += [asyncio.create_task(client.encode_texts(["a"], SPACE)) for _ in range(2)]
-        await until(lambda: len(server._queue) == 2)
+        await until(lambda: len(server._lanes[True]) == 2)
         with pytest.raises(EncoderUnavailable, match="too many queries"):
             await client.encode_texts(["b"], SPACE)
         letters.gate.set()
@@ -300,12 +299,65 @@ def test_closing_answers_what_waits(run: Callable[..., None]) -> None:
         first = asyncio.create_task(client.encode_texts(["a"], SPACE))
         await entered(letters)
         second = asyncio.create_task(client.encode_texts(["b"], SPACE))
-        await until(lambda: len(server._queue) == 1)
+        await until(lambda: len(server._lanes[True]) == 1)
         closing = asyncio.create_task(server.close())
         letters.gate.set()
         await closing
         assert (await first).tolist() == [[1, 0, 0]]
         assert (await second).tolist() == [[0, 1, 0]]
+
+    run(body)
+
+
+def test_closing_waits_for_the_run_at_work(run: Callable[..., None]) -> None:
+    """A request that is being encoded when the server closes is answered too."""
+
+    async def body(server: EncodeServer, client: EncoderClient, letters: Letters) -> None:
+        letters.gate.clear()
+        only = asyncio.create_task(client.encode_texts(["a"], SPACE))
+        await entered(letters)
+        closing = asyncio.create_task(server.close())
+        await asyncio.sleep(0)
+        letters.gate.set()
+        assert (await only).tolist() == [[1, 0, 0]]
+        await closing
+
+    run(body)
+
+
+def test_a_photo_at_work_delays_no_text(run: Callable[..., None]) -> None:
+    """Photos have a thread of their own."""
+    gate, at_work = threading.Event(), threading.Event()
+
+    def slow_decode(data: bytes) -> Photo:
+        at_work.set()
+        assert gate.wait(10)
+        return decode(data)
+
+    async def body(server: EncodeServer, client: EncoderClient, letters: Letters) -> None:
+        photo = asyncio.create_task(client.encode_photo("light@1", photo=b"\x01"))
+        assert await asyncio.to_thread(at_work.wait, 10)
+        assert (await client.encode_texts(["a"], SPACE)).tolist() == [[1, 0, 0]]
+        gate.set()
+        assert (await photo).tolist() == [[1, 1, 1]]
+
+    run(body, decode_photo=slow_decode)
+
+
+def test_a_client_that_never_reads_is_dropped(run: Callable[..., None], tmp_path: Path) -> None:
+    """Answers do not pile up for a connection that takes none."""
+
+    async def body(server: EncodeServer, client: EncoderClient, letters: Letters) -> None:
+        server_side = server._writers
+        _, writer = await asyncio.open_unix_connection(f"{tmp_path}/encoder.sock", limit=1)
+        frame = pack_frame(EncodeRequest(id=1, space="none@0", texts=["a" * 60_000], budget_ms=1))
+        await until(lambda: len(server_side) == 1)
+        for side in server_side:
+            side.transport.get_write_buffer_size = lambda: 9 * 1024 * 1024  # type: ignore[method-assign]
+        writer.write(frame)
+        await until(lambda: not server_side)
+        writer.close()
+        assert (await client.encode_texts(["a"], SPACE)).tolist() == [[1, 0, 0]]
 
     run(body)
 

@@ -211,7 +211,8 @@ class Worker:
             self.lines.append(line)
             if "workers.ready" in line:
                 return
-        raise AssertionError("".join(self.lines))
+        self.process.stderr.close()
+        raise AssertionError("".join(self.lines) + f"exit {self.process.wait(30)}")
 
     def end(self, how: signal.Signals) -> int:
         """Send a signal; the exit code."""

@@ -11,7 +11,7 @@ from infra.blob import FolderBlobs
 from infra.db import Database
 from infra.fetch import BadStatus, ServerBusy
 from tenants.photos import photo_key, store_photo
-from workers.jobs.encode import TextLoop
+from workers.jobs.encode import TextLoop, encode_texts
 from workers.jobs.photos import PhotoLoop
 from workers.models import Models
 
@@ -163,7 +163,11 @@ async def test_text_and_photos_stored_at_once_keep_both_halves(
     tenant_id = await make_shop(items)
     photos = loop({f"https://s.example/{at}": png(at, 0, 0) for at in range(8)})
     texts = TextLoop(database, [tiny], clock=clock, batch=8)
-    await asyncio.gather(texts.step(), photos.step())
+    claimed = await photos.claim()
+    batch = await texts.claim()
+    assert batch is not None
+    prepared = [await photos.prepare(one) for one in claimed]
+    await asyncio.gather(texts.store(batch, encode_texts(batch)), photos._finish(prepared))
     assert {(text, image) for _, text, image, _ in await query(tenant_id, FUSED)} == {(True, True)}
     assert len(await query(tenant_id, FUSED)) == 8
 

@@ -197,3 +197,14 @@ async def test_the_loop_encodes_until_it_is_told_to_stop(
     await loop(database, tiny, clock, batch=7, stored=stored).run(stop)
     assert {state for _, state, _ in await query(tenant_id, STATES)} == {1}
     assert len(await query(tenant_id, FUSED)) == 50
+
+
+async def test_batches_shrink_where_texts_take_long(database: Database, tiny: Models) -> None:
+    """A batch is meant to take a second, whatever the machine; within 8 and 64 texts."""
+    texts = TextLoop(database, [tiny])
+    limits = [texts.limit]
+    for seconds in (64 * 0.002, 64 * 0.1, 64 * 10):
+        texts._text_s = 0.0
+        texts._pace(64, seconds)
+        limits.append(texts.limit)
+    assert limits == [64, 64, 10, 8]

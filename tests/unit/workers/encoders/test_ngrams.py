@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.encoders.ngrams import DIM, SPACE, NgramEncoder, split_words, weigh_features
+from workers.encoders.ngrams import DIM, VERSION, NgramEncoder, split_words, weigh_features
 
 encoder = NgramEncoder()
 
@@ -20,14 +20,14 @@ def cosine(one: str, other: str) -> float:
 def test_the_space_has_the_width_of_the_text_pack() -> None:
     """Rows fit the column of the text pack's vectors."""
     assert encoder.space.dim == DIM == 384
-    assert encoder.space.name == SPACE
+    assert encoder.space.name == "char-ngrams-384@1"
 
 
 def test_the_vectors_are_pinned() -> None:
     """Stored vectors stay comparable: a change here needs a new version in the space's name."""
     row = encoder.encode(["Умная лампочка Яндекса E14"])[0]
     places = np.flatnonzero(row)[:5]
-    assert SPACE == "char-ngrams@1"
+    assert VERSION == 1
     assert places.tolist() == PINNED_PLACES
     np.testing.assert_allclose(row[places], PINNED_VALUES, atol=1e-5)
 

@@ -1,0 +1,77 @@
+"""What nobody needs any more is taken away, and nothing else."""
+
+from typing import Any
+
+import pytest
+
+from infra.blob import FolderBlobs
+from infra.changes import record_change
+from infra.db import Database
+from tenants.photos import photo_key, store_photo
+from workers.jobs.encode import TextLoop
+from workers.jobs.upkeep import Upkeep
+from workers.models import Models
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_old_changes_are_dropped(database: Database, make_shop: Any, blobs: FolderBlobs, query: Any) -> None:
+    """Those of the last hour stay."""
+    from workers.jobs.encode import utc_now
+
+    tenant_id = await make_shop()
+    async with database.tenant_session(tenant_id) as conn:
+        await record_change(conn, tenant_id, "tenant")
+    await query(tenant_id, "update changes set at = at - interval '2 hours' where tenant_id = $1")
+    async with database.tenant_session(tenant_id) as conn:
+        await record_change(conn, tenant_id, "tenant")
+    await Upkeep(database, blobs, clock=utc_now).prune()
+    assert await query(tenant_id, "select count(*) from changes where tenant_id = $1") == [(1,)]
+
+
+async def test_photos_that_no_item_shows_are_swept(
+    database: Database, make_shop: Any, blobs: FolderBlobs, clock: Any
+) -> None:
+    """Only when they were unused at the last sweep already: an upload's row comes after its bytes."""
+    tenant_id = await make_shop([{"id": "a"}])
+    used, unused, feed = (
+        photo_key(tenant_id, "aa" * 32),
+        photo_key(tenant_id, "bb" * 32),
+        f"tenants/{tenant_id}/imports/x",
+    )
+    for key in (used, unused, feed):
+        await blobs.put(key, b"x")
+    async with database.tenant_session(tenant_id) as conn:
+        await store_photo(conn, tenant_id, "a", 0, sha256=bytes.fromhex("aa" * 32), content_type="image/png", size=1)
+    upkeep = Upkeep(database, blobs, clock=clock)
+    assert await upkeep.sweep() == 0
+    assert await upkeep.sweep() == 1
+    assert sorted([key async for key in blobs.iter_keys("tenants/")]) == sorted([used, feed])
+
+
+async def test_pending_items_are_counted(database: Database, make_shop: Any, blobs: FolderBlobs) -> None:
+    """The gauges are what autoscaling reads."""
+    from infra.telemetry import REGISTRY
+
+    await make_shop([{"id": "a", "title": "red shoe", "images": ["https://s.example/1"]}, {"id": "b", "title": "mug"}])
+    await Upkeep(database, blobs).count()
+    counts = [REGISTRY.get_sample_value("queue_items_pending", {"modality": m}) for m in ("text", "image")]
+    assert counts == [2, 1]
+
+
+async def test_a_large_tenant_gets_a_shard_of_its_own(
+    database: Database, tiny: Models, make_shop: Any, blobs: FolderBlobs, query: Any, clock: Any
+) -> None:
+    """Not while its texts wait to be encoded; its vectors are there afterwards."""
+    tenant_id = await make_shop([{"id": f"i{at}", "title": f"red shoe {at}"} for at in range(12)])
+    upkeep = Upkeep(database, blobs)
+    assert await upkeep.shards(above=10) == 0
+    await TextLoop(database, [tiny], clock=clock).step()
+    assert await upkeep.shards(above=10) == 1
+    assert await upkeep.shards(above=10) == 0
+    ((shard, count),) = await query(
+        tenant_id,
+        "select t.shard, count(*) from tenants t join fused_vectors v on v.tenant_id = $1 and v.shard = t.shard "
+        "where t.tenant_id = $1 group by 1",
+    )
+    assert (shard > 0, count) == (True, 12)

@@ -1,0 +1,136 @@
+"""Two shops of one application; one of them is full of things that the other must never see."""
+
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+from msgspec import Struct
+
+from api.app import Application
+from infra.db import TenantId, driver
+from tests.integration.api.conftest import MakeShop, Shop, anonymous, app, make_shop
+
+__all__ = ["anonymous", "app", "make_shop"]
+
+MARK = "ofthevictim"
+"""Part of every text that the victim has stored."""
+
+SYSTEM_ONLY = {"shards"}
+"""Tables about tenants that the application role may not touch at all."""
+
+
+class Victim(Struct, frozen=True, kw_only=True):
+    """A shop with something in every table, and what its things are called."""
+
+    shop: Shop
+    item_id: str
+    job_id: str
+    key_id: str
+
+
+@pytest.fixture
+async def attacker(app: Application, make_shop: MakeShop) -> Shop:
+    """A shop with a key that may do everything, which has something in every table too."""
+    return (await _furnish(app, await make_shop(), "mine")).shop
+
+
+@pytest.fixture
+async def victim(app: Application, make_shop: MakeShop) -> Victim:
+    """The other shop; it has an item of the same id as one of the attacker's."""
+    return await _furnish(app, await make_shop(), MARK)
+
+
+async def _furnish(app: Application, shop: Shop, mark: str) -> Victim:
+    client = shop.client
+    only = f"only-{uuid4()}"
+    items = [
+        {
+            "id": name,
+            "title": f"lamp {mark}",
+            "brand": mark,
+            "group_id": mark + name,
+            "attributes": {"colour": mark},
+            "categories": [mark],
+        }
+        for name in ("same", only)
+    ]
+    assert (await client.post("/v1/items/bulk", json=items)).json()["accepted"] == 2
+    photo = b"\xff\xd8\xff " + mark.encode()
+    headers = {"content-type": "image/jpeg"}
+    assert (await client.put(f"/v1/items/{only}/images/0", content=photo, headers=headers)).status_code == 200
+    job_id = (await client.post("/v1/imports", json={"url": f"https://{mark}.example/f.csv"})).json()["job_id"]
+    key_id = (await client.post("/v1/keys", json={"name": mark})).json()["info"]["key_id"]
+    await _fill(app, shop.tenant_id, UUID(job_id), mark)
+    return Victim(shop=shop, item_id=only, job_id=job_id, key_id=key_id)
+
+
+async def _fill(app: Application, tenant_id: TenantId, job_id: UUID, mark: str) -> None:
+    """What no route writes: vectors, a generation, faults, what an import has seen."""
+    async with app.services.database.system_session(reason="test set-up") as conn:
+        raw = await driver(conn)
+        layout, text, image = await raw.fetchrow("select layout_id, text_space, image_space from layouts limit 1")
+        halfvec = "[" + ",".join(["0.0625"] * 640) + "]"
+        await raw.execute(
+            "insert into generations (tenant_id, gen, layout_id, calibration, weights, status, reason) "
+            "values ($1, 1, $2, '{}', '{\"text\": 0.5, \"image\": 0.5}', 'ready', 'test')",
+            tenant_id,
+            layout,
+        )
+        for item_no in (1, 2):
+            await raw.execute(
+                "insert into item_vectors (tenant_id, space_id, item_no, content_hash, vec) "
+                "values ($1, $2, $3, $4, $5::text::halfvec)",
+                tenant_id,
+                text,
+                item_no,
+                b"hash",
+                "[" + ",".join(["0.0625"] * 384) + "]",
+            )
+            await raw.execute(
+                "insert into fused_vectors (shard, tenant_id, layout_id, item_no, text_space, image_space, vec) "
+                "values (0, $1, $2, $3, $4, $5, $6::text::halfvec)",
+                tenant_id,
+                layout,
+                item_no,
+                text,
+                image,
+                halfvec,
+            )
+        await raw.execute(
+            "insert into job_faults (tenant_id, job_id, seq, severity, code, pointer, message) "
+            "values ($1, $2, 0, 'error', 'x', '/x', $3)",
+            tenant_id,
+            job_id,
+            mark,
+        )
+        await raw.execute("insert into import_seen (tenant_id, job_id, item_no) values ($1, $2, 1)", tenant_id, job_id)
+        await raw.execute("insert into changes (tenant_id, kind, ref) values ($1, 'key', $2)", tenant_id, mark)
+
+
+async def rows_of(app: Application, tenant_id: TenantId) -> dict[str, list[str]]:
+    """Every row of a tenant in every table that has tenants, as text."""
+    found = {}
+    async with app.services.database.system_session(reason="test look") as conn:
+        raw = await driver(conn)
+        for table in await tenant_tables(raw):
+            records = await raw.fetch(f"select t::text as row from {table} t where tenant_id = $1", tenant_id)
+            found[table] = sorted(record["row"] for record in records)
+    return found
+
+
+async def tenant_tables(raw: object) -> list[str]:
+    """The tables with a tenant_id that the application may touch, without partitions."""
+    records = await raw.fetch(  # type: ignore[attr-defined]
+        "select c.relname from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attname = 'tenant_id' "
+        "where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p') and not c.relispartition "
+        "order by 1"
+    )
+    return [record["relname"] for record in records if record["relname"] not in SYSTEM_ONLY]
+
+
+def assert_nothing_leaked(answer: httpx.Response, victim: Victim) -> None:
+    """Nothing of the victim is in the answer: no text, no id that the attacker has not said itself."""
+    told = answer.text + str(answer.headers)
+    said = str(answer.request.url) + answer.request.content.decode(errors="replace")
+    for secret in (MARK, str(victim.shop.tenant_id), victim.item_id, victim.job_id, victim.key_id):
+        assert secret not in told or secret in said, told

@@ -1,0 +1,152 @@
+"""Two tenants against every route: nothing of another tenant is shown, and nothing of it is changed."""
+
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+from litestar.routes import HTTPRoute
+
+from api.app import Application
+from api.openapi import operations
+from tenants.photos import photo_path
+from tests.integration.api.conftest import Shop
+from tests.isolation.conftest import MARK, Victim, assert_nothing_leaked, rows_of
+
+pytestmark = pytest.mark.anyio
+
+Call = tuple[str, dict[str, Any]]
+JPEG = {"content": b"\xff\xd8\xff x", "headers": {"content-type": "image/jpeg"}}
+
+
+def _item(victim: Victim) -> str:
+    return quote(victim.item_id, safe="")
+
+
+# How the attacker aims each operation at the victim: address and what is sent. A new route fails until it is here.
+PROBES: dict[tuple[str, str], Callable[[Victim], list[Call]]] = {
+    ("GET", "/v1/items"): lambda v: [
+        ("/v1/items?limit=1000", {}),
+        ("/v1/items", {"params": {"filter": '{"exists": "brand"}'}}),
+        ("/v1/items", {"params": {"cursor": "aTE6MA"}}),
+    ],
+    ("GET", "/v1/items/{item_id}"): lambda v: [(f"/v1/items/{_item(v)}", {}), ("/v1/items/same", {})],
+    ("PUT", "/v1/items/{item_id}"): lambda v: [
+        (f"/v1/items/{_item(v)}", {"json": {"title": "taken"}}),
+        ("/v1/items/same", {"json": {"title": "taken"}}),
+    ],
+    ("PATCH", "/v1/items/{item_id}"): lambda v: [
+        (f"/v1/items/{_item(v)}", {"json": {"title": "taken"}}),
+        ("/v1/items/same", {"json": {"title": "taken"}}),
+    ],
+    ("DELETE", "/v1/items/{item_id}"): lambda v: [(f"/v1/items/{_item(v)}", {}), ("/v1/items/same", {})],
+    ("POST", "/v1/items/bulk"): lambda v: [("/v1/items/bulk", {"json": [{"id": v.item_id}, {"id": "same"}]})],
+    ("POST", "/v1/items/delete"): lambda v: [
+        ("/v1/items/delete", {"json": {"ids": [v.item_id, "same"]}}),
+        ("/v1/items/delete", {"json": {"filter": {"and": []}}}),
+        ("/v1/items/delete?dry_run=true", {"json": {"filter": {"exists": "brand"}}}),
+    ],
+    ("GET", "/v1/items/{item_id}/images/{position}"): lambda v: [(f"/v1/items/{_item(v)}/images/0", {})],
+    ("PUT", "/v1/items/{item_id}/images/{position}"): lambda v: [(f"/v1/items/{_item(v)}/images/0", JPEG)],
+    ("DELETE", "/v1/items/{item_id}/images/{position}"): lambda v: [(f"/v1/items/{_item(v)}/images/0", {})],
+    ("GET", "/v1/items/{item_id}/similar"): lambda v: [
+        (f"/v1/items/{_item(v)}/similar?fields=title,brand&explain=true", {}),
+        ("/v1/items/same/similar?fields=title,brand", {}),
+    ],
+    ("GET", "/v1/encoding"): lambda v: [("/v1/encoding", {})],
+    ("POST", "/v1/imports"): lambda v: [("/v1/imports", {"json": {"url": "https://shop.example/f.csv"}})],
+    ("POST", "/v1/imports/{job_id}/confirm"): lambda v: [(f"/v1/imports/{v.job_id}/confirm", {})],
+    ("POST", "/v1/imports/{job_id}/cancel"): lambda v: [(f"/v1/imports/{v.job_id}/cancel", {})],
+    ("GET", "/v1/jobs"): lambda v: [("/v1/jobs", {}), (f"/v1/jobs?cursor={v.job_id[:-1]}f", {})],
+    ("GET", "/v1/jobs/{job_id}"): lambda v: [(f"/v1/jobs/{v.job_id}", {})],
+    ("GET", "/v1/jobs/{job_id}/errors"): lambda v: [(f"/v1/jobs/{v.job_id}/errors", {})],
+    ("POST", "/v1/recommend"): lambda v: [
+        (
+            "/v1/recommend",
+            {
+                "json": {
+                    "strategy": strategy,
+                    "item_ids": seeds,
+                    "count": 100,
+                    "fields": ["title", "brand"],
+                    "explain": True,
+                }
+            },
+        )
+        for strategy, seeds in (("similar", [v.item_id]), ("visually_similar", ["same"]), ("new", []), ("popular", []))
+    ],
+    ("POST", "/v1/search"): lambda v: [
+        ("/v1/search", {"json": {"query": "lamp", "fields": ["title", "brand"]}}),
+        ("/v1/search", {"json": {"query": "lamp", "filter": {"exists": "brand"}, "fields": ["brand"]}}),
+    ],
+    ("GET", "/v1/keys"): lambda v: [("/v1/keys", {})],
+    ("POST", "/v1/keys"): lambda v: [("/v1/keys", {"json": {"name": "mine"}})],
+    ("DELETE", "/v1/keys/{key_id}"): lambda v: [(f"/v1/keys/{v.key_id}", {})],
+}
+
+
+def test_every_route_of_a_tenant_has_a_probe(app: Application) -> None:
+    """A route that is added must say here how one tenant could aim it at another."""
+    routes = {(each.method, each.path) for each in operations(app.framework) if each.scope != "public"}
+    assert routes == PROBES.keys()
+
+
+def test_public_routes_are_these(app: Application) -> None:
+    """A new one is a decision. `/photos/{token}` shows a photo to whom an answer gave its signed address."""
+    public = {
+        route.path_format.split("/")[1]
+        for route in app.framework.routes
+        if isinstance(route, HTTPRoute) and any(each.opt.get("scope") == "public" for each in route.route_handlers)
+    }
+    assert public == {"health", "docs", "openapi.json", "demo", "photos"}
+
+
+@pytest.mark.parametrize("route", PROBES, ids=lambda route: f"{route[0]} {route[1]}")
+async def test_a_tenant_reaches_only_its_own(
+    app: Application, attacker: Shop, victim: Victim, route: tuple[str, str]
+) -> None:
+    """No answer tells anything of the victim, and not one of its rows has changed."""
+    before = await rows_of(app, victim.shop.tenant_id)
+    for path, sent in PROBES[route](victim):
+        answer = await attacker.client.request(route[0], path, **sent)
+        assert answer.status_code < 500, answer.text
+        assert_nothing_leaked(answer, victim)
+    assert await rows_of(app, victim.shop.tenant_id) == before
+
+
+@pytest.mark.parametrize("route", PROBES, ids=lambda route: f"{route[0]} {route[1]}")
+async def test_every_route_needs_a_key(anonymous: httpx.AsyncClient, victim: Victim, route: tuple[str, str]) -> None:
+    """401 before anything else."""
+    for path, sent in PROBES[route](victim):
+        assert (await anonymous.request(route[0], path, **sent)).status_code == 401
+
+
+async def test_both_tenants_keep_their_own_item_of_one_id(attacker: Shop, victim: Victim) -> None:
+    """Ids overlap and never meet."""
+    mine = (await attacker.client.get("/v1/items/same")).json()
+    theirs = (await victim.shop.client.get("/v1/items/same")).json()
+    assert mine["title"] == "lamp mine"
+    assert theirs["title"] == f"lamp {MARK}"
+
+
+async def test_a_photo_is_kept_per_tenant(app: Application, attacker: Shop, victim: Victim) -> None:
+    """The same bytes in two shops lie in two places: deleting one harms no other."""
+    photo = (await victim.shop.client.get(f"/v1/items/{_item(victim)}/images/0")).content
+    headers = {"content-type": "image/jpeg"}
+    stored = await attacker.client.put("/v1/items/same/images/0", content=photo, headers=headers)
+    assert stored.status_code == 200
+    await app.services.blobs.delete_prefix(f"tenants/{attacker.tenant_id}/")
+    assert (await victim.shop.client.get(f"/v1/items/{_item(victim)}/images/0")).content == photo
+
+
+@pytest.mark.parametrize("spoil", [lambda token: token[:-2], lambda token: "z" + token[1:], lambda token: token[::-1]])
+async def test_an_address_of_a_photo_cannot_be_made_up(
+    app: Application, anonymous: httpx.AsyncClient, victim: Victim, spoil: Callable[[str], str]
+) -> None:
+    """Only whole tokens that we signed open a photo."""
+    listed = await victim.shop.client.get(f"/v1/items/{_item(victim)}")
+    path = photo_path(app.services.secret, victim.shop.tenant_id, listed.json()["photos"][0]["sha256"])
+    assert (await anonymous.get(path)).status_code == 200
+    token = path.removeprefix("/photos/")
+    assert (await anonymous.get(f"/photos/{spoil(token)}")).json()["code"] == "photo_not_found"
