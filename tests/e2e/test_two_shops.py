@@ -160,9 +160,9 @@ def test_similar_works_in_a_language_that_the_text_pack_does_not_cover(shops: Sh
 
 
 def test_looks_similar_is_by_the_photo_alone(shops: Shops) -> None:
-    """The nearest look of a bag is a bag."""
+    """The nearest look of a red bag is a bag or red; never a lamp in another colour, however it is described."""
     answer = shops.harbour.recommend(strategy="visually_similar", item_ids=["9"], count=1)
-    assert answer["items"][0]["id"] in {"10", "11", "12"}
+    assert answer["items"][0]["id"] in {"1", "5", "10", "11", "12"}
     assert answer["items"][0]["source"] == "visual"
 
 
