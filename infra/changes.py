@@ -150,7 +150,9 @@ class ChangeFeed:
         while True:
             try:
                 await self.poll()
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except Exception as error:
+                # Whatever it is (asyncpg has errors of its own for a connection cut in the wrong moment): a feed that
+                # ended would leave every cache unbelieved for good.
                 _log.warning("changes.poll_failed", error=type(error).__name__, age_s=round(min(self.age_s, 1e9), 1))
                 await self._disconnect()
                 await asyncio.sleep(_RETRY_S)

@@ -43,13 +43,18 @@ class Found(Struct, frozen=True, kw_only=True):
 
 
 class Wanted(Struct, frozen=True, kw_only=True):
-    """What any list must obey, whatever finds it."""
+    """What any list must obey, whatever finds it.
+
+    `exclude_ids` leave out these items alone; `exclude_nos` (shown before) and `apart_from` (the seeds) leave out
+    the groups of theirs too: another variant of what was shown is no news.
+    """
 
     now: datetime
     limit: int
     filter: Filter | None = None
     exclude_ids: Sequence[str] = ()
     exclude_nos: Sequence[int] = ()
+    apart_from: Sequence[str] = ()
     out_of_stock: bool = False
     max_per: Sequence[str] = ()
     with_doc: bool = False
@@ -79,14 +84,19 @@ class Statement:
         if wanted.filter is not None:
             parts.append(self.compiler.sql(wanted.filter))
         if wanted.exclude_nos:
-            parts.append(f"f.item_no <> all({self.bind(list(wanted.exclude_nos), 'int4[]')})")
+            numbers = self.bind(list(wanted.exclude_nos), "int4[]")
+            parts.append(f"f.item_no <> all({numbers})")
+            parts.append(_outside_groups(f"s.item_no = any({numbers})"))
         if wanted.exclude_ids:
-            ids = self.bind(list(wanted.exclude_ids), "text[]")
-            parts.append(
-                f"f.item_no not in (select d.item_no from item_ids d "
-                f"where d.tenant_id = {TENANT} and d.external_id = any({ids}))"
-            )
+            parts.append(f"f.item_no not in ({self._numbers(wanted.exclude_ids)})")
+        if wanted.apart_from:
+            seeds = self._numbers(wanted.apart_from)
+            parts += [f"f.item_no not in ({seeds})", _outside_groups(f"s.item_no in ({seeds})")]
         return " and ".join(parts)
+
+    def _numbers(self, external_ids: Sequence[str]) -> str:
+        ids = self.bind(list(external_ids), "text[]")
+        return f"select d.item_no from item_ids d where d.tenant_id = {TENANT} and d.external_id = any({ids})"
 
     def extras(self) -> tuple[str, str]:
         """The columns for `max_per`, the document and its uploaded photos, and the join they need."""
@@ -120,6 +130,14 @@ class Statement:
     def one_per_group(self, order: str) -> str:
         group = "coalesce(f.group_id, f.item_no::text), f.group_id is null"
         return f"row_number() over (partition by {group} order by {order})"
+
+
+def _outside_groups(members: str) -> str:
+    """The condition that `f` is in no group that has one of `members` of `item_facets s`."""
+    return (
+        f"(f.group_id is null or f.group_id not in (select s.group_id from item_facets s "
+        f"where s.tenant_id = {TENANT} and {members} and s.group_id is not null))"
+    )
 
 
 def spread(space: SpaceRef) -> tuple[float, float]:

@@ -28,6 +28,8 @@ from infra.embedded import EmbeddedPostgres, Major
 from infra.filelock import exclusive, try_exclusive
 from infra.roles import APP, DATABASE, OWNER
 
+pytest_plugins = ["tests.installation"]
+
 # Derandomised: a red run is red for everybody. No deadline: a busy machine is no defect.
 hypothesis.settings.register_profile("kindred", derandomize=True, deadline=None, print_blob=True)
 hypothesis.settings.load_profile("kindred")

@@ -7,14 +7,15 @@ from infra.db import Database
 from tenants.retrieval import Found, Likeness, Wanted, find_newest, find_similar
 
 
-def wanted(plan: Plan, *, limit: int, shown: Sequence[int] = (), without: Sequence[str] = ()) -> Wanted:
+def wanted(plan: Plan, *, limit: int, shown: Sequence[int] = (), apart_from: Sequence[str] = ()) -> Wanted:
     """What every source of this plan must obey."""
     return Wanted(
         now=plan.now,
         limit=limit,
         filter=plan.filter,
-        exclude_ids=[*plan.exclude_ids, *without],
+        exclude_ids=plan.exclude_ids,
         exclude_nos=[*plan.shown, *shown],
+        apart_from=apart_from,
         out_of_stock=plan.out_of_stock,
         max_per=list(plan.max_per),
         with_doc=bool(plan.fields),
@@ -43,5 +44,5 @@ async def recall_fallback(database: Database, plan: Plan, chosen: Sequence[Candi
     return await find_newest(
         database,
         plan.tenant,
-        wanted(plan, limit=limit, shown=[candidate.hit.item_no for candidate in chosen], without=plan.seeds),
+        wanted(plan, limit=limit, shown=[candidate.hit.item_no for candidate in chosen], apart_from=plan.seeds),
     )

@@ -222,3 +222,20 @@ async def test_search_joins_words_and_vectors(database: Database, make_tenant: M
     found = await find_spoken(database, shop.tenant, Wanted(now=_NOW, limit=5), spoken)
     assert found.hits[0].id == str(target)
     assert found.hits[0].score == pytest.approx(1, abs=0.02)
+
+
+async def test_a_group_that_was_shown_does_not_come_again(database: Database, make_tenant: MakeTenant) -> None:
+    """Neither a variant of what an earlier page had, nor one of what the list stands beside."""
+    tenant = await make_tenant()
+    rows = [Item(id="a1", group_id="a"), Item(id="a2", group_id="a"), Item(id="b1", group_id="b"), Item(id="c")]
+    async with database.tenant_session(tenant.tenant_id) as connection:
+        await catalog.upsert_items(connection, tenant, rows, now=_NOW - timedelta(days=2))
+        numbers = await catalog.item_numbers(connection, tenant.tenant_id, ["a1"])
+
+    async def listed(**without: Any) -> set[str]:
+        found = await find_newest(database, tenant, Wanted(now=_NOW, limit=10, **without))
+        return {hit.id for hit in found.hits}
+
+    assert await listed(exclude_nos=[numbers["a1"]]) == {"b1", "c"}
+    assert await listed(apart_from=["a1"]) == {"b1", "c"}
+    assert await listed(exclude_ids=["a1"]) == {"a2", "b1", "c"}
