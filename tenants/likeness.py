@@ -200,16 +200,18 @@ async def _similar(
         cross join lateral (select q.wt * (c.t - q.text_mean) / q.text_dev / o.norm as t,
             q.wi * (c.i - q.image_mean) / q.image_dev / o.norm as i) p
     ), hits as (
-        select f.item_no, d.external_id, f.group_id, e.score, e.text, e.image, e.text_cosine, e.image_cosine, e.z,
+        select f.item_no, f.group_id, e.score, e.text, e.image, e.text_cosine, e.image_cosine, e.z,
             {statement.one_per_group("e.z desc, f.item_no")} as in_group, {columns}
         from exact e {facets}
-        join item_ids d on d.tenant_id = {TENANT} and d.item_no = f.item_no{join}
+        {join}
         where {eligible} and e.score >= {minimum}
     )
     select (select array_agg(k.external_id) from known k) as known, (select count(*) from near) as seen,
-        (select min(e.score) from exact e) < {minimum} as below, h.*
+        (select min(e.score) from exact e) < {minimum} as below, h.*, d.external_id
     from (select 1) one left join lateral (
-        select * from hits where in_group = 1 order by z desc, item_no limit {wanted_rows}) h on true"""
+        select * from hits where in_group = 1 order by z desc, item_no limit {wanted_rows}) h on true
+    left join lateral (select d.external_id from item_ids d where d.tenant_id = {TENANT} and d.item_no = h.item_no
+        offset 0) d on true"""
     records = await database.fetch_scoped(tenant.tenant_id, inner, *statement.args[2:])
     found = found_of(records, cut, wanted.limit)
     if way == "index":

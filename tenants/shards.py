@@ -128,6 +128,9 @@ async def move_to_own_shard(
             await _copy(mover, tenant_id, shard)
             tell("index")
             await _index(owner, shard, memory_mb=memory_mb)
+            # A tenant that was loaded a moment ago counts as empty until then, and its lists are planned for that.
+            with suppress(asyncpg.LockNotAvailableError):  # somebody else is at it
+                await owner.execute("analyze item_ids, items, item_facets, item_attrs")
             tell("catch up")
             async with mover.system_session(reason="catch up with a tenant's writers") as conn:
                 await _catch_up(await driver(conn), tenant_id, shard)

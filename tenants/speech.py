@@ -185,17 +185,19 @@ async def _spoken(
             {words_weight} / ({RRF_K} + w.place) as words, {vectors_weight} / ({RRF_K} + v.place) as vectors
         from by_words w full join by_vector v on v.item_no = w.item_no
     ), hits as (
-        select f.item_no, d.external_id, f.group_id, o.score, u.words / o.best as text, u.vectors / o.best as image,
+        select f.item_no, f.group_id, o.score, u.words / o.best as text, u.vectors / o.best as image,
             null::float8 as text_cosine, null::float8 as image_cosine,
             {statement.one_per_group("o.score desc, f.item_no")} as in_group, {columns}
         from fused u {found_facets}
-        join item_ids d on d.tenant_id = {TENANT} and d.item_no = f.item_no{join}
+        {join}
         cross join lateral (select b.best, (coalesce(u.words, 0) + coalesce(u.vectors, 0)) / b.best as score
             from (select ({words_weight} + {vectors_weight}) / ({RRF_K} + 1) as best) b) o
     )
     select null::text[] as known, greatest((select count(*) from by_words), (select count(*) from by_vector)) as seen,
-        h.* from (select 1) one left join lateral (
-        select * from hits where in_group = 1 order by score desc, item_no limit {rows}) h on true"""
+        h.*, d.external_id from (select 1) one left join lateral (
+        select * from hits where in_group = 1 order by score desc, item_no limit {rows}) h on true
+    left join lateral (select d.external_id from item_ids d where d.tenant_id = {TENANT} and d.item_no = h.item_no
+        offset 0) d on true"""
     records = await database.fetch_scoped(tenant.tenant_id, inner, *statement.args[2:])
     found = found_of(records, cut, wanted.limit)
     return msgspec.structs.replace(found, complete=False) if by_index else found
