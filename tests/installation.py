@@ -131,7 +131,9 @@ class Installation:
             timeout=_PATIENCE_S,
             check=False,
         )
-        assert status is None or done.returncode == status, f"{arguments}: {done.returncode}\n{done.stdout}{done.stderr}"
+        assert status is None or done.returncode == status, (
+            f"{arguments}: {done.returncode}\n{done.stdout}{done.stderr}"
+        )
         return done
 
     def start(self) -> None:
