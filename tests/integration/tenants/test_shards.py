@@ -119,7 +119,7 @@ async def test_the_move_takes_everything_and_leaves_nothing(database: Database, 
     assert await shards.move_to_own_shard(database, tenant.tenant_id) == shard
     await shards.remove_old_rows(database)
     assert await _contents(database, tenant, 0) == before
-    assert await shards.remove_old_rows(database, after=_AT_ONCE) == len(before)
+    assert await shards.remove_old_rows(database, after=_AT_ONCE) >= len(before)
     assert await _contents(database, tenant, 0) == []
     assert await _contents(database, tenant, shard) == before
     assert await _contents(database, other, 0) == others
