@@ -120,14 +120,14 @@ class NewKey(Struct, frozen=True, kw_only=True):
     info: KeyInfo
 
 
-Origin = Annotated[str, Meta(max_length=256, pattern=r"^https?://[^/\s?#]+$", examples=["https://shop.example"])]
+Origin = Annotated[str, Meta(max_length=256, pattern=r"^https?://[^/\s?#]+$(?!\n)", examples=["https://shop.example"])]
 
 
 class KeyRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The body of `POST /v1/keys`. Absent `scopes`: the kind's usual ones."""
 
     kind: Kind = "secret"
-    name: Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")]
+    name: Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$(?!\n)")]
     scopes: Annotated[list[Scope], Meta(min_length=1, max_length=20)] | None = None
     placements: Annotated[list[Annotated[str, Meta(min_length=1, max_length=128)]], Meta(max_length=100)] | None = None
     allowed_origins: Annotated[list[Origin], Meta(max_length=100)] | None = None
