@@ -13,7 +13,7 @@ import msgspec
 import structlog
 from litestar.types import ASGIApp, Receive, Send
 
-from api.auth import Authenticator
+from api.auth import Authenticator, Caller
 from api.problems import BadRequest, Problem, headers_of, known, problem
 from infra.errors import TooLarge
 from infra.ids import uuid7
@@ -183,7 +183,11 @@ class _Exchange:
         _seconds(method, route).observe(seconds)
         state = scope["state"]
         caller = state.get("caller")
-        tenant_id = getattr(caller, "tenant_id", None)
+        told: dict[str, str] = {}
+        if isinstance(caller, Caller):
+            told = {"tenant_id": str(caller.tenant_id), "key_id": caller.key_id}
+        if "error_code" in state:
+            told["error"] = state["error_code"]
         write = _log.debug if route.startswith("/health") else _log.info
         write(
             "http.request",
@@ -191,9 +195,7 @@ class _Exchange:
             path=self.path,
             status=self.status,
             ms=round(seconds * 1000, 2),
-            tenant_id=str(tenant_id) if tenant_id else None,
-            key_id=getattr(caller, "key_id", None),
-            error=state.get("error_code"),
+            **told,
         )
 
 

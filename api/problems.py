@@ -68,6 +68,13 @@ class BadRequest(Invalid):
     title = "The request cannot be read"
 
 
+class NulCharacter(Invalid):
+    """A text holds a NUL character, which PostgreSQL does not store."""
+
+    code = "nul_character"
+    title = "The request holds a NUL character"
+
+
 class DatabaseAway(Overloaded):
     """The database does not answer; nothing was stored."""
 
@@ -162,6 +169,7 @@ _AWAY: Final = (
     sqlalchemy.exc.InterfaceError,
     sqlalchemy.exc.TimeoutError,
 )
+_NUL: Final = (asyncpg.CharacterNotInRepertoireError, asyncpg.UntranslatableCharacterError)
 _RETRY: Final = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.LockNotAvailableError)
 
 
@@ -178,6 +186,8 @@ def known(error: Exception) -> KindredError:
     if isinstance(error, _AWAY) or isinstance(cause, _AWAY) or getattr(error, "connection_invalidated", False):
         _log.warning("http.database_away", error=type(error).__name__)
         return DatabaseAway("The database does not answer just now. Nothing was stored; try again in a second.")
+    if isinstance(error, _NUL) or isinstance(cause, _NUL):
+        return NulCharacter("A text of the request holds a NUL character (\\u0000); remove it.")
     if isinstance(error, _RETRY) or isinstance(cause, _RETRY):
         _log.warning("http.write_collided", error=type(cause or error).__name__)
         return DatabaseAway("Two writes of the same items met. Nothing of this one was stored; send it again.")

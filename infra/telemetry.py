@@ -13,6 +13,7 @@ import logging
 import re
 import sys
 from collections.abc import Mapping, MutableMapping, Sequence
+from functools import lru_cache
 from threading import Thread
 from typing import Any, Final, Generic, Literal, TextIO, TypeVar
 from wsgiref.simple_server import WSGIServer
@@ -72,8 +73,11 @@ _SECRETS: Final = (
     # logged.
     (re.compile(r"(?i)([?&](?:key|token|signature|x-amz-[a-z-]+)=)[^&\s\"']+"), r"\1[redacted]"),
 )
+# What none of the patterns above can match without; most values of a request's line hold none of it.
+_SUSPECT: Final = re.compile(r"[_\s?&]|://")
 _MAX_CHARS: Final = 4000
 _MAX_DEPTH: Final = 4
+_PLAIN: Final = (bool, int, float)
 _NAME: Final = re.compile(r"[a-z]+(_[a-z0-9]+)+")
 _COUNTER_NAME: Final = re.compile(r"[a-z]+(_[a-z0-9]+)*_total")
 # Answers are promised in 80 ms and counted from a millisecond; jobs take up to minutes.
@@ -147,11 +151,18 @@ def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     return {name: _clean(name, value, 0) for name, value in event.items() if name not in _TEXTS}
 
 
+@lru_cache(maxsize=1000)
+def _is_secret(name: str) -> bool:
+    return _SECRET_NAMES.search(name) is not None
+
+
 def _clean(name: str, value: Any, depth: int) -> Any:
-    if value is None or isinstance(value, bool | int | float):
+    if value is None or isinstance(value, _PLAIN):
         return value
-    if _SECRET_NAMES.search(name):
+    if _is_secret(name):
         return "[redacted]"
+    if type(value) is str and len(value) <= _MAX_CHARS and not _SUSPECT.search(value):
+        return value
     if depth >= _MAX_DEPTH:
         return "[…]"
     if isinstance(value, Mapping):

@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from infra.changes import record_change
 from infra.db import Database, TenantId, driver
 from infra.errors import FieldError, Forbidden, Invalid, NotFound, Unauthenticated
+from tenants.item import Id
 
 Kind = Literal["secret", "publishable"]
 Scope = Literal[
@@ -120,7 +121,9 @@ class NewKey(Struct, frozen=True, kw_only=True):
     info: KeyInfo
 
 
-Origin = Annotated[str, Meta(max_length=256, pattern=r"^https?://[^/\s?#]+$(?!\n)", examples=["https://shop.example"])]
+Origin = Annotated[
+    str, Meta(max_length=256, pattern=r"^https?://[^/\s?#\x00-\x1f\x7f]+$(?!\n)", examples=["https://shop.example"])
+]
 
 
 class KeyRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -129,7 +132,7 @@ class KeyRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     kind: Kind = "secret"
     name: Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$(?!\n)")]
     scopes: Annotated[list[Scope], Meta(min_length=1, max_length=20)] | None = None
-    placements: Annotated[list[Annotated[str, Meta(min_length=1, max_length=128)]], Meta(max_length=100)] | None = None
+    placements: Annotated[list[Id], Meta(max_length=100)] | None = None
     allowed_origins: Annotated[list[Origin], Meta(max_length=100)] | None = None
     rate_per_min: Annotated[int, Meta(ge=1, le=10_000_000)] | None = None
     expires_at: Annotated[datetime, Meta(tz=True)] | None = None

@@ -64,7 +64,7 @@ def _halves(statement: Statement, spoken: Spoken) -> list[HalfQuery]:
     if generation.ngrams.space_id != generation.text.space_id:
         given.append(("text", generation.ngrams, spoken.ngrams))
     return [
-        HalfQuery(kind=kind, space=space, vector=statement.bind(halfvec_text(vector), "text"))
+        HalfQuery(kind=kind, space=space, vector=_bound(statement, vector))
         for kind, space, vector in given
         if vector is not None and space.space_id
     ]
@@ -74,6 +74,11 @@ def _scaled(vector: np.ndarray | None, space: SpaceRef) -> np.ndarray:
     if vector is None:
         return np.zeros(space.dim, dtype=np.float32)
     return vector / np.float32(spread(space)[1])
+
+
+def _bound(statement: Statement, vector: np.ndarray) -> str:
+    """The SQL of a vector that is read once: a generic plan parses a bare parameter again for each row."""
+    return f"(select {statement.bind(halfvec_text(vector), 'text')}::halfvec)"
 
 
 def _vector_order(statement: Statement, spoken: Spoken) -> str | None:
@@ -89,18 +94,16 @@ def _vector_order(statement: Statement, spoken: Spoken) -> str | None:
     for space, vector in halves:
         if vector is None:
             continue
-        query = statement.bind(halfvec_text(np.concatenate([_scaled(vector, space), image])), "text")
+        query = _bound(statement, np.concatenate([_scaled(vector, space), image]))
         mean, dev = spread(space)
         image_bias = image_mean / image_dev * has_image
         bias = f"{mean / dev!r}::float8 + case when v.image_space > 0 then {image_bias!r}::float8 else 0 end"
         norm = f"case when v.image_space > 0 then {sqrt(1 + has_image)!r}::float8 else 1 end"
-        cases.append(
-            f"when v.text_space = {int(space.space_id)} then (-(v.vec <#> {query}::halfvec) - ({bias})) / {norm}"
-        )
+        cases.append(f"when v.text_space = {int(space.space_id)} then (-(v.vec <#> {query}) - ({bias})) / {norm}")
     if has_image:
         blank = np.zeros(generation.text.dim, dtype=np.float32)
-        query = statement.bind(halfvec_text(np.concatenate([blank, image])), "text")
-        cases.append(f"when v.image_space > 0 then -(v.vec <#> {query}::halfvec) - {image_mean / image_dev!r}::float8")
+        query = _bound(statement, np.concatenate([blank, image]))
+        cases.append(f"when v.image_space > 0 then -(v.vec <#> {query}) - {image_mean / image_dev!r}::float8")
     return f"case {' '.join(cases)} end"
 
 
@@ -170,11 +173,13 @@ async def _spoken(
     ), idf as materialized (
         select {words.idf} from (select count(*) as n, {words.counts} from matching) c
     ), by_words as materialized (
-        select m.item_no, row_number() over (order by {words.score} desc, m.size, m.item_no) as place
-        from matching m cross join idf order by place limit {limit}
+        select b.item_no, row_number() over (order by b.score desc, b.size, b.item_no) as place
+        from (select m.item_no, m.size, {words.score} as score from matching m cross join idf
+            order by score desc, m.size, m.item_no limit {limit}) b
     ), by_vector as materialized (
-        select n.item_no, row_number() over (order by n.z desc, n.item_no) as place
-        from ({by_vector}) n where n.z is not null order by place limit {limit}
+        select b.item_no, row_number() over (order by b.z desc, b.item_no) as place
+        from (select n.item_no, n.z from ({by_vector}) n where n.z is not null
+            order by n.z desc, n.item_no limit {limit}) b
     ), fused as (
         select coalesce(w.item_no, v.item_no) as item_no,
             {words_weight} / ({RRF_K} + w.place) as words, {vectors_weight} / ({RRF_K} + v.place) as vectors

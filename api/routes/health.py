@@ -47,6 +47,7 @@ async def live() -> Response[bytes]:
         summary="Is the service ready?",
         answer=Ready,
         answer_example=Ready(status="ready", missing=[]),
+        also={503: "Something is missing yet; `missing` says what."},
     ),
 )
 async def ready(request: AnyRequest) -> Response[bytes]:

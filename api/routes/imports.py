@@ -32,7 +32,7 @@ class UploadQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 class UrlImport(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A feed at a public address."""
 
-    url: Annotated[str, Meta(max_length=2048, pattern=r"^https?://[^\s]+$(?!\n)")]
+    url: Annotated[str, Meta(max_length=2048, pattern=r"^https?://[^\s\x00-\x1f\x7f]+$(?!\n)")]
     format: ImportFormat = "auto"
     mode: ImportMode = "incremental"
     file_name: FileName | None = None

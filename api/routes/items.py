@@ -273,8 +273,9 @@ async def bulk_items(request: AnyRequest) -> Response[bytes]:
     A bad row is rejected with every bad field named and loses none of the good ones. A call over its limits is
     refused whole.
     """
-    rows = _rows(await request.body(), expect_media_type(request, JSON, NDJSON) == NDJSON)
-    items, results = _read_rows(rows)
+    ndjson = expect_media_type(request, JSON, NDJSON) == NDJSON
+    # Not request.body(), which would keep 10 MB until the answer is sent; here they go once the items are read.
+    items, results = _read_rows(_rows(b"".join([piece async for piece in request.stream()]), ndjson))
     tenant = await tenant_of(request)
     services = services_of(request)
     outcomes: list[Outcome] = []

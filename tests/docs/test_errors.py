@@ -25,7 +25,11 @@ def _all_errors() -> list[type[KindredError]]:
             if module.name.startswith("workers.training"):
                 continue
             if not module.name.endswith(("__main__", ".env")) and ".versions." not in module.name:
-                importlib.import_module(module.name)
+                try:
+                    importlib.import_module(module.name)
+                except ModuleNotFoundError as error:
+                    if error.name != "torch":  # an optional install
+                        raise
     found: list[type[KindredError]] = []
 
     def walk(kind: type[KindredError]) -> None:

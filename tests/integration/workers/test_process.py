@@ -21,7 +21,8 @@ from tenants.imports import BlobSource, start_import, upload_key
 from tenants.jobs import get_job
 from workers.models import Models
 
-pytestmark = pytest.mark.anyio
+# On one version only: starting processes is slow, and what they do to the database is tested on both elsewhere.
+pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("pg_major", [18], ids=["pg18"], indirect=True)]
 
 # Above what a slow machine needs; reached only by a worker that hangs.
 _PATIENCE_S = 60.0

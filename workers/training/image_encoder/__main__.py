@@ -30,8 +30,8 @@ def main() -> int:
         help="begin with this stage, from --out/stage-N.pt; with the number of stages, only export",
     )
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--colour-weight", type=float, default=0.8, help="length of the colour part over the kind's")
-    parser.add_argument("--form-weight", type=float, default=0.5, help="length of the form part over the kind's")
+    parser.add_argument("--colour-weight", type=float, default=1.05, help="length of the colour part over the kind's")
+    parser.add_argument("--form-weight", type=float, default=0.3, help="length of the form part over the kind's")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     recipe = Recipe(seed=given.seed)
