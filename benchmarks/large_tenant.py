@@ -145,7 +145,7 @@ async def _fill(database: Database, rows: NDArray[np.float16], titles: Sequence[
             "insert into item_facets (tenant_id, item_no, price, currency, availability, hidden, available_from, "
             "expires_at, created_at) select $1, no, hashint4(no)::int8 + 2147483648, 'EUR', 0, false, '-infinity', "
             "'infinity', '2026-01-01' from given",
-            "insert into item_text select 0, $1, no, words::tsvector from said",
+            "insert into item_text select 0, $1, no, array_to_tsvector(string_to_array(words, ' ')) from said",
         ):
             await connection.execute(statement, tenant_id)
         await connection.execute(

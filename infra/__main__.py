@@ -241,11 +241,31 @@ def _with_database(work: Callable[[Any, Settings, Arguments], Awaitable[int]]) -
     def run(settings: Settings, arguments: Arguments) -> int:
         async def inside() -> int:
             async with _database(settings) as database:
+                if work is not _migrate:
+                    await _require_schema(database, settings)
                 return await work(database, settings, arguments)
 
         return asyncio.run(inside())
 
     return run
+
+
+class SchemaBehind(KindredError):
+    """The database is older or newer than this program."""
+
+    code = "schema_behind"
+    title = "The database is not at this version"
+
+
+async def _require_schema(database: Any, settings: Settings) -> None:
+    """Bring the embedded database to this version; another is its administrator's to migrate. Raises SchemaBehind."""
+    from infra import migrate
+
+    if await migrate.current(database) == migrate.head():
+        return
+    if settings.database_url is not None:
+        raise SchemaBehind("Run `kindred migrate`, then this again.")
+    await _migrate_up(replace(settings, database_url=database.url))
 
 
 async def _migrate(database: Any, settings: Settings, arguments: Arguments) -> int:

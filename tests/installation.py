@@ -131,9 +131,8 @@ class Installation:
             timeout=_PATIENCE_S,
             check=False,
         )
-        assert status is None or done.returncode == status, (
-            f"{arguments}: {done.returncode}\n{done.stdout}{done.stderr}"
-        )
+        said = f"{arguments}: {done.returncode}\n{done.stdout}{done.stderr}"
+        assert status is None or done.returncode == status, said
         return done
 
     def start(self) -> None:
