@@ -278,9 +278,8 @@ async def _store(
     """Write items chunk by chunk. While PostgreSQL stores one, a thread makes the next: both cores are busy."""
     chunks = [writes[start : start + CHUNK] for start in range(0, len(writes), CHUNK)]
     ready = _payload(chunks[0], numbers, tenant.currency) if chunks else None
-    for place, chunk in enumerate(chunks):
+    for later in [*chunks[1:], []] if chunks else []:
         assert ready is not None
-        later = chunks[place + 1] if place + 1 < len(chunks) else []
         coming = asyncio.create_task(asyncio.to_thread(_payload, later, numbers, tenant.currency)) if later else None
         try:
             await raw.execute(statement, tenant.tenant_id, ready.rows, now, _ABSENT, *ready.attributes)
