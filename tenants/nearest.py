@@ -20,8 +20,8 @@ FIRST_CUT: Final = 300
 """Candidates of each half. With 200 the worst of 100 lists of equal weights lost 40 % at 50,000 items; 400 take a
 third longer."""
 
-FILTERED_CUT: Final = 800
-"""The same, where a filter comes afterwards."""
+FILTERED_CUT: Final = 2_000
+"""The same, where a filter comes afterwards: of a filter that passes a tenth, 800 found 94 %, 2,000 nearly all."""
 
 WIDE_CUT: Final = 3_000
 """The same, where many of them will not pass; the graph is walked on until there are so many."""

@@ -304,28 +304,6 @@ async def test_a_new_layout_is_indexed_by_upkeep(
     assert await built() == []
 
 
-async def test_upkeep_moves_the_large_and_goes_on_past_the_busy(
-    database: Database, make_tenant: MakeTenant, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One that is being moved elsewhere is left alone; the next is moved all the same."""
-    busy, large = [await make_shop(database, make_tenant, 40) for _ in range(2)]
-
-    async def only_ours(_: Any) -> list[TenantId]:
-        return [busy.tenant_id, large.tenant_id]
-
-    monkeypatch.setattr(shards, "large_tenants", only_ours)
-    engine = owner_engine(database.direct_url)
-    async with engine.connect() as owner:
-        await (await driver(owner)).execute(f"select pg_advisory_lock(hashtextextended('move of {busy.tenant_id}', 0))")
-        await shards.keep_shards(database, memory_mb=64)
-    await engine.dispose()
-    async with database.system_session(reason="test") as conn:
-        rows = await fetch(
-            conn, "select tenant_id, shard > 0 as own from tenants where tenant_id = any($1)", await only_ours(None)
-        )
-    assert dict(tuple(row) for row in rows) == {busy.tenant_id: False, large.tenant_id: True}
-
-
 _SIZE = 5700
 
 
