@@ -47,6 +47,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _up(settings: Settings, arguments: Arguments) -> int:
     from infra.embedded import EmbeddedPostgres
+    from infra.filelock import try_exclusive
     from infra.roles import APP
     from infra.supervisor import Role, http_ready, run_supervised
 
@@ -59,6 +60,15 @@ def _up(settings: Settings, arguments: Arguments) -> int:
         )
         return 2
     settings.data_dir.mkdir(parents=True, exist_ok=True)
+    # Kept until this process ends, however it does. Two would share one database and one encoder's socket, and the
+    # first to end would take the other's database with it.
+    if try_exclusive(settings.data_dir / "up.lock") is None:
+        print(
+            f"kindred: another `kindred up` runs on the folder {settings.data_dir.absolute()}. "
+            "End it first, or choose another folder with --data-dir.",
+            file=sys.stderr,
+        )
+        return 2
     _fetch_missing_packs(settings)
     server = EmbeddedPostgres(settings.data_dir) if settings.database_url is None else None
     url = f"http://{settings.host}:{settings.port}"
