@@ -27,7 +27,12 @@ def media_type(request: AnyRequest) -> str:
 
 
 def expect_media_type(request: AnyRequest, *allowed: str) -> str:
-    """The body's type, which is one of `allowed`; the first of them when none is named. Raises UnsupportedMediaType."""
+    """The body's type, which is one of `allowed`; the first of them when none is named. Raises UnsupportedMediaType.
+
+    So does a Content-Encoding: bodies are not decoded, as a small one could hold a very large one.
+    """
+    if request.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+        raise UnsupportedMediaType("Send the body as it is, without a Content-Encoding; imports take gzip files.")
     given = media_type(request)
     if not given:
         return allowed[0]

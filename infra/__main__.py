@@ -47,6 +47,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _up(settings: Settings, arguments: Arguments) -> int:
     from infra.embedded import EmbeddedPostgres
+    from infra.filelock import try_exclusive
     from infra.roles import APP
     from infra.supervisor import Role, http_ready, run_supervised
 
@@ -59,6 +60,15 @@ def _up(settings: Settings, arguments: Arguments) -> int:
         )
         return 2
     settings.data_dir.mkdir(parents=True, exist_ok=True)
+    # Kept until this process ends, however it does. Two would share one database and one encoder's socket, and the
+    # first to end would take the other's database with it.
+    if try_exclusive(settings.data_dir / "up.lock") is None:
+        print(
+            f"kindred: another `kindred up` runs on the folder {settings.data_dir.absolute()}. "
+            "End it first, or choose another folder with --data-dir.",
+            file=sys.stderr,
+        )
+        return 2
     _fetch_missing_packs(settings)
     server = EmbeddedPostgres(settings.data_dir) if settings.database_url is None else None
     url = f"http://{settings.host}:{settings.port}"
@@ -241,11 +251,31 @@ def _with_database(work: Callable[[Any, Settings, Arguments], Awaitable[int]]) -
     def run(settings: Settings, arguments: Arguments) -> int:
         async def inside() -> int:
             async with _database(settings) as database:
+                if work is not _migrate:
+                    await _require_schema(database, settings)
                 return await work(database, settings, arguments)
 
         return asyncio.run(inside())
 
     return run
+
+
+class SchemaBehind(KindredError):
+    """The database is older or newer than this program."""
+
+    code = "schema_behind"
+    title = "The database is not at this version"
+
+
+async def _require_schema(database: Any, settings: Settings) -> None:
+    """Bring the embedded database to this version; another is its administrator's to migrate. Raises SchemaBehind."""
+    from infra import migrate
+
+    if await migrate.current(database) == migrate.head():
+        return
+    if settings.database_url is not None:
+        raise SchemaBehind("Run `kindred migrate`, then this again.")
+    await _migrate_up(replace(settings, database_url=database.url))
 
 
 async def _migrate(database: Any, settings: Settings, arguments: Arguments) -> int:
@@ -261,10 +291,12 @@ async def _migrate(database: Any, settings: Settings, arguments: Arguments) -> i
     return 0
 
 
-async def _make_key(database: Any, settings: Settings, tenant_id: Any, kind: Any, name: str, **wanted: Any) -> Any:
-    """Make a key of a tenant, signed with this installation's secret."""
+async def _make_key(
+    database: Any, settings: Settings, tenant_id: Any, kind: Any, name: str, *, first: bool = False, **wanted: Any
+) -> Any:
+    """Make a key of a tenant, signed with this installation's secret; the first secret key may do everything."""
     from infra.secret import load_secret
-    from tenants.keys import KeyRequest, create_key
+    from tenants.keys import SCOPES, KeyRequest, create_key
 
     async with database.tenant_session(tenant_id) as conn:
         return await create_key(
@@ -274,6 +306,7 @@ async def _make_key(database: Any, settings: Settings, tenant_id: Any, kind: Any
             secret=load_secret(settings),
             cell=settings.cell,
             now=datetime.now(UTC),
+            scopes=SCOPES if first and kind == "secret" else None,
         )
 
 
@@ -283,7 +316,7 @@ async def _tenants_create(database: Any, settings: Settings, arguments: Argument
     tenant_id = await create_tenant(database, arguments.name, plan=arguments.plan, currency=arguments.currency)
     made = {"tenant_id": str(tenant_id)}
     for kind in ("secret", "publishable"):
-        made[f"{kind}_key"] = (await _make_key(database, settings, tenant_id, kind, "first")).key
+        made[f"{kind}_key"] = (await _make_key(database, settings, tenant_id, kind, "first", first=True)).key
     if arguments.json:
         print(json.dumps(made))
     else:

@@ -36,15 +36,19 @@ def decode_json(data: bytes, kind: type[T]) -> T:
     """Decode `data` to `kind`. Raises MalformedJson, or InvalidFields naming every bad field."""
     try:
         return msgspec.json.decode(data, type=kind)
-    except msgspec.ValidationError:
-        pass
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise MalformedJson(f"{error}. Send one JSON document in UTF-8.") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return convert(plain_json(data), kind)
+
+
+def plain_json(data: bytes | msgspec.Raw) -> object:
+    """`data` as plain Python values. Raises MalformedJson, which says where it stops being JSON."""
     try:
-        plain = msgspec.json.decode(data)
+        plain: object = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise MalformedJson(f"{error}. Send one JSON document in UTF-8.") from error
-    return convert(plain, kind)
+    except RecursionError as error:
+        raise MalformedJson("It is nested too deeply to be read. Nothing here needs more than a few levels.") from error
+    return plain
 
 
 def convert(data: object, kind: type[T]) -> T:

@@ -90,7 +90,7 @@ async def import_feed(
     await _report(client, job, photo_faults, console)
     if job["status"] == "held":
         console.print(
-            f"[yellow]Held[/yellow]: {job['report'].get('held_reason', 'it would remove much of the catalogue')}. "
+            f"[yellow]Held[/yellow]: it would remove {job['report'].get('would_remove', 'many')} items. "
             f"Confirm with POST /v1/imports/{job['job_id']}/confirm, or …/cancel."
         )
     return 0 if job["status"] == "done" and not job["failed"] and not photo_faults else 1

@@ -20,13 +20,14 @@ MAX_PHOTOS: Final = 10
 INDEXED_CHARS: Final = 256
 """Attribute values are compared by filters on their first 256 characters."""
 
-_PLAIN = r"^[^\x00-\x1f\x7f-\x9f]+$"
+# "$" alone would let a newline stand at the end.
+_PLAIN = r"^[^\x00-\x1f\x7f-\x9f]+$(?!\n)"
 
 Id = Annotated[str, Meta(min_length=1, max_length=128, pattern=_PLAIN, description="1 to 128 characters.")]
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
 Money = Annotated[int, Meta(ge=0, le=9_007_199_254_740_991, description="In minor units of the currency.")]
 Moment = Annotated[datetime, Meta(tz=True)]
-PhotoUrl = Annotated[str, Meta(max_length=2048, pattern=r"^https?://[^\s]+$")]
+PhotoUrl = Annotated[str, Meta(max_length=2048, pattern=r"^https?://[^\s]+$(?!\n)")]
 CategoryPath = Annotated[str, Meta(min_length=1, max_length=512, examples=["Home > Lamps > Desk lamps"])]
 Tag = Annotated[str, Meta(min_length=1, max_length=128)]
 AttributeName = Annotated[str, Meta(min_length=1, max_length=128, pattern=_PLAIN)]
@@ -58,10 +59,10 @@ class Item(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_d
     seller_id: Id | None = None
     price: Money | None = None
     sale_price: Money | None = None
-    currency: Annotated[str, Meta(pattern="^[A-Z]{3}$", description="ISO 4217.")] | None = None
+    currency: Annotated[str, Meta(pattern=r"^[A-Z]{3}$(?!\n)", description="ISO 4217.")] | None = None
     availability: Availability = "in_stock"
     gtin: Annotated[str, Meta(max_length=64)] | None = None
-    language: Annotated[str, Meta(max_length=35, pattern="^[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*$")] | None = None
+    language: Annotated[str, Meta(max_length=35, pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*$(?!\n)")] | None = None
     tags: Annotated[list[Tag], Meta(max_length=100)] = []
     attributes: Annotated[dict[AttributeName, AttributeValue], Meta(max_length=200)] = {}
     available_from: Moment | None = None

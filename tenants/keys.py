@@ -122,7 +122,7 @@ class NewKey(Struct, frozen=True, kw_only=True):
 
 
 Origin = Annotated[
-    str, Meta(max_length=256, pattern=r"^https?://[^/\s?#\x00-\x1f\x7f]+$", examples=["https://shop.example"])
+    str, Meta(max_length=256, pattern=r"^https?://[^/\s?#\x00-\x1f\x7f]+$(?!\n)", examples=["https://shop.example"])
 ]
 
 
@@ -130,7 +130,7 @@ class KeyRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The body of `POST /v1/keys`. Absent `scopes`: the kind's usual ones."""
 
     kind: Kind = "secret"
-    name: Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")]
+    name: Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$(?!\n)")]
     scopes: Annotated[list[Scope], Meta(min_length=1, max_length=20)] | None = None
     placements: Annotated[list[Id], Meta(max_length=100)] | None = None
     allowed_origins: Annotated[list[Origin], Meta(max_length=100)] | None = None

@@ -13,6 +13,7 @@ from tenants.lifecycle import Generation, SpaceRef, TenantRef
 from tenants.nearest import FILTERED_CUT, FIRST_CUT, HalfQuery, each, nearest, passes_few, rounded
 from tenants.vectorform import halfvec_text
 from tenants.wanted import TENANT, Found, Statement, Wanted, found_of, spread
+from tenants.words import TITLE_MARK
 
 
 class Spoken(Struct, frozen=True, kw_only=True):
@@ -119,12 +120,13 @@ class _Words:
             # A sub-select, so that the text is parsed once, not for each row.
             return f"w.words @@ (select {statement.bind(' | '.join(alternatives), 'text')}::tsquery)"
 
+        quote = "'"
         places = range(len(tokens))
-        quoted = [f"'{token}'" for token in tokens]
-        self.has_any = has(*quoted)
+        self.has_any = has(*(f"'{token}'" for token in tokens))
         self.found = ", ".join(
-            f"case when {has(f'{token}:A')} then 2 when {has(token)} then 1 else 0 end as h{place}"
-            for place, token in enumerate(quoted)
+            f"case when {has(f'{quote}{TITLE_MARK}{token}{quote}')} then 2 "
+            f"when {has(f'{quote}{token}{quote}')} then 1 else 0 end as h{place}"
+            for place, token in enumerate(tokens)
         )
         self.counts = ", ".join(f"count(*) filter (where h{place} > 0) as c{place}" for place in places)
         self.idf = ", ".join(

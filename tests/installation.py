@@ -111,6 +111,12 @@ class Installation:
         self._guard: subprocess.Popen[bytes] | None = None
 
     @property
+    def pid(self) -> int:
+        """Process id of `kindred up`."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def log(self) -> str:
         """What `kindred up` and its children wrote."""
         return self._log_file.read_text(errors="replace")
@@ -145,14 +151,17 @@ class Installation:
         self._process = process
         self._guard = subprocess.Popen(["/bin/sh", "-c", _GUARD, str(process.pid)], stdin=subprocess.PIPE)
 
-        def ready() -> bool:
-            if process.poll() is not None:
-                pytest.fail(f"kindred up ended with {process.returncode}:\n{self.log}")
-            with suppress(httpx.TransportError):
-                return httpx.get(f"{self.url}/health/ready", trust_env=False, timeout=10).status_code == 200
-            return False
+        # One client: each new one reads the certificates of half the world.
+        with httpx.Client(base_url=self.url, trust_env=False, verify=False, timeout=10) as client:
 
-        until(ready, "kindred up")
+            def ready() -> bool:
+                if process.poll() is not None:
+                    pytest.fail(f"kindred up ended with {process.returncode}:\n{self.log}")
+                with suppress(httpx.TransportError):
+                    return client.get("/health/ready").status_code == 200
+                return False
+
+            until(ready, "kindred up")
 
     def stop(self) -> int:
         """Ask it to end by SIGTERM; returns its exit status."""
@@ -182,6 +191,7 @@ class Installation:
             headers={"Authorization": f"Bearer {made['secret_key']}"},
             timeout=_PATIENCE_S,
             trust_env=False,
+            verify=False,
         )
         return Shop(name=name, client=client, **made)
 

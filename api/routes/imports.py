@@ -16,7 +16,7 @@ from infra.ids import uuid7
 from tenants import imports
 from tenants.imports import BlobSource, ImportFormat, ImportMode, UrlSource, upload_key
 
-FileName = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f/\\]+$")]
+FileName = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f/\\]+$(?!\n)")]
 
 
 class UploadQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -32,7 +32,7 @@ class UploadQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 class UrlImport(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A feed at a public address."""
 
-    url: Annotated[str, Meta(max_length=2048, pattern=r"^https?://[^\s\x00-\x1f\x7f]+$")]
+    url: Annotated[str, Meta(max_length=2048, pattern=r"^https?://[^\s\x00-\x1f\x7f]+$(?!\n)")]
     format: ImportFormat = "auto"
     mode: ImportMode = "incremental"
     file_name: FileName | None = None

@@ -14,7 +14,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from api.contract import contract
 from api.deps import caller_of, services_of, tenant_of
 from api.wire import JSON, NDJSON, AnyRequest, answer, decode_id, expect_media_type, no_content, read_json, read_query
-from infra.decode import InvalidFields, MalformedJson, convert, faults, summary
+from infra.decode import InvalidFields, MalformedJson, convert, faults, plain_json, summary
 from infra.errors import FieldError, Invalid, TooLarge
 from tenants import catalog
 from tenants.catalog import Encoding, Outcome, StoredItem
@@ -208,7 +208,7 @@ async def patch_item(request: AnyRequest, item_id: FromPath[str]) -> Response[by
     """JSON merge patch (RFC 7396): null empties a field, objects merge, everything else replaces."""
     external_id = decode_id(item_id)
     expect_media_type(request, JSON, "application/merge-patch+json")
-    changes = convert(_plain(await request.body()), dict[str, Any])
+    changes = convert(plain_json(await request.body()), dict[str, Any])
     services = services_of(request)
     tenant = await tenant_of(request)
     async with services.database.tenant_session(tenant.tenant_id) as conn:
@@ -378,13 +378,6 @@ def _reason(stored: StoredItem) -> str | None:
     return "; ".join([*told("text", stored.text), *told("image", stored.image)]) or None
 
 
-def _plain(body: bytes) -> object:
-    try:
-        return msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise MalformedJson(f"{error}. Send one JSON document in UTF-8.") from error
-
-
 def _rows(body: bytes, ndjson: bool) -> Sequence[bytes | msgspec.Raw]:
     """The rows of a bulk body, not decoded yet. Raises TooLarge, MalformedJson, InvalidFields."""
     rows: Sequence[bytes | msgspec.Raw]
@@ -393,11 +386,10 @@ def _rows(body: bytes, ndjson: bool) -> Sequence[bytes | msgspec.Raw]:
     else:
         try:
             rows = _rows_of(body)
-        except msgspec.ValidationError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            plain_json(body)  # what is no JSON at all is told so
             fault = FieldError(pointer="", code="wrong_type", message="Expected an array of items.")
             raise InvalidFields("Send an array of items, or NDJSON with its Content-Type.", errors=[fault]) from error
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise MalformedJson(f"{error}. Send one JSON array in UTF-8, or NDJSON with its Content-Type.") from error
     if len(rows) > MAX_ROWS:
         raise TooLarge(f"The call has {len(rows):,} items; {MAX_ROWS:,} are allowed. Nothing of it was stored.")
     return rows
@@ -411,18 +403,16 @@ def _read_rows(rows: Sequence[bytes | msgspec.Raw]) -> tuple[list[Item], list[Ro
         try:
             items.append(_item_of(row))
             results.append(None)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             results.append(_rejected(index, row))
     return items, results
 
 
 def _rejected(index: int, row: bytes | msgspec.Raw) -> RowResult:
     try:
-        plain = msgspec.json.decode(row)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        return RowResult(
-            index=index, id=None, status="rejected", error=RowError(code="malformed_json", message=str(error))
-        )
+        plain = plain_json(row)
+    except MalformedJson as error:
+        return RowResult(index=index, id=None, status="rejected", error=RowError(code=error.code, message=error.detail))
     external_id = plain.get("id") if isinstance(plain, dict) else None
     found = faults(plain, Item)
     return RowResult(
@@ -456,7 +446,7 @@ def _row_result(index: int, outcome: Outcome, *, superseded: bool) -> RowResult:
 
 
 def _parse_text_filter(raw: str) -> Filter:
-    return parse_filter(_plain(raw.encode(errors="surrogatepass")))
+    return parse_filter(plain_json(raw.encode(errors="surrogatepass")))
 
 
 def _write_cursor(last_no: int) -> str:

@@ -88,7 +88,8 @@ class ItemBuilder:
         self.report.rows += 1
         if row.failed:
             self.report.rejected += 1
-            return None, row.faults
+            item_id = cast(str | None, item.get("id"))
+            return None, [msgspec.structs.replace(fault, item_id=item_id) for fault in row.faults]
         self.report.converted += 1
         return FeedRow(line=line, item=item, local_images=row.local_images), row.faults
 

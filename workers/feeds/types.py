@@ -32,7 +32,9 @@ class FeedFault(Struct, frozen=True, kw_only=True):
 
     ``severity`` is ``error`` where a row (or the rest of the feed) was not taken and ``warning`` where only a
     value was left out. ``pointer`` is a JSON pointer (RFC 6901) to the column as the feed names it; it is empty
-    where the fault is of the whole line. ``line`` is 1-based; 0 where the fault is of the whole file.
+    where the fault is of the whole line. ``line`` is 1-based; 0 where the fault is of the whole file. ``item_id``
+    names the row's item where the id could be read: a row that was refused still names its item, which a full import
+    must not remove for it.
     """
 
     line: int
@@ -40,6 +42,7 @@ class FeedFault(Struct, frozen=True, kw_only=True):
     pointer: str
     message: str
     severity: Literal["error", "warning"]
+    item_id: str | None = None
 
 
 class ColumnUse(Struct, frozen=True, kw_only=True):

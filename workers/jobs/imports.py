@@ -272,7 +272,8 @@ class Imports:
                     refused += 1
                     faults.append(_row_fault(row, outcome.error))
             if request.mode == "full":
-                await _note_seen(conn, job, [row.item.get("id") for row in given])
+                named = [row.item.get("id") if isinstance(row, FeedRow) else row.item_id for row in rows]
+                await _note_seen(conn, job, [item_id for item_id in named if item_id is not None])
             state.taken = feed.taken
             state.refused += refused
             state.local_photos += sum(len(row.local_images) for row in given)
@@ -392,7 +393,7 @@ def _report(state: ImportState, feed: _OpenFeed) -> ImportReport:
 def _feed_fault(fault: FeedFault) -> JobFault:
     return JobFault(
         line=fault.line or None,
-        item_id=None,
+        item_id=None if fault.item_id is None else _storable(fault.item_id),
         severity=fault.severity,
         code=fault.code,
         pointer=fault.pointer,

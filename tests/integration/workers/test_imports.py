@@ -279,13 +279,14 @@ async def test_what_was_written_after_the_import_began_stays(
     assert await query(tenant_id, COUNT) == [(3,)]
 
 
+@pytest.mark.parametrize("mistake", [{"title": "t" * 2000}, {"price": "cheap"}])
 async def test_a_row_with_a_mistake_does_not_remove_its_item(
-    database: Database, make_shop: Any, begin: Any, work: Any, query: Any
+    database: Database, make_shop: Any, begin: Any, work: Any, query: Any, mistake: dict[str, Any]
 ) -> None:
     """The feed has named the item, although it cannot be stored as it stands there."""
     tenant_id = await make_shop(shoes(10))
     rows = shoes(10)
-    rows[3]["title"] = "t" * 2000
+    rows[3].update(mistake)
     job_id = await begin(tenant_id, ndjson(rows), mode="full")
     await work()
     assert (await job_of(database, tenant_id, job_id)).status == "done"
