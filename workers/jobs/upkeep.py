@@ -10,7 +10,17 @@ from sqlalchemy import text
 from infra.blob import BlobStore
 from infra.db import Database, driver
 from infra.telemetry import gauge
-from tenants.shards import LARGE, index_shards, large_tenants, move_to_own_shard, remove_old_rows
+from tenants.lifecycle import TenantNotFound
+from tenants.shards import (
+    LARGE,
+    ShardBusy,
+    WritersInTheWay,
+    drop_orphans,
+    index_shards,
+    large_tenants,
+    move_to_own_shard,
+    remove_old_rows,
+)
 from tenants.vectors import count_pending
 from workers.jobs.encode import Clock, utc_now
 
@@ -69,9 +79,15 @@ class Upkeep:
             async with self._database.tenant_session(tenant_id) as conn:
                 if await count_pending(conn, tenant_id, "text"):
                     continue
-            await move_to_own_shard(self._database, tenant_id, memory_mb=INDEX_MB)
+            try:
+                await move_to_own_shard(self._database, tenant_id, memory_mb=INDEX_MB)
+            except (ShardBusy, WritersInTheWay, TenantNotFound) as error:
+                # Another worker has it, its writers left no moment, or it was deleted: the others go on.
+                log.info("shard.postponed", tenant_id=str(tenant_id), error=error.code)
+                continue
             moved += 1
         await remove_old_rows(self._database)
+        await drop_orphans(self._database)
         await index_shards(self._database, memory_mb=INDEX_MB)
         return moved
 
