@@ -150,7 +150,9 @@ class ChangeFeed:
         while True:
             try:
                 await self.poll()
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except Exception as error:
+                # Whatever it is: a feed that ended would leave this process stale for ever. A server that is killed
+                # in the middle of a statement makes asyncpg raise even its InternalClientError.
                 _log.warning("changes.poll_failed", error=type(error).__name__, age_s=round(min(self.age_s, 1e9), 1))
                 await self._disconnect()
                 await asyncio.sleep(_RETRY_S)
