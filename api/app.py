@@ -12,6 +12,7 @@ from api.auth import Authenticator, requires
 from api.console.pages import demo
 from api.deps import Clock, Services, utc_now
 from api.edge import Edge
+from api.negotiation import acceptable
 from api.openapi import operations
 from api.problems import answer_problem
 from api.readiness import Readiness, Warmer
@@ -79,7 +80,7 @@ def create_app(
     )
     framework = Litestar(
         route_handlers=ROUTES,
-        guards=[requires],
+        guards=[requires, acceptable],
         exception_handlers={Exception: answer_problem},
         lifespan=[_running(services, encoder)],
         state=State({"services": services}),

@@ -62,7 +62,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 def operations(app: Litestar) -> Iterator[Operation]:
     """Every operation of the application, in the order of paths. Raises TypeError for one that says nothing."""
     for route in sorted((route for route in app.routes if isinstance(route, HTTPRoute)), key=lambda r: r.path_format):
-        for handler in route.route_handlers:
+        for handler in sorted(route.route_handlers, key=lambda handler: sorted(handler.http_methods)):
             for method in sorted(handler.http_methods):
                 if method in ("OPTIONS", "HEAD"):
                     continue

@@ -37,7 +37,7 @@ from tenants.filters import Filter, parse_filter
 from tenants.generations import ensure_generation, ensure_layout, ensure_space
 from tenants.lifecycle import TenantRef, create_tenant, load_tenant
 from tenants.retrieval import Likeness, Spoken, Wanted, find_similar, find_spoken
-from tenants.words import words_vector
+from tenants.words import lexemes
 
 _TEXT, _IMAGE, _COUNT = 384, 256, 50
 _NOW: Final = datetime(2026, 1, 15, tzinfo=UTC)
@@ -134,7 +134,7 @@ async def _fill(database: Database, rows: NDArray[np.float16], titles: Sequence[
         await connection.execute("create temporary table given (no int, vec halfvec)")
         await connection.copy_to_table("given", source=BytesIO(_copy_rows(rows)), format="binary")
         await connection.execute("create temporary table said (no int, words text)")
-        words = [(number, words_vector(title, title)) for number, title in enumerate(titles, 1)]
+        words = [(number, lexemes(title, title)) for number, title in enumerate(titles, 1)]
         await connection.copy_records_to_table("said", records=words)
         for statement in (
             "insert into item_ids select $1, no, no::text from given",
@@ -145,7 +145,7 @@ async def _fill(database: Database, rows: NDArray[np.float16], titles: Sequence[
             "insert into item_facets (tenant_id, item_no, price, currency, availability, hidden, available_from, "
             "expires_at, created_at) select $1, no, hashint4(no)::int8 + 2147483648, 'EUR', 0, false, '-infinity', "
             "'infinity', '2026-01-01' from given",
-            "insert into item_text select 0, $1, no, words::tsvector from said",
+            "insert into item_text select 0, $1, no, array_to_tsvector(string_to_array(words, ' ')) from said",
         ):
             await connection.execute(statement, tenant_id)
         await connection.execute(

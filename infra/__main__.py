@@ -291,10 +291,12 @@ async def _migrate(database: Any, settings: Settings, arguments: Arguments) -> i
     return 0
 
 
-async def _make_key(database: Any, settings: Settings, tenant_id: Any, kind: Any, name: str, **wanted: Any) -> Any:
-    """Make a key of a tenant, signed with this installation's secret."""
+async def _make_key(
+    database: Any, settings: Settings, tenant_id: Any, kind: Any, name: str, *, first: bool = False, **wanted: Any
+) -> Any:
+    """Make a key of a tenant, signed with this installation's secret; the first secret key may do everything."""
     from infra.secret import load_secret
-    from tenants.keys import KeyRequest, create_key
+    from tenants.keys import SCOPES, KeyRequest, create_key
 
     async with database.tenant_session(tenant_id) as conn:
         return await create_key(
@@ -304,6 +306,7 @@ async def _make_key(database: Any, settings: Settings, tenant_id: Any, kind: Any
             secret=load_secret(settings),
             cell=settings.cell,
             now=datetime.now(UTC),
+            scopes=SCOPES if first and kind == "secret" else None,
         )
 
 
@@ -313,7 +316,7 @@ async def _tenants_create(database: Any, settings: Settings, arguments: Argument
     tenant_id = await create_tenant(database, arguments.name, plan=arguments.plan, currency=arguments.currency)
     made = {"tenant_id": str(tenant_id)}
     for kind in ("secret", "publishable"):
-        made[f"{kind}_key"] = (await _make_key(database, settings, tenant_id, kind, "first")).key
+        made[f"{kind}_key"] = (await _make_key(database, settings, tenant_id, kind, "first", first=True)).key
     if arguments.json:
         print(json.dumps(made))
     else:

@@ -151,8 +151,8 @@ class ChangeFeed:
             try:
                 await self.poll()
             except Exception as error:
-                # Whatever it is: a feed that ended would leave this process stale for ever. A server that is killed
-                # in the middle of a statement makes asyncpg raise even its InternalClientError.
+                # Whatever it is (asyncpg has errors of its own for a connection cut in the wrong moment): a feed that
+                # ended would leave every cache unbelieved for good.
                 _log.warning("changes.poll_failed", error=type(error).__name__, age_s=round(min(self.age_s, 1e9), 1))
                 await self._disconnect()
                 await asyncio.sleep(_RETRY_S)

@@ -5,7 +5,8 @@ An item lives in five tables (document, facets, attributes, words, photos) that
 are written by one statement, so that readers see all of it or nothing.
 """
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, NamedTuple
 
@@ -32,7 +33,7 @@ from tenants.item import (
 from tenants.lifecycle import TenantRef
 from tenants.photos import Photo
 from tenants.shards import hold_shard
-from tenants.words import words_vector
+from tenants.words import lexemes
 
 CHUNK: Final = 1000
 """Rows per statement: larger ones are no faster and hold more memory."""
@@ -98,7 +99,6 @@ class _Row(Struct):
     e: str
     l: str | None  # noqa: E741
     k: str | None
-    a: list[tuple[str, str | None, float | None]]
 
 
 _encode_rows = msgspec.json.Encoder().encode
@@ -132,17 +132,7 @@ _NUMBERS = "select external_id, item_no from item_ids where tenant_id = $1 and e
 _LOCK = "select 1 from items where tenant_id = $1 and item_no = any($2::int4[]) order by item_no for update"
 
 # A changed text or photo list is pending even when nothing is left of it: the worker then takes the vector away.
-_STORE = """
-with r as materialized (
-    select * from jsonb_to_recordset($2::text::jsonb) as r(
-        n int, d jsonb, c text, t text, m text, w text, g text, b text, s text, p int8, q int8, u text,
-        v int2, h bool, f timestamptz, e timestamptz, l text, k text, a jsonb)
-), doc as (
-    insert into items (tenant_id, item_no, doc, content_hash, text_hash, image_hash,
-        text_state, image_state, created_at, updated_at)
-    select $1, n, d, decode(c, 'hex'), decode(t, 'hex'), decode(m, 'hex'),
-        case when t = $5 then 3 else 0 end, case when m = $5 then 3 else 0 end, $3, $3
-    from r
+_CHANGE_DOC = """
     on conflict (tenant_id, item_no) do update set
         doc = excluded.doc, content_hash = excluded.content_hash, updated_at = $3,
         text_hash = excluded.text_hash, image_hash = excluded.image_hash,
@@ -155,27 +145,64 @@ with r as materialized (
         image_state = case when items.image_hash <> excluded.image_hash then 0 else items.image_state end,
         image_reason = case when items.image_hash <> excluded.image_hash then null else items.image_reason end,
         image_due = case when items.image_hash <> excluded.image_hash then '-infinity' else items.image_due end,
-        image_attempts = case when items.image_hash <> excluded.image_hash then 0 else items.image_attempts end
-), facets as (
-    insert into item_facets (tenant_id, item_no, group_id, brand, seller_id, price, sale_price, currency,
-        availability, hidden, available_from, expires_at, language, gtin, created_at)
-    select $1, n, g, b, s, p, q, u, v, h, f, e, l, k, $3 from r
+        image_attempts = case when items.image_hash <> excluded.image_hash then 0 else items.image_attempts end"""
+
+_CHANGE_FACETS = """
     on conflict (tenant_id, item_no) do update set
         group_id = excluded.group_id, brand = excluded.brand, seller_id = excluded.seller_id,
         price = excluded.price, sale_price = excluded.sale_price, currency = excluded.currency,
         availability = excluded.availability, hidden = excluded.hidden,
         available_from = excluded.available_from, expires_at = excluded.expires_at,
-        language = excluded.language, gtin = excluded.gtin
+        language = excluded.language, gtin = excluded.gtin"""
+
+_CHANGE_WORDS = """
+    on conflict (tenant_id, item_no, shard) do update set words = excluded.words"""
+
+_FORGET_ATTRS = """
+), gone as (
+    delete from item_attrs where tenant_id = $1 and item_no = any(array(select n from r))"""
+
+# The attributes come as arrays beside the rows: as JSON inside them they cost a third of the whole statement.
+_STORE = """
+with r as materialized (
+    select * from jsonb_to_recordset($2::jsonb) as r(
+        n int, d jsonb, c text, t text, m text, w text, g text, b text, s text, p int8, q int8, u text,
+        v int2, h bool, f timestamptz, e timestamptz, l text, k text)
+), doc as (
+    insert into items (tenant_id, item_no, doc, content_hash, text_hash, image_hash,
+        text_state, image_state, created_at, updated_at)
+    select $1, n, d, decode(c, 'hex'), decode(t, 'hex'), decode(m, 'hex'),
+        case when t = $4 then 3 else 0 end, case when m = $4 then 3 else 0 end, $3, $3
+    from r{change_doc}
+), facets as (
+    insert into item_facets (tenant_id, item_no, group_id, brand, seller_id, price, sale_price, currency,
+        availability, hidden, available_from, expires_at, language, gtin, created_at)
+    select $1, n, g, b, s, p, q, u, v, h, f, e, l, k, $3 from r{change_facets}
 ), words as (
     insert into item_text (shard, tenant_id, item_no, words)
-    select {shard}, $1, n, w::tsvector from r
-    on conflict (tenant_id, item_no, shard) do update set words = excluded.words
-), gone as (
-    delete from item_attrs where tenant_id = $1 and item_no = any($4::int4[])
+    select {shard}, $1, n, array_to_tsvector(string_to_array(w, ' ')) from r{change_words}{forget_attrs}
 )
 insert into item_attrs (tenant_id, item_no, name, value_text, value_num)
-select $1, r.n, x ->> 0, x ->> 1, (x ->> 2)::float8 from r cross join lateral jsonb_array_elements(r.a) attr(x)
+select $1, n, name, value_text, value_num
+from unnest($5::int4[], $6::text[], $7::text[], $8::float8[]) a(n, name, value_text, value_num)
 """
+
+
+def _insert_statement(shard: int) -> str:
+    """Stores items whose numbers this transaction has just handed out: nobody else can have stored them."""
+    return _STORE.format(shard=shard, change_doc="", change_facets="", change_words="", forget_attrs="")
+
+
+def _upsert_statement(shard: int) -> str:
+    """Stores items that may be there already."""
+    return _STORE.format(
+        shard=shard,
+        change_doc=_CHANGE_DOC,
+        change_facets=_CHANGE_FACETS,
+        change_words=_CHANGE_WORDS,
+        forget_attrs=_FORGET_ATTRS,
+    )
+
 
 _ABSENT: Final = bytes(16).hex()
 
@@ -200,17 +227,15 @@ async def upsert_items(
     raw = await driver(conn)
     outcomes: list[Outcome | None] = [None] * len(items)
     writes: list[_Write] = []
-    last: dict[str, int] = {item.id: index for index, item in enumerate(items)}
     for index, item in enumerate(items):
         encoded = document(item)
         fault = too_large_or_unstorable(item, encoded)
         if fault is not None:
             outcomes[index] = Outcome(index=index, id=item.id, status="rejected", error=fault)
-            if last[item.id] == index:
-                del last[item.id]
         else:
             writes.append(_Write(index, item, encoded, digest(encoded)))
-    effective = [write for write in writes if last.get(write.item.id) == write.at]
+    last = {write.item.id: write.at for write in writes}
+    effective = [write for write in writes if last[write.item.id] == write.at]
     known = await raw.fetch(_KNOWN, tenant.tenant_id, [write.item.id for write in effective])
     changed: list[_Write] = []
     numbers: dict[str, int] = {}
@@ -227,41 +252,82 @@ async def upsert_items(
             changed.append(write)
     if changed:
         # Before any lock on items: a move of the tenant waits for us, or we for it.
-        statement = _STORE.format(shard=await hold_shard(conn, tenant.tenant_id))
-    await _number(raw, tenant.tenant_id, changed, numbers)
-    # Always in the order of numbers: two writers of the same items never wait for each other in a ring.
-    changed.sort(key=lambda write: numbers[write.item.id])
-    for start in range(0, len(changed), CHUNK):
-        chunk = changed[start : start + CHUNK]
-        chunk_numbers = [numbers[write.item.id] for write in chunk]
-        await raw.execute(_LOCK, tenant.tenant_id, chunk_numbers)
-        rows = [_row(write, numbers[write.item.id], tenant.currency) for write in chunk]
-        await raw.execute(statement, tenant.tenant_id, _encode_rows(rows).decode(), now, chunk_numbers, _ABSENT)
-        for write in chunk:
-            status: Literal["created", "updated"] = "updated" if write.item.id in existing else "created"
-            outcomes[write.at] = Outcome(index=write.at, id=write.item.id, status=status)
+        shard = await hold_shard(conn, tenant.tenant_id)
+        ours = await _number(raw, tenant.tenant_id, changed, numbers)
+        # Always in the order of numbers: two writers of the same items never wait for each other in a ring.
+        changed.sort(key=lambda write: numbers[write.item.id])
+        known_before = [write for write in changed if write.item.id not in ours]
+        fresh = [write for write in changed if write.item.id in ours]
+        await raw.execute(_LOCK, tenant.tenant_id, [numbers[write.item.id] for write in known_before])
+        await _store(raw, tenant, known_before, numbers, _upsert_statement(shard), now)
+        await _store(raw, tenant, fresh, numbers, _insert_statement(shard), now)
+    for write in changed:
+        status: Literal["created", "updated"] = "updated" if write.item.id in existing else "created"
+        outcomes[write.at] = Outcome(index=write.at, id=write.item.id, status=status)
     for write in writes:  # earlier rows of a repeated id share the outcome of the last
         if outcomes[write.at] is None:
-            winner = outcomes[last[write.item.id]] if write.item.id in last else None
-            outcomes[write.at] = Outcome(
-                index=write.at, id=write.item.id, status=winner.status if winner else "unchanged"
-            )
+            winner = outcomes[last[write.item.id]]
+            assert winner is not None
+            outcomes[write.at] = Outcome(index=write.at, id=write.item.id, status=winner.status)
     return [outcome for outcome in outcomes if outcome is not None]
 
 
-async def _number(raw: Any, tenant_id: TenantId, changed: list[_Write], numbers: dict[str, int]) -> None:
-    """Give a number to every id that has none; all of a call at once, before any item is locked."""
+async def _store(
+    raw: Any, tenant: TenantRef, writes: Sequence[_Write], numbers: Mapping[str, int], statement: str, now: datetime
+) -> None:
+    """Write items chunk by chunk. While PostgreSQL stores one, a thread makes the next: both cores are busy."""
+    chunks = [writes[start : start + CHUNK] for start in range(0, len(writes), CHUNK)]
+    ready = _payload(chunks[0], numbers, tenant.currency) if chunks else None
+    for later in [*chunks[1:], []] if chunks else []:
+        assert ready is not None
+        coming = asyncio.create_task(asyncio.to_thread(_payload, later, numbers, tenant.currency)) if later else None
+        try:
+            await raw.execute(statement, tenant.tenant_id, ready.rows, now, _ABSENT, *ready.attributes)
+        finally:
+            ready = await coming if coming is not None else None
+
+
+class _Payload(NamedTuple):
+    """A chunk as the statement takes it: the rows as JSON, the attributes as columns."""
+
+    rows: str
+    attributes: tuple[list[int], list[str], list[str | None], list[float | None]]
+
+
+def _payload(chunk: Sequence[_Write], numbers: Mapping[str, int], currency: str) -> _Payload:
+    rows = []
+    attributes: tuple[list[int], list[str], list[str | None], list[float | None]] = ([], [], [], [])
+    for write in chunk:
+        item_no = numbers[write.item.id]
+        found = _attributes(write.item)
+        rows.append(_row(write, item_no, currency, found))
+        for name, text, number in found:
+            attributes[0].append(item_no)
+            attributes[1].append(name)
+            attributes[2].append(text)
+            attributes[3].append(number)
+    return _Payload(_encode_rows(rows).decode(), attributes)
+
+
+async def _number(raw: Any, tenant_id: TenantId, changed: list[_Write], numbers: dict[str, int]) -> set[str]:
+    """Give a number to every id that has none; all of a call at once, before any item is locked.
+
+    Returns the ids whose numbers are this transaction's own: nobody else sees them before it ends.
+    """
     nameless = [write.item.id for write in changed if write.item.id not in numbers]
     if not nameless:
-        return
+        return set()
     first = await raw.fetchval(_TAKE_NUMBERS, tenant_id, len(nameless))
     await raw.execute(_NAME, tenant_id, first, nameless)
     numbers.update(await raw.fetch(_NUMBERS, tenant_id, nameless))
+    # Numbers rise and are never reused, so one at or above `first` was handed out here.
+    return {external_id for external_id in nameless if numbers[external_id] >= first}
 
 
-def _row(write: _Write, item_no: int, currency: str) -> _Row:
+def _row(
+    write: _Write, item_no: int, currency: str, attributes: Sequence[tuple[str, str | None, float | None]]
+) -> _Row:
     item = write.item
-    attributes = _attributes(item)
     rest = " ".join(
         [item.brand or "", *item.categories, *item.tags, *(f"{n} {v}" for n, v, _ in attributes if v and n[0] == "a")]
     )
@@ -271,7 +337,7 @@ def _row(write: _Write, item_no: int, currency: str) -> _Row:
         c=write.content_hash.hex(),
         t=text_hash(item).hex(),
         m=image_hash(item).hex(),
-        w=words_vector(item.title, f"{rest} {item.description or ''}"),
+        w=lexemes(item.title, f"{rest} {item.description or ''}"),
         g=item.group_id,
         b=item.brand,
         s=item.seller_id,
@@ -284,7 +350,6 @@ def _row(write: _Write, item_no: int, currency: str) -> _Row:
         e="infinity" if item.expires_at is None else item.expires_at.astimezone(UTC).isoformat(),
         l=item.language,
         k=item.gtin,
-        a=attributes,
     )
 
 

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from infra.db import Database
 from tenants.lifecycle import TenantRef
-from tenants.nearest import FIRST_CUT, WIDE_CUT, HalfQuery, each, nearest, passes_few, rounded
+from tenants.nearest import FILTERED_CUT, FIRST_CUT, WIDE_CUT, HalfQuery, each, nearest, passes_few, rounded
 from tenants.wanted import SCALAR_FIELDS, TENANT, Found, Statement, Wanted, found_of, spread
 
 
@@ -75,7 +75,8 @@ async def _attempts(
         statement = Statement(tenant, wanted)
         seeds = _seeds(statement, likeness)
         few = await passes_few(database, statement, f"{statement.eligible()}{_same(statement, likeness.same)}", seeds)
-        return last if few else [("index", rounded(max(WIDE_CUT, wanted.limit * 4 + excluded))), *last]
+        first = rounded(max(FILTERED_CUT, wanted.limit * 8 + excluded))
+        return last if few else [("index", first), ("index", max(WIDE_CUT, first)), *last]
     first = rounded(max(FIRST_CUT, wanted.limit * 2 + excluded + 60))
     return [("index", first), ("index", max(WIDE_CUT, first * 4)), *last]
 

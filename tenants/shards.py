@@ -398,20 +398,3 @@ async def _drop(owner: Any, table: str, own: str) -> None:
         how = "finalize" if pending else "concurrently"
         await owner.execute(f"alter table {table} detach partition {own} {how}")
     await owner.execute(f"drop table if exists {own}")
-
-
-async def keep_shards(database: Database, *, memory_mb: int = 512) -> None:
-    """What upkeep does: give large tenants their shard, clean up after moves and erasures, build missing indexes.
-
-    Safe to repeat at any time; what cannot be done now is done by a later call.
-    """
-    await drop_orphans(database)
-    await remove_old_rows(database)
-    await index_shards(database, memory_mb=memory_mb)
-    async with database.system_session(reason="find large tenants") as conn:
-        large = await large_tenants(conn)
-    for tenant_id in large:
-        try:
-            await move_to_own_shard(database, tenant_id, memory_mb=memory_mb)
-        except (ShardBusy, WritersInTheWay, TenantNotFound) as error:
-            _log.warning("shards.not_moved", tenant_id=str(tenant_id), reason=error.detail)

@@ -10,9 +10,10 @@ from msgspec import Struct
 
 from infra.db import Database
 from tenants.lifecycle import Generation, SpaceRef, TenantRef
-from tenants.nearest import FIRST_CUT, WIDE_CUT, HalfQuery, each, nearest, passes_few, rounded
+from tenants.nearest import FILTERED_CUT, FIRST_CUT, HalfQuery, each, nearest, passes_few, rounded
 from tenants.vectorform import halfvec_text
 from tenants.wanted import TENANT, Found, Statement, Wanted, found_of, spread
+from tenants.words import TITLE_MARK
 
 
 class Spoken(Struct, frozen=True, kw_only=True):
@@ -51,7 +52,7 @@ async def _by_index(
     statement = Statement(tenant, wanted)
     if await passes_few(database, statement, statement.eligible()):
         return []
-    return [(True, rounded(max(WIDE_CUT, wanted.limit * 4)))]
+    return [(True, rounded(max(FILTERED_CUT, wanted.limit * 8)))]
 
 
 def _halves(statement: Statement, spoken: Spoken) -> list[HalfQuery]:
@@ -119,12 +120,13 @@ class _Words:
             # A sub-select, so that the text is parsed once, not for each row.
             return f"w.words @@ (select {statement.bind(' | '.join(alternatives), 'text')}::tsquery)"
 
+        quote = "'"
         places = range(len(tokens))
-        quoted = [f"'{token}'" for token in tokens]
-        self.has_any = has(*quoted)
+        self.has_any = has(*(f"'{token}'" for token in tokens))
         self.found = ", ".join(
-            f"case when {has(f'{token}:A')} then 2 when {has(token)} then 1 else 0 end as h{place}"
-            for place, token in enumerate(quoted)
+            f"case when {has(f'{quote}{TITLE_MARK}{token}{quote}')} then 2 "
+            f"when {has(f'{quote}{token}{quote}')} then 1 else 0 end as h{place}"
+            for place, token in enumerate(tokens)
         )
         self.counts = ", ".join(f"count(*) filter (where h{place} > 0) as c{place}" for place in places)
         self.idf = ", ".join(
@@ -180,7 +182,7 @@ async def _spoken(
         select b.item_no, row_number() over (order by b.z desc, b.item_no) as place
         from (select n.item_no, n.z from ({by_vector}) n where n.z is not null
             order by n.z desc, n.item_no limit {limit}) b
-    ), fused as (
+    ), fused as materialized (
         select coalesce(w.item_no, v.item_no) as item_no,
             {words_weight} / ({RRF_K} + w.place) as words, {vectors_weight} / ({RRF_K} + v.place) as vectors
         from by_words w full join by_vector v on v.item_no = w.item_no

@@ -53,17 +53,15 @@ def _split_unspaced(word: str) -> list[str]:
     return found
 
 
-def words_vector(title: str | None, rest: str) -> str:
-    """The literal of a tsvector: the title's tokens weigh A, all others D."""
-    heavy = list(dict.fromkeys(tokens(title or "")))[:MAX_TOKENS]
-    known = set(heavy)
-    light = [token for token in dict.fromkeys(tokens(rest)) if token not in known][: MAX_TOKENS - len(heavy)]
-    return " ".join(part for part in (_weighted(heavy, "1A"), _weighted(light, "1")) if part)
+TITLE_MARK: Final = "^"
+"""A title's token is stored a second time with this before it, and so weighs more when it is found."""
 
 
-def _weighted(found: list[str], position: str) -> str:
-    between = f"':{position} '"
-    return f"'{between.join(found)}':{position}" if found else ""
+def lexemes(title: str | None, rest: str) -> str:
+    """The lexemes of an item's words, separated by blanks: `array_to_tsvector` is three times faster than parsing."""
+    heavy = dict.fromkeys(tokens(title or ""))
+    found = list(heavy | dict.fromkeys(tokens(rest)))[:MAX_TOKENS]
+    return " ".join(found + [TITLE_MARK + token for token in heavy][:MAX_TOKENS])
 
 
 def query_tokens(text: str, limit: int = 32) -> list[str]:

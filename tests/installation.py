@@ -140,8 +140,9 @@ class Installation:
             timeout=_PATIENCE_S,
             check=False,
         )
-        said = f"{arguments}: {done.returncode}\n{done.stdout}{done.stderr}"
-        assert status is None or done.returncode == status, said
+        assert status is None or done.returncode == status, (
+            f"{arguments}: {done.returncode}\n{done.stdout}{done.stderr}"
+        )
         return done
 
     def start(self) -> None:

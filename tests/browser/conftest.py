@@ -7,6 +7,8 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,8 +18,9 @@ from litestar.datastructures import State
 from litestar.params import FromPath, JSONBody
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from api.console.pages.demo import DemoShop, demo_router
+from api.console.pages import demo
 from infra.demo.catalogue import demo_items
+from infra.demo.shop import DemoShop, write_demo
 
 KEY = "pk_test_demo"
 PRODUCTS = 120
@@ -101,8 +104,8 @@ class FakeShop:
         return self._answer(ranked, body)
 
 
-def build_app(fake: FakeShop, shop: DemoShop | None) -> Litestar:
-    """The page on the fake API."""
+def build_app(fake: FakeShop, folder: Path) -> Litestar:
+    """The page on the fake API; `folder` may hold the file that names the shop."""
 
     @post("/v1/recommend", status_code=200)
     async def recommend(data: JSONBody[dict[str, Any]], request: Request[Any, Any, Any]) -> Response[dict[str, Any]]:
@@ -118,7 +121,9 @@ def build_app(fake: FakeShop, shop: DemoShop | None) -> Litestar:
     def photo(name: FromPath[str]) -> Response[bytes]:
         return Response(fake.photos[name], media_type="image/jpeg")
 
-    return Litestar([demo_router, recommend, search, photo], state=State({"demo": shop}), openapi_config=None)
+    services = SimpleNamespace(settings=SimpleNamespace(data_dir=folder))
+    handlers = [*demo.ROUTES, recommend, search, photo]
+    return Litestar(handlers, state=State({"services": services}), openapi_config=None)
 
 
 class _Server(uvicorn.Server):
@@ -140,13 +145,15 @@ def serve(app: Litestar) -> Iterator[str]:
     listener.close()
 
 
-@pytest.fixture(scope="session")
-def demo_server() -> Iterator[str]:
+@pytest.fixture(scope="module")
+def demo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Base URL of a server that has the demo page and its shop."""
-    yield from serve(build_app(FakeShop(), DemoShop(name="Kindred demo shop", publishable_key=KEY)))
+    folder = tmp_path_factory.mktemp("demo")
+    write_demo(folder, DemoShop(name="Kindred demo shop", publishable_key=KEY))
+    yield from serve(build_app(FakeShop(), folder))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """The machine's Chromium; the tests are skipped where there is none."""
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -72,6 +72,25 @@ async def test_of_two_rows_with_one_id_the_later_wins(database: Database, make_t
     assert msgspec.json.decode(stored.item)["title"] == "last"
 
 
+async def test_a_bad_repeat_of_an_id_does_not_lose_the_good_row(database: Database, make_tenant: MakeTenant) -> None:
+    """The last row that can be stored wins, and the bad one is told apart."""
+    tenant = await make_tenant()
+    assert await _store(database, tenant, Item(id="a", title="good"), Item(id="a", title="b\0d")) == [
+        "created",
+        "rejected",
+    ]
+    assert msgspec.json.decode((await _get(database, tenant, "a")).item)["title"] == "good"
+
+
+async def test_a_call_of_several_chunks_is_stored_whole(database: Database, make_tenant: MakeTenant) -> None:
+    """Every row of a call that is larger than a chunk arrives under its own id."""
+    tenant = await make_tenant()
+    items = [Item(id=str(number), title=f"title {number}") for number in range(2 * catalog.CHUNK + 7)]
+    assert set(await _store(database, tenant, *items)) == {"created"}
+    for item_id in ("0", str(catalog.CHUNK), str(2 * catalog.CHUNK + 6)):
+        assert msgspec.json.decode((await _get(database, tenant, item_id)).item)["title"] == f"title {item_id}"
+
+
 async def test_a_price_change_encodes_nothing_anew(database: Database, make_tenant: MakeTenant) -> None:
     """Only a changed text or photo list makes the encoding pending again."""
     tenant = await make_tenant()

@@ -9,9 +9,9 @@ from tenants.vectorform import half_expression
 
 @given(st.integers(1, 100_000))
 def test_a_cut_is_never_made_smaller(cut: int) -> None:
-    """It grows by less than 200, to a multiple of 200, so that few statements are prepared."""
-    assert cut <= rounded(cut) < cut + 200
-    assert rounded(cut) % 200 == 0
+    """It grows by less than 100, to a multiple of 100, so that few statements are prepared."""
+    assert cut <= rounded(cut) < cut + 100
+    assert rounded(cut) % 100 == 0
 
 
 def test_the_halves_of_a_row_follow_each_other() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tenants.words import MAX_TOKEN_CHARS, MAX_TOKENS, query_tokens, tokens, words_vector
+from tenants.words import MAX_TOKEN_CHARS, MAX_TOKENS, lexemes, query_tokens, tokens
 
 
 @pytest.mark.parametrize(
@@ -45,11 +45,12 @@ def test_composed_and_decomposed_spellings_are_one(text: str) -> None:
 
 
 def test_the_title_weighs_more_and_survives_the_cap() -> None:
-    """The title's tokens carry weight A and are kept when the rest overflows."""
-    vector = words_vector("Lamp", " ".join(f"w{number}" for number in range(MAX_TOKENS * 2)) + " lamp")
-    assert vector.startswith("'lamp':1A ")
-    assert len(vector.split()) == MAX_TOKENS
-    assert vector.count("'lamp'") == 1
+    """The title's tokens come first and once more with their mark; the rest is cut."""
+    found = lexemes("Lamp", " ".join(f"w{number}" for number in range(MAX_TOKENS * 2)) + " lamp").split()
+    assert found[0] == "lamp"
+    assert found[-1] == "^lamp"
+    assert len(found) == MAX_TOKENS + 1
+    assert found.count("lamp") == 1
 
 
 def test_a_query_keeps_each_token_once() -> None:

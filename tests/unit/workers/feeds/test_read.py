@@ -60,7 +60,7 @@ def test_the_format_shows_at_the_beginning(text: str, name: str | None, format: 
         (b"<html><body>Not found</body></html>", "unknown_format", "web page"),
         (b"\x89PNG\r\n", "unknown_format", "picture"),
         (b"<a/>", "unknown_format", "Google Merchant"),
-        (gzip.compress(b""), "empty_feed", "empty"),
+        (gzip.compress(b"", mtime=0), "empty_feed", "empty"),
     ],
 )
 def test_what_is_no_feed_is_told_in_one_fault(read: Read, data: bytes, code: str, words: str) -> None:
