@@ -21,6 +21,7 @@ _AWAY: Final = (
     TimeoutError,
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     sqlalchemy.exc.SQLAlchemyError,
     RuntimeError,
 )

@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -26,6 +27,8 @@ from infra.filelock import exclusive
 REPOSITORY: Final = Path(__file__).parents[1]
 KINDRED: Final = (sys.executable, "-m", "infra")
 _PATIENCE_S: Final = 120
+_NO_CERTIFICATES: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""Without it every new client reads the certificates of half the world."""
 # Asks the installation to end when the test process is gone without a word; it waits for the end of its input.
 _GUARD: Final = 'read -r _; kill -TERM "$0"'
 
@@ -151,8 +154,7 @@ class Installation:
         self._process = process
         self._guard = subprocess.Popen(["/bin/sh", "-c", _GUARD, str(process.pid)], stdin=subprocess.PIPE)
 
-        # One client: each new one reads the certificates of half the world.
-        with httpx.Client(base_url=self.url, trust_env=False, verify=False, timeout=10) as client:
+        with httpx.Client(base_url=self.url, trust_env=False, verify=_NO_CERTIFICATES, timeout=10) as client:
 
             def ready() -> bool:
                 if process.poll() is not None:
@@ -191,7 +193,7 @@ class Installation:
             headers={"Authorization": f"Bearer {made['secret_key']}"},
             timeout=_PATIENCE_S,
             trust_env=False,
-            verify=False,
+            verify=_NO_CERTIFICATES,
         )
         return Shop(name=name, client=client, **made)
 

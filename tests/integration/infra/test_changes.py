@@ -166,3 +166,27 @@ async def _interleave(url: str, steps: list[tuple[str, int]]) -> None:
     await feed.close()
     await database.close()
     assert sorted(seen.refs(tenant_id)) == sorted(committed)
+
+
+@pytest.mark.parametrize("error", [asyncpg.InternalClientError("half a statement"), EOFError(), KeyError("row")])
+async def test_no_failure_ends_the_feed(database: Database, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """Whatever a poll raises, the next one is made: nobody would start the feed again."""
+    feed = ChangeFeed(database, poll_s=0.001)
+    polled = anyio.Event()
+    poll = feed.poll
+
+    async def fails_once() -> list[Change]:
+        monkeypatch.setattr(feed, "poll", poll_again)
+        raise error
+
+    async def poll_again() -> list[Change]:
+        found = await poll()
+        polled.set()
+        return found
+
+    monkeypatch.setattr(feed, "poll", fails_once)
+    await feed.start()
+    with anyio.fail_after(30):
+        await polled.wait()
+    await feed.close()
+    assert feed.fresh
