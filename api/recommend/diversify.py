@@ -19,12 +19,13 @@ def diversify(candidates: Iterable[Candidate], *, count: int, max_per: Mapping[s
         hit = candidate.hit
         if hit.group_id is not None and hit.group_id in groups:
             continue
-        values = [(at, value) for at, value in enumerate(hit.capped) if value is not None]
-        if any(seen[key] >= caps[key[0]] for key in values):
-            continue
+        if caps:
+            values = [(at, value) for at, value in enumerate(hit.capped) if value is not None]
+            if any(seen[key] >= caps[key[0]] for key in values):
+                continue
+            seen.update(values)
         if hit.group_id is not None:
             groups.add(hit.group_id)
-        seen.update(values)
         taken.append(candidate)
         if len(taken) == count:
             break
