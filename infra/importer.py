@@ -153,8 +153,9 @@ async def _report(client: httpx.AsyncClient, job: dict[str, Any], photo_faults: 
     columns = job["report"].get("columns", {})
     if columns:
         table = Table("column", "became", box=None, pad_edge=False)
-        for name, became in list(columns.items())[:40]:
-            table.add_row(name, str(became))
+        for name, use in list(columns.items())[:40]:
+            why = f": {use['reason']}" if use.get("reason") else ""
+            table.add_row(name, f"{use['use']} {use['field'] or ''}".strip() + why)
         console.print(table)
     if job["failed"] or job["report"].get("warnings"):
         answer = await client.get(f"/v1/jobs/{job['job_id']}/errors")
