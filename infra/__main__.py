@@ -10,13 +10,14 @@ import json
 import os
 import re
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from infra.arguments import Run, make_parser
 from infra.errors import KindredError
 from infra.settings import Settings, port_is_free
 
@@ -25,7 +26,7 @@ Arguments = argparse.Namespace
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
-    arguments = _parser().parse_args(argv)
+    arguments = make_parser(_RUNS).parse_args(argv)
     try:
         settings = Settings.from_env()
         if arguments.data_dir is not None:
@@ -528,90 +529,23 @@ def _doctor(settings: Settings, arguments: Arguments) -> int:
     return asyncio.run(run())
 
 
-# Arguments
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="kindred", description="Product recommendations from the texts and photos of a feed."
-    )
-    parser.add_argument("--data-dir", type=Path, default=None, help="folder of the local data (KINDRED_DATA_DIR)")
-    commands = parser.add_subparsers(dest="command", required=True)
-
-    def command(
-        name: str, run: Callable[[Settings, Arguments], int], about: str, *, under: Any = None
-    ) -> argparse.ArgumentParser:
-        made: argparse.ArgumentParser = (under or commands).add_parser(name, help=about, description=about)
-        made.add_argument("--data-dir", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-        made.set_defaults(run=run)
-        return made
-
-    def family(name: str, about: str) -> Any:
-        return commands.add_parser(name, help=about, description=about).add_subparsers(dest="action", required=True)
-
-    up = command("up", _up, "Run everything on this machine: database, API and workers.")
-    up.add_argument("--host", help="address to listen on (KINDRED_HOST)")
-    up.add_argument("--port", type=int, help="port to listen on (KINDRED_PORT)")
-    up.add_argument("--demo", action="store_true", help="load the demo shop when ready")
-    up.add_argument("--data", type=Path, help="load this folder (items.jsonl and its photos) instead of the demo shop")
-
-    demo = command("demo", _demo, "Load the demo shop into a running server.")
-    demo.add_argument("--server", help="address of the server (default: this machine's)")
-    demo.add_argument("--data", type=Path, help="load this folder (items.jsonl and its photos) instead")
-
-    migrate = command("migrate", _with_database(_migrate), "Bring the database to this version.")
-    migrate.add_argument("--admin-url", help="an administrator's address; makes the roles and the database first")
-
-    tenants = family("tenants", "Shops of this installation.")
-    create = command("create", _with_database(_tenants_create), "Make a shop and its first keys.", under=tenants)
-    create.add_argument("name")
-    create.add_argument("--plan", default="free")
-    create.add_argument("--currency", default="USD", help="ISO 4217 code that prices are in by default")
-    create.add_argument("--json", action="store_true", help="one line of JSON")
-    command("list", _with_database(_tenants_list), "List the shops.", under=tenants)
-    delete = command("delete", _with_database(_tenants_delete), "Delete a shop with all it has.", under=tenants)
-    delete.add_argument("name", help="name or id")
-    delete.add_argument("--yes", action="store_true", help="do not ask")
-
-    keys = family("keys", "API keys of a shop.")
-    create = command("create", _with_database(_keys_create), "Make a key; it is shown once.", under=keys)
-    create.add_argument("tenant", help="name or id of the shop")
-    create.add_argument("--name", default="unnamed")
-    create.add_argument("--kind", choices=("secret", "publishable"), default="secret")
-    create.add_argument(
-        "--scope", action="append", default=[], help="a scope; may be repeated (default: all of its kind)"
-    )
-    create.add_argument(
-        "--origin", action="append", default=[], help="an allowed origin of a publishable key; may be repeated"
-    )
-    create.add_argument("--json", action="store_true", help="one line of JSON")
-    listed = command("list", _with_database(_keys_list), "List the keys.", under=keys)
-    listed.add_argument("tenant", help="name or id of the shop")
-    revoke = command("revoke", _with_database(_keys_revoke), "Revoke a key.", under=keys)
-    revoke.add_argument("tenant", help="name or id of the shop")
-    revoke.add_argument("key_id")
-
-    feed = command("import", _import, "Import a feed into a running server.")
-    feed.add_argument("file", type=Path)
-    feed.add_argument("--key", required=True, help="a secret key with catalog:write")
-    feed.add_argument("--server", help="address of the server (default: this machine's)")
-    formats = ("auto", "ndjson", "csv", "google_merchant", "shopify_csv", "woocommerce_csv", "yml")
-    feed.add_argument("--format", choices=formats, default="auto")
-    feed.add_argument("--images-dir", type=Path, help="folder of the photos that the feed names by file")
-    feed.add_argument("--mode", choices=("incremental", "full"), default="incremental")
-
-    models = family("models", "Model packs.")
-    command("list", _models_list, "List the packs that Kindred knows.", under=models)
-    fetch = command("fetch", _models_fetch, "Fetch or build a pack.", under=models)
-    fetch.add_argument("pack", help="a name, or s3://bucket/prefix")
-    use = command("use", _models_use, "Encode with a pack from the workers' next start.", under=models)
-    use.add_argument("pack", help="a name, a folder, or s3://bucket/prefix")
-    use.add_argument("--only", choices=("text", "image"), help="use only this half of a pack that has both")
-    verify = command("verify", _models_verify, "Check every file of a pack against its sha256.", under=models)
-    verify.add_argument("pack", nargs="*", help="names or folders (default: those in use)")
-
-    command("doctor", _doctor, "Look the installation over, and say how to mend each thing.")
-    return parser
+_RUNS: Mapping[str, Run] = {
+    "up": _up,
+    "demo": _demo,
+    "migrate": _with_database(_migrate),
+    "tenants create": _with_database(_tenants_create),
+    "tenants list": _with_database(_tenants_list),
+    "tenants delete": _with_database(_tenants_delete),
+    "keys create": _with_database(_keys_create),
+    "keys list": _with_database(_keys_list),
+    "keys revoke": _with_database(_keys_revoke),
+    "import": _import,
+    "models list": _models_list,
+    "models fetch": _models_fetch,
+    "models use": _models_use,
+    "models verify": _models_verify,
+    "doctor": _doctor,
+}
 
 
 if __name__ == "__main__":
