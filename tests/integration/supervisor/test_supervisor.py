@@ -1,6 +1,7 @@
 """The supervisor with real processes and real signals; the children are a line of Python each."""
 
 import os
+import re
 import select
 import signal
 import subprocess
@@ -74,17 +75,20 @@ class Supervised:
         self.pids: dict[str, int] = {}
 
     def read_until(self, *wanted: str) -> None:
-        """Read lines until one begins with each of `wanted`, in any order."""
+        """Read lines until one holds each of `wanted`, in any order.
+
+        Holds, not begins with: the supervisor's log and its children write to one pipe, and where output is
+        unbuffered the end of a log line is a write of its own, which a child's line may come before.
+        """
         missing = set(wanted)
         assert self.process.stdout is not None
         while missing:
             line = self.process.stdout.readline().rstrip("\n")
             assert line or self.process.poll() is None, f"ended without {missing}: {self.lines}"
             self.lines.append(line)
-            words = line.split()
-            if len(words) == 3 and words[1] == "up":
-                self.pids[words[0]] = int(words[2])
-            missing = {text for text in missing if not line.startswith(text)}
+            for name, pid in re.findall(r"(api|workers|inner) up (\d+)", line):
+                self.pids[name] = int(pid)
+            missing = {text for text in missing if text not in line}
 
     def rest(self) -> list[str]:
         """The lines until everybody has closed the pipe."""
