@@ -1,4 +1,7 @@
-"""Migrations: run as the owner, one runner at a time, never waiting long for a lock."""
+"""Migrations: run as the owner, one runner at a time, never waiting long for a lock.
+
+They only go forward, so none has a `downgrade`: a way back that drops columns loses rows. Restore a backup instead.
+"""
 
 from pathlib import Path
 

@@ -311,7 +311,3 @@ def upgrade() -> None:
     for statement in _FUNCTIONS.split(";\n"):
         if statement.strip():
             op.execute(statement)
-
-
-def downgrade() -> None:
-    raise NotImplementedError("restore a backup instead")
