@@ -30,6 +30,7 @@ from tenants.lifecycle import create_tenant
 from workers.encoders.sources import fetch_pack
 
 _READY_S = 120
+_PAUSE_S = 0.02
 
 T = TypeVar("T")
 
@@ -169,6 +170,15 @@ def _in_thread(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end, also where an event loop already runs."""
     with ThreadPoolExecutor(max_workers=1) as thread:
         return thread.submit(asyncio.run, work).result()
+
+
+async def until_encoded(client: httpx.AsyncClient) -> dict[str, Any]:
+    """Wait until no item of the client's tenant is pending; the counts by state."""
+    while True:
+        counts: dict[str, Any] = (await client.get("/v1/encoding")).json()
+        if not counts["text"]["pending"] and not counts["image"]["pending"]:
+            return counts
+        await asyncio.sleep(_PAUSE_S)
 
 
 def memory_mb(pid: int, field: str = "Pss") -> float:
