@@ -11,6 +11,7 @@ from litestar.handlers import HTTPRouteHandler
 from api.auth import Authenticator, requires
 from api.console.pages import demo
 from api.deps import Clock, Services, utc_now
+from api.direct import direct_routes
 from api.edge import Edge
 from api.negotiation import acceptable
 from api.openapi import operations
@@ -46,7 +47,7 @@ class Application(Edge):
     """What the server runs; `services` and `framework` are for tests and for who embeds it."""
 
     def __init__(self, framework: Litestar, services: Services) -> None:
-        super().__init__(framework, services.authenticator)
+        super().__init__(framework, services.authenticator, direct_routes(ROUTES, services))
         self.framework = framework
         self.services = services
 

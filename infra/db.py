@@ -7,6 +7,7 @@ statement itself: one round trip instead of four.
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from typing import Any, Final, NewType
 from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID
@@ -17,6 +18,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
+from infra.hotpool import Connection, HotPool
 from infra.roles import APP, OWNER, SYSTEM, role_url
 
 TenantId = NewType("TenantId", UUID)
@@ -28,6 +30,7 @@ _log = structlog.get_logger()
 _START: Final = text("select 1")
 
 
+@lru_cache(maxsize=256)
 def scoped(inner: str) -> str:
     """Wrap `inner` into the one-statement form: the tenant is set, then read, in one round trip.
 
@@ -36,6 +39,8 @@ def scoped(inner: str) -> str:
     planner from merging `inner` with the outer query and the reference to `s.v`
     makes it wait for `s`: nothing inside is read before the setting is made,
     under any plan (DECISIONS 5).
+
+    The same text is the same object, which spares the driver comparing it for each request.
     """
     return (
         "with s as materialized (select set_config('app.tenant_id', $1, true) v) "
@@ -53,10 +58,6 @@ def _engine(url: str, size: int) -> AsyncEngine:
     )
 
 
-async def _keep_session(connection: Any) -> None:
-    """Nothing is set at session level, so a returned connection needs no reset (one round trip less)."""
-
-
 class Database:
     """Connections of one process to one database.
 
@@ -68,21 +69,23 @@ class Database:
         self.url = url
         self.direct_url = direct_url or url
         self._hot_size = hot
-        self._hot: asyncpg.Pool | None = None
+        self._hot: HotPool | None = None
         self._app = _engine(role_url(url, APP), sessions)
         self._system = _engine(role_url(self.direct_url, SYSTEM), 1)
 
     async def open(self) -> None:
         """Connect the hot pool. Raises what asyncpg raises when the database is away."""
         if self._hot_size:
-            self._hot = await asyncpg.create_pool(
-                role_url(self.url, APP),
-                min_size=1,
-                max_size=self._hot_size,
-                reset=_keep_session,
-                server_settings={"jit": "off", "application_name": "kindred"},
-                command_timeout=30,
-            )
+            self._hot = HotPool(self._connect_hot, self._hot_size)
+            async with self._hot.connection():
+                pass
+
+    async def _connect_hot(self) -> Connection:
+        return await asyncpg.connect(
+            role_url(self.url, APP),
+            server_settings={"jit": "off", "application_name": "kindred"},
+            command_timeout=30,
+        )
 
     async def close(self) -> None:
         """Close every connection; waits for those in use."""
@@ -92,7 +95,7 @@ class Database:
         await self._system.dispose()
 
     @property
-    def hot(self) -> asyncpg.Pool:
+    def hot(self) -> HotPool:
         """The pool of the hot paths; only for statements in the one-statement form."""
         if self._hot is None:
             raise RuntimeError("Database.open() was not called")
@@ -100,8 +103,7 @@ class Database:
 
     async def fetch_scoped(self, tenant_id: TenantId, inner: str, *args: object) -> list[asyncpg.Record]:
         """Run `scoped(inner)` in one round trip, in autocommit."""
-        rows: list[asyncpg.Record] = await self.hot.fetch(scoped(inner), str(tenant_id), tenant_id, *args)
-        return rows
+        return await self.hot.fetch(scoped(inner), str(tenant_id), tenant_id, *args)
 
     @asynccontextmanager
     async def tenant_session(self, tenant_id: TenantId) -> AsyncIterator[AsyncConnection]:

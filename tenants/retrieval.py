@@ -9,8 +9,9 @@ the likest are found by index and then scored exactly.
 from infra.db import Database
 from tenants.lifecycle import TenantRef
 from tenants.likeness import Likeness, find_similar
+from tenants.nearest import each, rounded
 from tenants.speech import RRF_K, Spoken, find_spoken
-from tenants.wanted import SCALAR_FIELDS, TENANT, Found, Hit, Statement, Wanted, found_of
+from tenants.wanted import SCALAR_FIELDS, TENANT, Found, Hit, Statement, Wanted, found_of, one_per_group
 
 __all__ = [
     "RRF_K",
@@ -28,7 +29,7 @@ __all__ = [
 
 async def find_newest(database: Database, tenant: TenantRef, wanted: Wanted) -> Found:
     """The newest items first; the newest of each group."""
-    cut = wanted.limit * 2 + 100
+    cut = rounded(wanted.limit * 2 + 100)
     found = await _newest(database, tenant, wanted, cut)
     if found.complete or len(found.hits) >= wanted.limit:
         return found
@@ -37,7 +38,8 @@ async def find_newest(database: Database, tenant: TenantRef, wanted: Wanted) -> 
 
 async def _newest(database: Database, tenant: TenantRef, wanted: Wanted, cut: int | None) -> Found:
     statement = Statement(tenant, wanted)
-    limit = "all" if cut is None else statement.bind(cut, "int8")
+    # Written out: of a bound limit the planner expects a tenth of all rows to be left.
+    limit = "all" if cut is None else str(int(cut))
     eligible = statement.eligible()
     columns, join = statement.extras()
     rows = statement.bind(wanted.limit, "int8")
@@ -46,19 +48,20 @@ async def _newest(database: Database, tenant: TenantRef, wanted: Wanted, cut: in
         select f.item_no, f.group_id, f.created_at from item_facets f where {eligible}
         order by f.created_at desc, f.item_no desc limit {limit}
     ), firsts as materialized (
-        select n.* from (select f.*, {statement.one_per_group("f.created_at desc, f.item_no desc")} as in_group
+        select n.* from (select f.*, {one_per_group("f.created_at desc, f.item_no desc")} as in_group
             from near f) n
         where n.in_group = 1 order by n.created_at desc, n.item_no desc limit {rows}
     ), hits as (
-        select f.item_no, d.external_id, f.group_id, n.created_at,
+        select f.item_no, f.group_id, n.created_at,
             1.0 / (1 + row_number() over (order by n.created_at desc, n.item_no desc) / 10.0)::float8 as score,
             null::float8 as text, null::float8 as image, null::float8 as text_cosine, null::float8 as image_cosine,
             {columns}
-        from firsts n join item_facets f on f.tenant_id = {TENANT} and f.item_no = n.item_no
-        join item_ids d on d.tenant_id = {TENANT} and d.item_no = f.item_no{join}
+        from firsts n {each("item_facets", f"f.tenant_id = {TENANT} and f.item_no = n.item_no", alias="f")}{join}
     )
-    select null::text[] as known, (select count(*) from near) as seen, h.*
+    select null::text[] as known, (select count(*) from near) as seen, h.*, d.external_id
     from (select 1) one left join lateral (
-        select * from hits order by created_at desc, item_no desc) h on true"""
+        select * from hits order by created_at desc, item_no desc) h on true
+    left join lateral (select d.external_id from item_ids d where d.tenant_id = {TENANT} and d.item_no = h.item_no
+        offset 0) d on true"""
     records = await database.fetch_scoped(tenant.tenant_id, inner, *statement.args[2:])
     return found_of(records, cut, wanted.limit)

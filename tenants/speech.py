@@ -12,7 +12,7 @@ from infra.db import Database
 from tenants.lifecycle import Generation, SpaceRef, TenantRef
 from tenants.nearest import FILTERED_CUT, FIRST_CUT, HalfQuery, each, nearest, passes_few, rounded
 from tenants.vectorform import halfvec_text
-from tenants.wanted import TENANT, Found, Statement, Wanted, found_of, spread
+from tenants.wanted import TENANT, Found, Statement, Wanted, found_of, one_per_group, spread
 from tenants.words import TITLE_MARK
 
 
@@ -33,7 +33,7 @@ RRF_K: Final = 60
 
 async def find_spoken(database: Database, tenant: TenantRef, wanted: Wanted, spoken: Spoken) -> Found:
     """Search: the lists by words and by vectors, joined by reciprocal rank fusion. `text` is the words' share."""
-    exact: list[tuple[bool, int | None]] = [(False, wanted.limit * 2 + 200), (False, None)]
+    exact: list[tuple[bool, int | None]] = [(False, rounded(wanted.limit * 2 + 200)), (False, None)]
     for by_index, cut in [*await _by_index(database, tenant, wanted, spoken), *exact]:
         found = await _spoken(database, tenant, wanted, spoken, cut, by_index=by_index)
         if found.complete or len(found.hits) >= wanted.limit:
@@ -83,7 +83,10 @@ def _bound(statement: Statement, vector: np.ndarray) -> str:
 
 
 def _vector_order(statement: Statement, spoken: Spoken) -> str | None:
-    """The SQL of a row's z score against the query's vectors; None when there is none."""
+    """The SQL of a row's z score against the query's vectors; None when there is none.
+
+    Calibrations are bound, so that tenants of one layout share their statements.
+    """
     generation: Generation = statement.tenant.generation
     halves = [(generation.text, spoken.text), (generation.ngrams, spoken.ngrams)]
     if spoken.image is None and all(vector is None for _, vector in halves):
@@ -98,13 +101,17 @@ def _vector_order(statement: Statement, spoken: Spoken) -> str | None:
         query = _bound(statement, np.concatenate([_scaled(vector, space), image]))
         mean, dev = spread(space)
         image_bias = image_mean / image_dev * has_image
-        bias = f"{mean / dev!r}::float8 + case when v.image_space > 0 then {image_bias!r}::float8 else 0 end"
+        bias = (
+            f"{statement.bind(mean / dev, 'float8')} "
+            f"+ case when v.image_space > 0 then {statement.bind(image_bias, 'float8')} else 0 end"
+        )
         norm = f"case when v.image_space > 0 then {sqrt(1 + has_image)!r}::float8 else 1 end"
         cases.append(f"when v.text_space = {int(space.space_id)} then (-(v.vec <#> {query}) - ({bias})) / {norm}")
     if has_image:
         blank = np.zeros(generation.text.dim, dtype=np.float32)
         query = _bound(statement, np.concatenate([blank, image]))
-        cases.append(f"when v.image_space > 0 then -(v.vec <#> {query}) - {image_mean / image_dev!r}::float8")
+        bias = statement.bind(image_mean / image_dev, "float8")
+        cases.append(f"when v.image_space > 0 then -(v.vec <#> {query}) - {bias}")
     return f"case {' '.join(cases)} end"
 
 
@@ -141,7 +148,8 @@ async def _spoken(
     database: Database, tenant: TenantRef, wanted: Wanted, spoken: Spoken, cut: int | None, *, by_index: bool
 ) -> Found:
     statement = Statement(tenant, wanted)
-    limit = "all" if cut is None else statement.bind(cut, "int8")
+    # Written out: of a bound limit the planner expects a tenth of all rows to be left.
+    limit = "all" if cut is None else str(int(cut))
     eligible = statement.eligible()
     order = _vector_order(statement, spoken)
     words = _Words(statement, spoken.tokens)
@@ -150,14 +158,12 @@ async def _spoken(
     columns, join = statement.extras()
     rows = statement.bind(wanted.limit, "int8")
     first = ""
-    found_facets = f"join item_facets f on f.tenant_id = {TENANT} and f.item_no = u.item_no"
     if order is None:
         by_vector = "select null::int4 as item_no, null::float8 as z where false"
     elif by_index:
         assert cut is not None
         walk, near = nearest(statement, _halves(statement, spoken), score=order, cut=cut)
         first = f"{walk}, "
-        found_facets = each("item_facets", f"f.item_no = u.item_no and f.tenant_id = {TENANT}", alias="f")
         by_vector = (
             f"select n.item_no, n.z from ({near}) n join item_facets f on f.item_no = n.item_no where {eligible}"
         )
@@ -189,8 +195,8 @@ async def _spoken(
     ), hits as (
         select f.item_no, f.group_id, o.score, u.words / o.best as text, u.vectors / o.best as image,
             null::float8 as text_cosine, null::float8 as image_cosine,
-            {statement.one_per_group("o.score desc, f.item_no")} as in_group, {columns}
-        from fused u {found_facets}
+            {one_per_group("o.score desc, f.item_no")} as in_group, {columns}
+        from fused u {each("item_facets", f"f.item_no = u.item_no and f.tenant_id = {TENANT}", alias="f")}
         {join}
         cross join lateral (select b.best, (coalesce(u.words, 0) + coalesce(u.vectors, 0)) / b.best as score
             from (select ({words_weight} + {vectors_weight}) / ({RRF_K} + 1) as best) b) o

@@ -6,11 +6,13 @@ from litestar import Request, Response, get, post
 from litestar.params import FromPath
 from msgspec import Meta, Struct
 
+from api.auth import Caller
 from api.contract import contract
-from api.deps import services_of, tenant_of
+from api.deps import Services, caller_of, services_of, tenant_of
 from api.recommend.pipeline import serve
 from api.recommend.types import Answer, Count, Query, Weight, Weights
-from api.wire import answer, decode_id, read_json, read_query
+from api.wire import JSON, answer, decode_id, expect_media_type, read_query
+from infra.decode import decode_json
 
 _TAG: Final = "Recommendations"
 _ANSWER: Final = {
@@ -33,6 +35,13 @@ _ANSWER: Final = {
 }
 
 
+async def answer_recommend(services: Services, caller: Caller, body: bytes) -> Answer:
+    """The list that a JSON body asks for. Raises what `decode_json` and `serve` raise."""
+    query = decode_json(body, Query)
+    tenant = await services.directory.get(caller.tenant_id)
+    return await serve(services.database, tenant, query, now=services.clock(), secret=services.secret)
+
+
 @post(
     "/v1/recommend",
     status_code=200,
@@ -40,6 +49,7 @@ _ANSWER: Final = {
         scope="recommend",
         summary="Recommend items",
         tag=_TAG,
+        direct=answer_recommend,
         body=Query,
         body_example={
             "strategy": "similar",
@@ -57,11 +67,8 @@ _ANSWER: Final = {
 async def recommend(request: Request[Any, Any, Any]) -> Response[bytes]:
     """A list by one strategy. Unknown seeds are named in `warnings`; a list that its strategy cannot fill is filled
     with popular items, marked `fallback`, unless `fallback` is `none`."""
-    services = services_of(request)
-    query = await read_json(request, Query)
-    tenant = await tenant_of(request)
-    found = await serve(services.database, tenant, query, now=services.clock(), secret=services.secret)
-    return answer(found)
+    expect_media_type(request, JSON)
+    return answer(await answer_recommend(services_of(request), caller_of(request), await request.body()))
 
 
 class SimilarQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

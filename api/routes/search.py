@@ -4,15 +4,26 @@ from typing import Any, Final
 
 from litestar import Request, Response, post
 
+from api.auth import Caller
 from api.contract import contract
-from api.deps import services_of, tenant_of
+from api.deps import Services, caller_of, services_of
 from api.recommend.search import SearchQuery
 from api.recommend.search import search as find
 from api.recommend.types import Answer
-from api.wire import answer, read_json
+from api.wire import JSON, answer, expect_media_type
+from infra.decode import decode_json
 
 MAX_BODY: Final = 15_000_000
 """A photo of 10 MB in base64, and the rest."""
+
+
+async def answer_search(services: Services, caller: Caller, body: bytes) -> Answer:
+    """The list that a JSON body asks for. Raises what `decode_json` and `api.recommend.search` raise."""
+    query = decode_json(body, SearchQuery)
+    tenant = await services.directory.get(caller.tenant_id)
+    return await find(
+        services.database, services.query_vectors, tenant, query, now=services.clock(), secret=services.secret
+    )
 
 
 @post(
@@ -23,6 +34,7 @@ MAX_BODY: Final = 15_000_000
         summary="Search items",
         tag="Search",
         max_body=MAX_BODY,
+        direct=answer_search,
         body=SearchQuery,
         body_example={"query": "red desk lamp", "count": 10, "fields": ["title", "price"]},
         answer=Answer,
@@ -48,14 +60,8 @@ MAX_BODY: Final = 15_000_000
 async def search(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Words and meaning together. An item is found by its words as soon as it is stored; when the encoder is away,
     words alone answer and `fallback_used` is true."""
-    services = services_of(request)
-    query = await read_json(request, SearchQuery)
-    tenant = await tenant_of(request)
-    return answer(
-        await find(
-            services.database, services.query_vectors, tenant, query, now=services.clock(), secret=services.secret
-        )
-    )
+    expect_media_type(request, JSON)
+    return answer(await answer_search(services_of(request), caller_of(request), await request.body()))
 
 
 ROUTES: Final = (search,)
