@@ -56,7 +56,7 @@ async def find_similar(database: Database, tenant: TenantRef, wanted: Wanted, li
     return found
 
 
-_Way = Literal["index", "cut_first", "filter_first"]
+_Way = Literal["index", "index_filtered", "cut_first", "filter_first"]
 
 
 async def _attempts(
@@ -75,8 +75,8 @@ async def _attempts(
         statement = Statement(tenant, wanted)
         seeds = _seeds(statement, likeness)
         few = await passes_few(database, statement, f"{statement.eligible()}{_same(statement, likeness.same)}", seeds)
-        first = rounded(max(FILTERED_CUT, wanted.limit * 8 + excluded))
-        return last if few else [("index", first), ("index", max(WIDE_CUT, first)), *last]
+        first = rounded(max(FILTERED_CUT, wanted.limit * 4 + excluded))
+        return last if few else [("index_filtered", first), *last]
     first = rounded(max(FIRST_CUT, wanted.limit * 2 + excluded + 60))
     return [("index", first), ("index", max(WIDE_CUT, first * 4)), *last]
 
@@ -154,7 +154,8 @@ async def _similar(
 ) -> Found:
     statement = Statement(tenant, wanted)
     query = _query_vectors(statement, likeness)
-    limit = "all" if cut is None else statement.bind(cut, "int8")
+    # Those of either half that passed are at most twice the cut.
+    limit = "all" if cut is None or way == "index_filtered" else statement.bind(cut, "int8")
     eligible = (
         statement.eligible()
         + " and f.item_no not in (select k.item_no from known k)"
@@ -164,9 +165,11 @@ async def _similar(
     )
     row = f"join fused_vectors v on v.item_no = n.item_no and {statement.fused()}"
     facets = "join item_facets f on f.item_no = e.item_no"
-    if way == "index":
+    if way in ("index", "index_filtered"):
         assert cut is not None
-        walk, near = nearest(statement, _halves(tenant), score=_NEAR, cut=cut, query="q")
+        passing = eligible if way == "index_filtered" else None
+        walk, near = nearest(statement, _halves(tenant), score=_NEAR, cut=cut, query="q", passing=passing)
+        eligible = f"f.tenant_id = {TENANT}" if passing else eligible
         query += f", {walk}"
         row = each("fused_vectors", f"v.item_no = n.item_no and {statement.fused()}", alias="v")
         facets = each("item_facets", f"f.item_no = e.item_no and f.tenant_id = {TENANT}", alias="f")
@@ -214,7 +217,7 @@ async def _similar(
         offset 0) d on true"""
     records = await database.fetch_scoped(tenant.tenant_id, inner, *statement.args[2:])
     found = found_of(records, cut, wanted.limit)
-    if way == "index":
+    if way in ("index", "index_filtered"):
         # The index may have missed some: nothing proves that there are no more, but that the likest are too unlike.
         return msgspec.structs.replace(found, complete=bool(records[0]["below"]) or not found.known)
     return found
