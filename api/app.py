@@ -11,7 +11,7 @@ from litestar.handlers import HTTPRouteHandler
 from api.auth import Authenticator, requires
 from api.console.pages import demo
 from api.deps import Clock, Services, utc_now
-from api.edge import Edge
+from api.edge import BODY_TIMEOUT_S, Edge
 from api.negotiation import acceptable
 from api.openapi import operations
 from api.problems import answer_problem
@@ -45,8 +45,8 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
 class Application(Edge):
     """What the server runs; `services` and `framework` are for tests and for who embeds it."""
 
-    def __init__(self, framework: Litestar, services: Services) -> None:
-        super().__init__(framework, services.authenticator)
+    def __init__(self, framework: Litestar, services: Services, *, body_timeout_s: float = BODY_TIMEOUT_S) -> None:
+        super().__init__(framework, services.authenticator, body_timeout_s=body_timeout_s)
         self.framework = framework
         self.services = services
 
@@ -91,7 +91,7 @@ def create_app(
     )
     for _ in operations(framework):  # raises for a route that says nothing of itself, before anybody calls it
         pass
-    return Application(framework, services)
+    return Application(framework, services, body_timeout_s=settings.body_timeout_s)
 
 
 def _running(services: Services, encoder: EncoderClient) -> Any:

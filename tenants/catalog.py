@@ -210,9 +210,12 @@ async def upsert_many(database: Database, tenant: TenantRef, items: Sequence[Ite
                 made = await asyncio.to_thread(_Chunk, changed, ours, call.numbers, tenant.currency)
                 await _commit_chunk(database, tenant, made, now)
 
-    async with asyncio.TaskGroup() as writers:
-        for _ in range(_WRITERS):
-            writers.create_task(write())
+    try:
+        async with asyncio.TaskGroup() as writers:
+            for _ in range(_WRITERS):
+                writers.create_task(write())
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None  # told as it would be of one transaction
     return call.outcomes()
 
 

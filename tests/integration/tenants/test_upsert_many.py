@@ -86,6 +86,20 @@ async def test_an_item_stored_meanwhile_under_a_number_of_ours_is_overwritten(
     assert [record["title"] for record in titles] == ["ours"]
 
 
+async def test_a_failure_is_told_as_itself(
+    database: Database, make_tenant: MakeTenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not as a group of failures, which nobody would know an answer to."""
+    tenant = await make_tenant()
+
+    async def away(*_: object) -> None:
+        raise ConnectionResetError
+
+    monkeypatch.setattr(catalog, "_commit_chunk", away)
+    with pytest.raises(ConnectionResetError):
+        await catalog.upsert_many(database, tenant, [Item(id=str(number)) for number in range(_MANY)], now=_NOW)
+
+
 @given(title=st.text(max_size=40), rest=st.text(max_size=120))
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_the_binary_words_are_those_that_the_server_would_make(database: Database, title: str, rest: str) -> None:
