@@ -12,7 +12,7 @@ from api.auth import Authenticator, requires
 from api.console.pages import demo
 from api.deps import Clock, Services, utc_now
 from api.direct import direct_routes
-from api.edge import Edge
+from api.edge import BODY_TIMEOUT_S, Edge
 from api.negotiation import acceptable
 from api.openapi import operations
 from api.problems import answer_problem
@@ -46,8 +46,10 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
 class Application(Edge):
     """What the server runs; `services` and `framework` are for tests and for who embeds it."""
 
-    def __init__(self, framework: Litestar, services: Services) -> None:
-        super().__init__(framework, services.authenticator, direct_routes(ROUTES, services))
+    def __init__(self, framework: Litestar, services: Services, *, body_timeout_s: float = BODY_TIMEOUT_S) -> None:
+        super().__init__(
+            framework, services.authenticator, direct_routes(ROUTES, services), body_timeout_s=body_timeout_s
+        )
         self.framework = framework
         self.services = services
 
@@ -92,7 +94,7 @@ def create_app(
     )
     for _ in operations(framework):  # raises for a route that says nothing of itself, before anybody calls it
         pass
-    return Application(framework, services)
+    return Application(framework, services, body_timeout_s=settings.body_timeout_s)
 
 
 def _running(services: Services, encoder: EncoderClient) -> Any:

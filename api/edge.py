@@ -4,6 +4,7 @@ Pure ASGI and outside Litestar, because five middlewares cost more than one, and
 itself must still be answered as problem+json, counted and logged.
 """
 
+import asyncio
 import re
 from collections.abc import Mapping
 from time import perf_counter
@@ -16,13 +17,19 @@ from litestar.types import ASGIApp, Receive, Send
 
 from api.auth import Authenticator, Caller
 from api.direct import PLAIN, PLAIN_BODY, DirectRoute, whole_body
-from api.problems import BadRequest, Problem, headers_of, known, problem
+from api.problems import BadRequest, Problem, RequestTimeout, headers_of, known, problem
 from infra.errors import TooLarge
 from infra.ids import uuid7
 from infra.telemetry import Children, counter, histogram
 
 MAX_BODY: Final = 10_000_000
 """Bytes of a body, where the route's `opt["max_body"]` says nothing else (None there: any size)."""
+
+BODY_TIMEOUT_S: Final = 30.0
+"""Seconds without a byte of the body after which the request is given up, where the settings say nothing else."""
+
+_SLOWEST: Final = 2_000
+"""Bytes a second below which a body is given up, however steadily it drips."""
 
 _requests: Final = Children(counter("http_requests_total", "Requests answered.", ["method", "route", "status"]))
 _seconds: Final = Children(histogram("http_request_seconds", "Time to answer a request.", ["method", "route"]))
@@ -53,18 +60,28 @@ class ClientGone(BadRequest):
     title = "The connection was closed early"
 
 
+class SlowBody(RequestTimeout):
+    """The body stopped coming, or came too slowly, for the connection to be kept; nothing of it was stored."""
+
+    code = "slow_body"
+    title = "The body came too slowly"
+
+
 class Edge:
-    """Wraps the framework's application."""
+    """Wraps the framework's application. `body_timeout_s` is how long a body may stand still."""
 
     def __init__(
         self,
         app: ASGIApp,
         authenticator: Authenticator,
         direct: Mapping[tuple[str, str], DirectRoute] | None = None,
+        *,
+        body_timeout_s: float = BODY_TIMEOUT_S,
     ) -> None:
         self._app = app
         self._authenticator = authenticator
         self._direct = direct or {}
+        self._body_timeout_s = body_timeout_s
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Serve one connection (ASGI 3)."""
@@ -72,7 +89,7 @@ class Edge:
             await self._app(scope, receive, send)
             return
         started = perf_counter()
-        exchange = _Exchange(scope, receive, send)
+        exchange = _Exchange(scope, receive, send, self._body_timeout_s)
         # Each request of the server runs in a context of its own, so nothing needs to be taken back.
         structlog.contextvars.bind_contextvars(request_id=exchange.request_id)
         try:
@@ -104,8 +121,12 @@ class Edge:
 class _Exchange:
     """One request and its answer."""
 
-    def __init__(self, scope: Any, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Any, receive: Receive, send: Send, body_timeout_s: float) -> None:
         self._scope = scope
+        self._body_timeout_s = body_timeout_s
+        self._body_whole = False
+        self._taken = 0
+        self._slowest_end = 0.0
         self._receive = receive
         self._send = send
         self._left: float | None = None
@@ -155,14 +176,33 @@ class _Exchange:
             self._left = float("inf") if limit is None else limit
             if self._length is not None and self._length > self._left:
                 raise _too_large(limit)
-        message = await self._receive()
+        message = await self._next()
         if message["type"] == "http.request":
+            self._body_whole = not message.get("more_body", False)
+            self._taken += len(message["body"])
             self._left -= len(message["body"])
             if self._left < 0:
                 raise _too_large(self._scope["route_handler"].opt.get("max_body", MAX_BODY))
         elif message["type"] == "http.disconnect" and not self.status:
             raise ClientGone("The connection was closed before the request was whole. Nothing of it was stored.")
         return message
+
+    async def _next(self) -> Any:
+        """The next message. Raises SlowBody, lest connections that send nothing use up those there are."""
+        if self._body_whole:  # what is waited for now is that the client hangs up
+            return await self._receive()
+        clock = asyncio.get_running_loop().time
+        if not self._slowest_end:
+            self._slowest_end = clock() + self._body_timeout_s
+        due = min(clock() + self._body_timeout_s, self._slowest_end + self._taken / _SLOWEST)
+        try:
+            async with asyncio.timeout_at(due):
+                return await self._receive()
+        except TimeoutError:
+            raise SlowBody(
+                f"Within {self._body_timeout_s:g} s no more of the body came, or it came at less than "
+                f"{_SLOWEST:,} bytes a second. Nothing of it was stored; send it again, in smaller calls."
+            ) from None
 
     async def send(self, message: Any) -> None:
         """The framework's `send`: adds the headers that every answer has."""

@@ -31,6 +31,7 @@ _TITLES: Final = {
     404: "Not found",
     405: "The method is not allowed here",
     406: "No answer in an accepted form",
+    408: "The request took too long to arrive",
     409: "Conflict with the present state",
     413: "The request is too large",
     415: "The body's type is not taken",
@@ -208,7 +209,7 @@ def _responses(operation: Operation, named: Mapping[int, Any]) -> dict[str, Any]
     if operation.scope != PUBLIC:
         expected |= {401, 403}
     if said.query is not None or said.body is not None or said.body_types or "{" in operation.path:
-        expected |= {404, 415, 422, 409}
+        expected |= {404, 408, 415, 422, 409}
     for status in sorted(expected):
         responses.setdefault(str(status), {"$ref": f"#/components/responses/{status}"})
     return responses

@@ -68,6 +68,13 @@ class BadRequest(Invalid):
     title = "The request cannot be read"
 
 
+class RequestTimeout(Invalid):
+    """The client did not send what it began to (408)."""
+
+    code = "request_timeout"
+    title = "The request took too long to arrive"
+
+
 class NulCharacter(Invalid):
     """A text holds a NUL character, which PostgreSQL does not store."""
 
@@ -99,6 +106,7 @@ STATUS: Final[Mapping[type[KindredError], int]] = {
     NotFound: 404,
     MethodNotAllowed: 405,
     NotAcceptable: 406,
+    RequestTimeout: 408,
     Conflict: 409,
     TooLarge: 413,
     UnsupportedMediaType: 415,
@@ -113,6 +121,7 @@ STATUS: Final[Mapping[type[KindredError], int]] = {
 _HEADERS: Final[Mapping[int, Mapping[str, str]]] = {
     401: {"www-authenticate": 'Bearer realm="kindred"'},
     # What is left of the body is not waited for.
+    408: {"connection": "close"},
     413: {"connection": "close"},
     429: {"retry-after": "1"},
     503: {"retry-after": "1"},

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import asyncpg
 import structlog
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
@@ -50,11 +50,20 @@ def scoped(inner: str) -> str:
 
 def _engine(url: str, size: int) -> AsyncEngine:
     """SQLAlchemy's engine for a libpq URL ."""
-    return create_async_engine(
+    engine = create_async_engine(
         urlunsplit(urlsplit(url)._replace(scheme="postgresql+asyncpg")),
         poolclass=AsyncAdaptedQueuePool if size else NullPool,
         **({"pool_size": size, "max_overflow": 0, "pool_timeout": 10} if size else {}),
         connect_args={"server_settings": {"jit": "off", "application_name": "kindred"}},
+    )
+    event.listen(engine.sync_engine, "connect", _take_words)
+    return engine
+
+
+def _take_words(connection: Any, _: object) -> None:
+    """A tsvector travels in PostgreSQL's binary form, as bytes (tenants/words.py); asyncpg by itself sends text."""
+    connection.run_async(
+        lambda raw: raw.set_type_codec("tsvector", schema="pg_catalog", encoder=bytes, decoder=bytes, format="binary")
     )
 
 

@@ -101,6 +101,12 @@ class Settings:
     )
     host: str = _setting("KINDRED_HOST", str, "127.0.0.1", "Address that the API listens on.")
     port: int = _setting("KINDRED_PORT", _port, 8000, "Port of the API.")
+    body_timeout_s: int = _setting(
+        "KINDRED_BODY_TIMEOUT_S",
+        _count(1, 3600),
+        30,
+        "Seconds without a byte after which a request's body is given up (408); below 2,000 bytes a second it is, too.",
+    )
     metrics_port: int = _setting(
         "KINDRED_METRICS_PORT", _port, 0, "Port of `/metrics`; the worker takes the next one. 0: off."
     )

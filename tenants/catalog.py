@@ -6,42 +6,33 @@ are written by one statement, so that readers see all of it or nothing.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Any, Final, Literal, NamedTuple
+from collections.abc import Mapping, Sequence, Set
+from datetime import datetime
+from typing import Any, Final, Literal
 
+import asyncpg
 import msgspec
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from infra.db import TenantId, driver
+from infra.db import Database, TenantId, driver
 from infra.decode import convert
 from infra.errors import FieldError, Invalid
-from tenants.document import text_hash
-from tenants.filters import Compiler, Filter, attribute_text
-from tenants.item import (
-    AVAILABILITY_CODE,
-    AttributeValue,
-    Item,
-    ItemNotFound,
-    category_ancestors,
-    digest,
-    document,
-    image_hash,
-    too_large_or_unstorable,
-)
+from tenants.filters import Compiler, Filter
+from tenants.item import Item, ItemNotFound, digest, document, too_large_or_unstorable
+from tenants.itemrows import ABSENT, Write, payload
 from tenants.lifecycle import TenantRef
 from tenants.photos import Photo
 from tenants.shards import hold_shard
-from tenants.words import lexemes
 
 CHUNK: Final = 1000
 """Rows per statement: larger ones are no faster and hold more memory."""
 
+_WRITERS: Final = 2
+"""Transactions of one large call at once; fewer than a process has, so that others go on meanwhile."""
+
 State = Literal["pending", "done", "failed", "absent"]
 STATES: Final[tuple[State, ...]] = ("pending", "done", "failed", "absent")
-
-_FOREVER_AGO: Final = "-infinity"
 
 
 class InvalidItem(Invalid):
@@ -77,31 +68,6 @@ class StoredItem(Struct, frozen=True, kw_only=True):
     created_at: datetime
     updated_at: datetime
 
-
-class _Row(Struct):
-    """One changed item on its way into the statement; short names, as they travel per row."""
-
-    n: int
-    d: msgspec.Raw
-    c: str
-    t: str
-    m: str
-    w: str
-    g: str | None
-    b: str | None
-    s: str | None
-    p: int | None
-    q: int | None
-    u: str
-    v: int
-    h: bool
-    f: str
-    e: str
-    l: str | None  # noqa: E741
-    k: str | None
-
-
-_encode_rows = msgspec.json.Encoder().encode
 
 # Lateral with a limit: always index probes, also when the statistics do not know a tenant's first rows yet.
 _KNOWN = """
@@ -162,11 +128,11 @@ _FORGET_ATTRS = """
 ), gone as (
     delete from item_attrs where tenant_id = $1 and item_no = any(array(select n from r))"""
 
-# The attributes come as arrays beside the rows: as JSON inside them they cost a third of the whole statement.
+# Words and attributes come as arrays beside the rows: as JSON inside them they cost half of the whole statement.
 _STORE = """
 with r as materialized (
     select * from jsonb_to_recordset($2::jsonb) as r(
-        n int, d jsonb, c text, t text, m text, w text, g text, b text, s text, p int8, q int8, u text,
+        n int, d jsonb, c text, t text, m text, g text, b text, s text, p int8, q int8, u text,
         v int2, h bool, f timestamptz, e timestamptz, l text, k text)
 ), doc as (
     insert into items (tenant_id, item_no, doc, content_hash, text_hash, image_hash,
@@ -180,11 +146,11 @@ with r as materialized (
     select $1, n, g, b, s, p, q, u, v, h, f, e, l, k, $3 from r{change_facets}
 ), words as (
     insert into item_text (shard, tenant_id, item_no, words)
-    select {shard}, $1, n, array_to_tsvector(string_to_array(w, ' ')) from r{change_words}{forget_attrs}
+    select {shard}, $1, n, words from unnest($5::int4[], $6::tsvector[]) w(n, words){change_words}{forget_attrs}
 )
 insert into item_attrs (tenant_id, item_no, name, value_text, value_num)
 select $1, n, name, value_text, value_num
-from unnest($5::int4[], $6::text[], $7::text[], $8::float8[]) a(n, name, value_text, value_num)
+from unnest($7::int4[], $8::text[], $9::text[], $10::float8[]) a(n, name, value_text, value_num)
 """
 
 
@@ -204,18 +170,6 @@ def _upsert_statement(shard: int) -> str:
     )
 
 
-_ABSENT: Final = bytes(16).hex()
-
-
-class _Write(NamedTuple):
-    """An item that is to be written, and where it stood in the call."""
-
-    at: int
-    item: Item
-    encoded: bytes
-    content_hash: bytes
-
-
 async def upsert_items(
     conn: AsyncConnection, tenant: TenantRef, items: Sequence[Item], *, now: datetime
 ) -> list[Outcome]:
@@ -225,94 +179,144 @@ async def upsert_items(
     row is committed or none: the transaction is the caller's.
     """
     raw = await driver(conn)
-    outcomes: list[Outcome | None] = [None] * len(items)
-    writes: list[_Write] = []
-    for index, item in enumerate(items):
-        encoded = document(item)
-        fault = too_large_or_unstorable(item, encoded)
-        if fault is not None:
-            outcomes[index] = Outcome(index=index, id=item.id, status="rejected", error=fault)
-        else:
-            writes.append(_Write(index, item, encoded, digest(encoded)))
-    last = {write.item.id: write.at for write in writes}
-    effective = [write for write in writes if last[write.item.id] == write.at]
-    known = await raw.fetch(_KNOWN, tenant.tenant_id, [write.item.id for write in effective])
-    changed: list[_Write] = []
-    numbers: dict[str, int] = {}
-    existing: set[str] = set()
-    for write, (item_no, stored_hash) in zip(effective, known, strict=True):
-        if item_no is not None:
-            numbers[write.item.id] = item_no
-        if stored_hash is None:
-            changed.append(write)
-        elif stored_hash == write.content_hash:
-            outcomes[write.at] = Outcome(index=write.at, id=write.item.id, status="unchanged")
-        else:
-            existing.add(write.item.id)
-            changed.append(write)
+    call = _Call(items)
+    changed, ours = await _look_up(raw, tenant.tenant_id, call, call.effective)
     if changed:
         # Before any lock on items: a move of the tenant waits for us, or we for it.
         shard = await hold_shard(conn, tenant.tenant_id)
-        ours = await _number(raw, tenant.tenant_id, changed, numbers)
-        # Always in the order of numbers: two writers of the same items never wait for each other in a ring.
-        changed.sort(key=lambda write: numbers[write.item.id])
-        known_before = [write for write in changed if write.item.id not in ours]
-        fresh = [write for write in changed if write.item.id in ours]
-        await raw.execute(_LOCK, tenant.tenant_id, [numbers[write.item.id] for write in known_before])
-        await _store(raw, tenant, known_before, numbers, _upsert_statement(shard), now)
-        await _store(raw, tenant, fresh, numbers, _insert_statement(shard), now)
-    for write in changed:
-        status: Literal["created", "updated"] = "updated" if write.item.id in existing else "created"
-        outcomes[write.at] = Outcome(index=write.at, id=write.item.id, status=status)
-    for write in writes:  # earlier rows of a repeated id share the outcome of the last
-        if outcomes[write.at] is None:
-            winner = outcomes[last[write.item.id]]
-            assert winner is not None
-            outcomes[write.at] = Outcome(index=write.at, id=write.item.id, status=winner.status)
-    return [outcome for outcome in outcomes if outcome is not None]
+        for chunk in _chunks(changed):
+            await _store(raw, tenant, _Chunk(chunk, ours, call.numbers, tenant.currency), shard, now)
+    return call.outcomes()
 
 
-async def _store(
-    raw: Any, tenant: TenantRef, writes: Sequence[_Write], numbers: Mapping[str, int], statement: str, now: datetime
-) -> None:
-    """Write items chunk by chunk. While PostgreSQL stores one, a thread makes the next: both cores are busy."""
-    chunks = [writes[start : start + CHUNK] for start in range(0, len(writes), CHUNK)]
-    ready = _payload(chunks[0], numbers, tenant.currency) if chunks else None
-    for later in [*chunks[1:], []] if chunks else []:
-        assert ready is not None
-        coming = asyncio.create_task(asyncio.to_thread(_payload, later, numbers, tenant.currency)) if later else None
-        try:
-            await raw.execute(statement, tenant.tenant_id, ready.rows, now, _ABSENT, *ready.attributes)
-        finally:
-            ready = await coming if coming is not None else None
+async def upsert_many(database: Database, tenant: TenantRef, items: Sequence[Item], *, now: datetime) -> list[Outcome]:
+    """The same for a call of any size, in transactions of its own, `_WRITERS` at a time; all are committed on return.
+
+    A call of one chunk is one transaction. A larger one that fails in between leaves what it stored until then, and
+    the same call again stores the rest. Two transactions at once, because one keeps a single core of PostgreSQL busy.
+    """
+    if len(items) <= CHUNK:
+        async with database.tenant_session(tenant.tenant_id) as conn:
+            return await upsert_items(conn, tenant, items, now=now)
+    call = _Call(items)
+    waiting = iter(_chunks(call.effective))
+
+    async def write() -> None:
+        for chunk in waiting:
+            async with database.tenant_session(tenant.tenant_id) as conn:
+                # Committed apart: the lock on the tenant's counter would make the writers wait for each other.
+                changed, ours = await _look_up(await driver(conn), tenant.tenant_id, call, chunk)
+            if changed:
+                made = await asyncio.to_thread(_Chunk, changed, ours, call.numbers, tenant.currency)
+                await _commit_chunk(database, tenant, made, now)
+
+    try:
+        async with asyncio.TaskGroup() as writers:
+            for _ in range(_WRITERS):
+                writers.create_task(write())
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None  # told as it would be of one transaction
+    return call.outcomes()
 
 
-class _Payload(NamedTuple):
-    """A chunk as the statement takes it: the rows as JSON, the attributes as columns."""
-
-    rows: str
-    attributes: tuple[list[int], list[str], list[str | None], list[float | None]]
+def _chunks(writes: Sequence[Write]) -> list[Sequence[Write]]:
+    return [writes[start : start + CHUNK] for start in range(0, len(writes), CHUNK)]
 
 
-def _payload(chunk: Sequence[_Write], numbers: Mapping[str, int], currency: str) -> _Payload:
-    rows = []
-    attributes: tuple[list[int], list[str], list[str | None], list[float | None]] = ([], [], [], [])
-    for write in chunk:
-        item_no = numbers[write.item.id]
-        found = _attributes(write.item)
-        rows.append(_row(write, item_no, currency, found))
-        for name, text, number in found:
-            attributes[0].append(item_no)
-            attributes[1].append(name)
-            attributes[2].append(text)
-            attributes[3].append(number)
-    return _Payload(_encode_rows(rows).decode(), attributes)
+async def _commit_chunk(database: Database, tenant: TenantRef, chunk: "_Chunk", now: datetime) -> None:
+    try:
+        async with database.tenant_session(tenant.tenant_id) as conn:
+            shard = await hold_shard(conn, tenant.tenant_id)
+            await _store(await driver(conn), tenant, chunk, shard, now)
+    except asyncpg.UniqueViolationError:
+        # Somebody stored an item under a number of ours, which they could see by then.
+        again = _Chunk(chunk.writes, set(), chunk.numbers, tenant.currency)
+        async with database.tenant_session(tenant.tenant_id) as conn:
+            shard = await hold_shard(conn, tenant.tenant_id)
+            await _store(await driver(conn), tenant, again, shard, now)
 
 
-async def _number(raw: Any, tenant_id: TenantId, changed: list[_Write], numbers: dict[str, int]) -> set[str]:
-    """Give a number to every id that has none; all of a call at once, before any item is locked.
+class _Call:
+    """One call's rows on their way: what is refused, what is changed, and which numbers the items have."""
 
-    Returns the ids whose numbers are this transaction's own: nobody else sees them before it ends.
+    def __init__(self, items: Sequence[Item]) -> None:
+        self._outcomes: list[Outcome | None] = [None] * len(items)
+        self._writes: list[Write] = []
+        for index, item in enumerate(items):
+            encoded = document(item)
+            fault = too_large_or_unstorable(item, encoded)
+            if fault is not None:
+                self._outcomes[index] = Outcome(index=index, id=item.id, status="rejected", error=fault)
+            else:
+                self._writes.append(Write(index, item, encoded, digest(encoded)))
+        self._last = {write.item.id: write.at for write in self._writes}
+        self.effective = [write for write in self._writes if self._last[write.item.id] == write.at]
+        self.numbers: dict[str, int] = {}
+
+    def tell(self, write: Write, status: Literal["created", "updated", "unchanged"]) -> None:
+        """Say what becomes of a row, once this is sure to be committed or all is to fail."""
+        self._outcomes[write.at] = Outcome(index=write.at, id=write.item.id, status=status)
+
+    def outcomes(self) -> list[Outcome]:
+        """One per row, in order."""
+        for write in self._writes:  # earlier rows of a repeated id share the outcome of the last
+            if self._outcomes[write.at] is None:
+                winner = self._outcomes[self._last[write.item.id]]
+                assert winner is not None
+                self._outcomes[write.at] = Outcome(index=write.at, id=write.item.id, status=winner.status)
+        return [outcome for outcome in self._outcomes if outcome is not None]
+
+
+async def _look_up(raw: Any, tenant_id: TenantId, call: _Call, writes: Sequence[Write]) -> tuple[list[Write], set[str]]:
+    """Find what of `writes` is changed, and give every item of it a number.
+
+    Returns the changed ones in the order of their numbers, so that two writers of the same items never wait in a
+    ring, and the ids whose numbers were handed out here.
+    """
+    changed = []
+    known = await raw.fetch(_KNOWN, tenant_id, [write.item.id for write in writes])
+    for write, (item_no, stored_hash) in zip(writes, known, strict=True):
+        if item_no is not None:
+            call.numbers[write.item.id] = item_no
+        if stored_hash == write.content_hash:
+            call.tell(write, "unchanged")
+        else:
+            call.tell(write, "created" if stored_hash is None else "updated")
+            changed.append(write)
+    ours = await _number(raw, tenant_id, changed, call.numbers)
+    changed.sort(key=lambda write: call.numbers[write.item.id])
+    return changed, ours
+
+
+class _Chunk:
+    """Changed items as the statements take them; made without the database, where wanted in a thread.
+
+    `ours` are the ids whose numbers this call handed out: nobody else has stored them, unless they saw the numbers.
+    """
+
+    def __init__(self, writes: Sequence[Write], ours: Set[str], numbers: Mapping[str, int], currency: str) -> None:
+        self.writes = writes
+        self.numbers = numbers
+        known = [write for write in writes if write.item.id not in ours]
+        fresh = [write for write in writes if write.item.id in ours]
+        self.lock = [numbers[write.item.id] for write in known]
+        self.known = payload(known, numbers, currency) if known else None
+        self.fresh = payload(fresh, numbers, currency) if fresh else None
+
+
+async def _store(raw: Any, tenant: TenantRef, chunk: _Chunk, shard: int, now: datetime) -> None:
+    if chunk.known is not None:
+        await raw.execute(_LOCK, tenant.tenant_id, chunk.lock)
+    for statement, made in ((_upsert_statement(shard), chunk.known), (_insert_statement(shard), chunk.fresh)):
+        if made is not None:
+            columns = (made.numbers, made.words, *made.attributes)
+            await raw.execute(statement, tenant.tenant_id, made.rows, now, ABSENT, *columns)
+
+
+async def _number(raw: Any, tenant_id: TenantId, changed: Sequence[Write], numbers: dict[str, int]) -> set[str]:
+    """Give a number to every id that has none; all of them at once, before any item is locked.
+
+    Returns the ids whose numbers were handed out here; nobody else sees them before this transaction ends.
     """
     nameless = [write.item.id for write in changed if write.item.id not in numbers]
     if not nameless:
@@ -322,62 +326,6 @@ async def _number(raw: Any, tenant_id: TenantId, changed: list[_Write], numbers:
     numbers.update(await raw.fetch(_NUMBERS, tenant_id, nameless))
     # Numbers rise and are never reused, so one at or above `first` was handed out here.
     return {external_id for external_id in nameless if numbers[external_id] >= first}
-
-
-def _row(
-    write: _Write, item_no: int, currency: str, attributes: Sequence[tuple[str, str | None, float | None]]
-) -> _Row:
-    item = write.item
-    rest = " ".join(
-        [item.brand or "", *item.categories, *item.tags, *(f"{n} {v}" for n, v, _ in attributes if v and n[0] == "a")]
-    )
-    return _Row(
-        n=item_no,
-        d=msgspec.Raw(write.encoded),
-        c=write.content_hash.hex(),
-        t=text_hash(item).hex(),
-        m=image_hash(item).hex(),
-        w=lexemes(item.title, f"{rest} {item.description or ''}"),
-        g=item.group_id,
-        b=item.brand,
-        s=item.seller_id,
-        p=item.price,
-        q=item.sale_price,
-        u=item.currency or currency,
-        v=AVAILABILITY_CODE[item.availability],
-        h=item.hidden,
-        f=_FOREVER_AGO if item.available_from is None else item.available_from.astimezone(UTC).isoformat(),
-        e="infinity" if item.expires_at is None else item.expires_at.astimezone(UTC).isoformat(),
-        l=item.language,
-        k=item.gtin,
-    )
-
-
-def _attributes(item: Item) -> list[tuple[str, str | None, float | None]]:
-    """The many-valued fields as rows: name, text, number."""
-    paths = dict.fromkeys(ancestor for path in item.categories for ancestor in category_ancestors(path))
-    given = {" > ".join(part.strip() for part in path.split(">")) for path in item.categories}
-    # 1 marks a path as given, so that `same` can tell it from an ancestor.
-    rows: list[tuple[str, str | None, float | None]] = [
-        ("categories", path, 1.0 if path in given else None) for path in paths
-    ]
-    rows += [("tags", tag, None) for tag in dict.fromkeys(item.tags)]
-    for name, value in item.attributes.items():
-        rows += [_attribute(f"attributes.{name}", single) for single in _singles(value)]
-    return rows
-
-
-def _singles(value: AttributeValue) -> Sequence[str | bool | int | float]:
-    return value if isinstance(value, list) else [value]
-
-
-def _attribute(name: str, value: str | bool | int | float) -> tuple[str, str | None, float | None]:
-    if isinstance(value, str | bool):
-        return name, attribute_text(value), None
-    try:
-        return name, None, float(value)
-    except OverflowError:  # an integer beyond 1e308 is kept in the document and matched by no filter
-        return name, None, None
 
 
 _GET = """

@@ -57,7 +57,7 @@ async def find_similar(database: Database, tenant: TenantRef, wanted: Wanted, li
     return found
 
 
-_Way = Literal["index", "cut_first", "filter_first"]
+_Way = Literal["index", "index_filtered", "cut_first", "filter_first"]
 
 
 async def _attempts(
@@ -76,8 +76,8 @@ async def _attempts(
         statement = Statement(tenant, wanted)
         seeds = _seeds(statement, likeness)
         few = await passes_few(database, statement, f"{statement.eligible()}{_same(statement, likeness.same)}", seeds)
-        first = rounded(max(FILTERED_CUT, wanted.limit * 8 + excluded))
-        return last if few else [("index", first), ("index", max(WIDE_CUT, first)), *last]
+        first = rounded(max(FILTERED_CUT, wanted.limit * 4 + excluded))
+        return last if few else [("index_filtered", first), *last]
     first = rounded(max(FIRST_CUT, wanted.limit * 2 + excluded + 60))
     return [("index", first), ("index", max(WIDE_CUT, first * 4)), *last]
 
@@ -138,7 +138,7 @@ async def _similar(
     parts = _parts(statement, likeness, cut=cut, way=way)
     records = await database.fetch_scoped(tenant.tenant_id, _text(parts), *statement.args[2:])
     found = found_of(records, cut, wanted.limit)
-    if way == "index":
+    if way in ("index", "index_filtered"):
         # The index may have missed some: nothing proves that there are no more, but that the likest are too unlike.
         return msgspec.structs.replace(found, complete=bool(records[0]["below"]) or not found.known)
     return found
@@ -154,14 +154,17 @@ def _parts(statement: Statement, likeness: Likeness, *, cut: int | None, way: _W
         return _Spread(bind(mean, "float8"), bind(dev, "float8"))
 
     walk = walked = ""
-    if way == "index":
+    eligible = statement.eligible() + _APART_FROM_SEEDS + _same(statement, likeness.same)
+    if way in ("index", "index_filtered"):
         assert cut is not None
-        walk, walked = nearest(statement, _halves(statement.tenant), score=_NEAR, cut=cut, query="q")
+        passing = eligible if way == "index_filtered" else None
+        walk, walked = nearest(statement, _halves(statement.tenant), score=_NEAR, cut=cut, query="q", passing=passing)
     columns, join = statement.extras()
     return _Parts(
         way=way,
         # Written out: of a bound limit the planner expects a tenth of all rows to be left.
-        limit="all" if cut is None else str(int(cut)),
+        # Of those that passed in either half there are at most twice as many as the cut.
+        limit="all" if cut is None or way == "index_filtered" else str(int(cut)),
         dim_text=int(generation.text.dim),
         dim_image=int(generation.image.dim),
         ngrams_id=int(generation.ngrams.space_id),
@@ -173,7 +176,7 @@ def _parts(statement: Statement, likeness: Likeness, *, cut: int | None, way: _W
         ngrams=bound(generation.ngrams),
         image=bound(generation.image),
         minimum=bind(likeness.min_score, "float8"),
-        eligible=statement.eligible() + _APART_FROM_SEEDS + _same(statement, likeness.same),
+        eligible=eligible,
         columns=columns,
         join=join,
         wanted_rows=bind(statement.wanted.limit, "int8"),
@@ -244,7 +247,7 @@ def _query(p: _Parts) -> str:
 def _candidates(p: _Parts) -> tuple[str, str]:
     """Further CTEs, and the rows (item_no, z) of which the best are scored exactly."""
     match p.way:
-        case "index":
+        case "index" | "index_filtered":
             return f", {p.walk}", p.walked
         case "filter_first":
             # An array rather than a join: a join is planned by what a filter might pass, and where that is misjudged
@@ -263,7 +266,7 @@ def _text(p: _Parts) -> str:
     """The statement. Kept by its parts: one object per shape spares the driver comparing 5 KB for each request."""
     more, near = _candidates(p)
     # Already asked of those that passed.
-    eligible = "true" if p.way == "filter_first" else p.eligible
+    eligible = "true" if p.way in ("filter_first", "index_filtered") else p.eligible
     return f"""
     with {_query(p)}{more}, near as materialized (
         select n.item_no, n.z from ({near}) n order by n.z desc nulls last, n.item_no limit {p.limit}

@@ -14,17 +14,20 @@ from msgspec import Struct
 from infra.db import Database
 from tenants.lifecycle import SpaceRef
 from tenants.vectorform import half_expression
-from tenants.wanted import Statement
+from tenants.wanted import TENANT, Statement
 
 FIRST_CUT: Final = 300
 """Candidates of each half. With 200 the worst of 100 lists of equal weights lost 40 % at 50,000 items; 400 take a
 third longer."""
 
-FILTERED_CUT: Final = 2_000
-"""The same, where a filter comes afterwards: of a filter that passes a tenth, 800 found 94 %, 2,000 nearly all."""
+FILTERED_CUT: Final = 200
+"""Candidates of each half that pass a filter, where there is one."""
+
+_WALK: Final = 20
+"""For each of them so many are looked at: of 200,000 items a filter that is not `FEW` passes one of 20 at least."""
 
 WIDE_CUT: Final = 3_000
-"""The same, where many of them will not pass; the graph is walked on until there are so many."""
+"""Candidates of each half, where many of them will not do for another reason; the graph is walked on until then."""
 
 FEW: Final = 10_000
 """A filter that passes no more items than this is answered exactly, without the graph."""
@@ -48,18 +51,31 @@ class HalfQuery(Struct, frozen=True, kw_only=True):
 
 
 def nearest(
-    statement: Statement, halves: Sequence[HalfQuery], *, score: str, cut: int, query: str | None = None
+    statement: Statement,
+    halves: Sequence[HalfQuery],
+    *,
+    score: str,
+    cut: int,
+    query: str | None = None,
+    passing: str | None = None,
 ) -> tuple[str, str]:
     """Two pieces of SQL: a CTE that has to precede, and the rows (item_no, z) near in any half.
 
     `score` is z in terms of `fused_vectors v` and of the CTE `query`, where there is one. `cut` is of each half.
+    With `passing`, a condition on `item_facets f`, the graph is walked until `cut` rows meet it: how far depends on
+    the filter, and what it leaves out is neither scored nor looked at again. A fixed cut before the filter of 2,000
+    took 170 ms at 200,000 items where a tenth passes, and as long where half of them does.
     """
-    walk = "relaxed_order" if cut > _EF_MAX else "off"
+    walked = cut * _WALK if passing else cut
+    walk = "relaxed_order" if walked > _EF_MAX else "off"
     settings = (
-        f"walk as materialized (select set_config('hnsw.ef_search', '{min(cut, _EF_MAX)}', true) as ef, "
+        f"walk as materialized (select set_config('hnsw.ef_search', '{min(walked, _EF_MAX)}', true) as ef, "
         f"set_config('hnsw.iterative_scan', '{walk}', true) as scan)"
     )
     outer = f"{query} cross join lateral " if query else ""
+    # Asked of each row as it comes: the join is by the key, and the walk ends with the limit.
+    facets = each("item_facets", f"f.item_no = v.item_no and f.tenant_id = {TENANT}", alias="f")
+    test = f"{facets} where {passing} limit {int(cut)}" if passing else ""
     text_dim = statement.tenant.generation.text.dim
     branches = []
     for half in halves:
@@ -67,10 +83,10 @@ def nearest(
         # Without a variable of the row, so both conditions are asked before the index is opened.
         gate = f"{half.when} and (select w.scan from walk w where w.ef is not null) is not null"
         branches.append(
-            f"select v.item_no, {score} as z from {outer}("
+            f"(select v.item_no, {score} as z from {outer}("
             f"select v.item_no, v.vec, v.text_space, v.image_space from fused_vectors v where {statement.fused()} "
             f"and v.{half.kind}_space = {int(half.space.space_id)} and {gate} "
-            f"order by {near} <#> ({half.vector})::halfvec({half.space.dim}) limit {int(cut)}) v"
+            f"order by {near} <#> ({half.vector})::halfvec({half.space.dim}) limit {int(walked)}) v {test})"
         )
     # The same row has the same z from either half.
     return settings, f"select distinct b.item_no, b.z from ({' union all '.join(branches)}) b"

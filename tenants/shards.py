@@ -5,7 +5,7 @@ Shard 0 is shared and searched exactly. Above `LARGE` items a tenant gets partit
 indexed beside, attached, caught up and switched to; each step can be interrupted and the whole run again.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any, Final
@@ -319,6 +319,40 @@ async def index_shards(database: Database, *, memory_mb: int = 512) -> list[str]
     return built
 
 
+_GRAPHS: Final = """
+select v.space_id from (
+    select text_space as space_id, count(*) as rows from fused_vectors
+    where shard = {shard} and tenant_id = $1 and layout_id = $2 group by 1
+    union all select image_space, count(*) from fused_vectors
+    where shard = {shard} and tenant_id = $1 and layout_id = $2 group by 1) v
+join spaces s on s.space_id = v.space_id where v.rows >= $3 order by 1
+"""
+
+
+async def graphs_of(conn: AsyncConnection, tenant_id: TenantId, layout_id: int) -> list[str]:
+    """The names of the graphs that fast lists of this layout need; none in the shared shard. Reads every row once."""
+    raw = await driver(conn)
+    shard = await raw.fetchval("select shard from tenants where tenant_id = $1", tenant_id)
+    if not shard:
+        return []
+    records = await raw.fetch(_GRAPHS.format(shard=int(shard)), tenant_id, layout_id, INDEXED_FROM)
+    return [_graph(f"fused_vectors_shard_{shard}", layout_id, record["space_id"]) for record in records]
+
+
+async def are_built(conn: AsyncConnection, names: Sequence[str]) -> bool:
+    """Whether all these indexes are there and can be used."""
+    built: int = await (await driver(conn)).fetchval(
+        "select count(*) from pg_index i join pg_class c on c.oid = i.indexrelid "
+        "where c.relname = any($1::text[]) and i.indisvalid",
+        list(names),
+    )
+    return built == len(names)
+
+
+def _graph(own: str, layout_id: int, space_id: int) -> str:
+    return f"{own}_l{layout_id}_s{space_id}"
+
+
 _SPACES: Final = """
 select v.layout_id, s.space_id, s.kind, s.dim, t.dim as text_dim from (
     select layout_id, text_space as space_id, count(*) as rows from {own} group by 1, 2
@@ -345,7 +379,7 @@ async def _index(owner: Any, shard: int, *, memory_mb: int) -> list[str]:
     }
     for record in await owner.fetch(_SPACES.format(own=own), INDEXED_FROM):
         expression = half_expression(record["kind"], record["text_dim"], record["dim"])
-        wanted[f"{own}_l{record['layout_id']}_s{record['space_id']}"] = (
+        wanted[_graph(own, record["layout_id"], record["space_id"])] = (
             f"using hnsw (({expression}) halfvec_ip_ops) with (m = 16, ef_construction = {_EF_CONSTRUCTION}) "
             f"where layout_id = {record['layout_id']} and {record['kind']}_space = {record['space_id']}"
         )

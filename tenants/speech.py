@@ -52,7 +52,7 @@ async def _by_index(
     statement = Statement(tenant, wanted)
     if await passes_few(database, statement, statement.eligible()):
         return []
-    return [(True, rounded(max(FILTERED_CUT, wanted.limit * 8)))]
+    return [(True, rounded(max(FILTERED_CUT, wanted.limit * 4)))]
 
 
 def _halves(statement: Statement, spoken: Spoken) -> list[HalfQuery]:
@@ -162,11 +162,14 @@ async def _spoken(
         by_vector = "select null::int4 as item_no, null::float8 as z where false"
     elif by_index:
         assert cut is not None
-        walk, near = nearest(statement, _halves(statement, spoken), score=order, cut=cut)
+        passing = None if wanted.filter is None else eligible
+        walk, near = nearest(statement, _halves(statement, spoken), score=order, cut=cut, passing=passing)
         first = f"{walk}, "
-        by_vector = (
-            f"select n.item_no, n.z from ({near}) n join item_facets f on f.item_no = n.item_no where {eligible}"
-        )
+        by_vector = near
+        if passing is None:
+            by_vector = (
+                f"select n.item_no, n.z from ({near}) n join item_facets f on f.item_no = n.item_no where {eligible}"
+            )
     else:
         by_vector = (
             f"select v.item_no, {order} as z from item_facets f "

@@ -271,7 +271,8 @@ async def bulk_items(request: AnyRequest) -> Response[bytes]:
     """Stores up to 10,000 items (10 MB) of a JSON array, or of NDJSON, as PUT does each.
 
     A bad row is rejected with every bad field named and loses none of the good ones. A call over its limits is
-    refused whole.
+    refused whole. One of more than 1,000 rows that fails in between (500, 503) may have stored some of them: send it
+    again, what is stored costs next to nothing.
     """
     ndjson = expect_media_type(request, JSON, NDJSON) == NDJSON
     # Not request.body(), which would keep 10 MB until the answer is sent; here they go once the items are read.
@@ -280,8 +281,7 @@ async def bulk_items(request: AnyRequest) -> Response[bytes]:
     services = services_of(request)
     outcomes: list[Outcome] = []
     if items:
-        async with services.database.tenant_session(tenant.tenant_id) as conn:
-            outcomes = await catalog.upsert_items(conn, tenant, items, now=services.clock())
+        outcomes = await catalog.upsert_many(services.database, tenant, items, now=services.clock())
     return answer(_bulk_result(results, items, outcomes))
 
 

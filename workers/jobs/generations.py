@@ -18,6 +18,7 @@ from tenants.generations import (
     queue_missing,
     refill,
 )
+from tenants.shards import are_built, graphs_of
 from tenants.vectors import count_pending
 from workers.models import Models
 
@@ -36,6 +37,7 @@ class Keeper:
         self._walked: dict[tuple[TenantId, int], int] = {}
         self._counted: dict[TenantId, dict[str, int]] = {}
         self._touched: set[TenantId] = set()
+        self._graphs: dict[tuple[TenantId, int], list[str]] = {}
 
     def stored(self, tenant_id: TenantId, modality: str, items: int) -> None:
         """Told by the encode loops after each batch."""
@@ -113,6 +115,8 @@ class Keeper:
                 if await count_pending(conn, tenant_id, "text") or await count_pending(conn, tenant_id, "image"):
                     return
                 place = (tenant_id, state.gen)
+                if not await are_built(conn, self._graphs.get(place, [])):
+                    return
                 last = await queue_missing(
                     conn, tenant_id, state.layout, after_no=self._walked.get(place, 0), limit=_CHUNK
                 )
@@ -124,6 +128,13 @@ class Keeper:
                 if left:
                     log.info("generations.walked_again", tenant_id=str(tenant_id), gen=state.gen, missing=left)
                     continue
+                # A tenant with its own shard would be answered by scans meanwhile: upkeep builds what is lacking.
+                graphs = await graphs_of(conn, tenant_id, state.layout.layout_id)
+                if not await are_built(conn, graphs):
+                    self._graphs[place] = graphs
+                    log.info("generations.unindexed", tenant_id=str(tenant_id), gen=state.gen, graphs=graphs)
+                    continue
+                self._graphs.pop(place, None)
                 await self._measured_activation(conn, tenant_id, state)
 
     async def _measured_activation(self, conn: AsyncConnection, tenant_id: TenantId, state: GenerationState) -> None:

@@ -7,10 +7,12 @@ import pytest
 
 from infra.blob_folder import FolderBlobs
 from infra.db import Database
+from tenants import shards
 from tenants.lifecycle import load_tenant
 from workers.jobs.encode import TextLoop
 from workers.jobs.generations import Keeper
 from workers.jobs.photos import PhotoLoop
+from workers.jobs.upkeep import Upkeep
 from workers.models import Models
 
 pytestmark = pytest.mark.anyio
@@ -150,3 +152,30 @@ async def test_a_change_of_encoder_renews_photos_too(
     assert await query(tenant_id, halves, other.layout.layout_id) == [
         (other.layout.text_space, other.layout.image_space)
     ]
+
+
+async def test_a_tenant_with_its_own_shard_switches_once_its_graphs_are_built(
+    database: Database,
+    tiny: Models,
+    load: Any,
+    make_shop: Any,
+    query: Any,
+    blobs: FolderBlobs,
+    clock: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Upkeep indexes the new vectors first, so that no list is made by a scan in between."""
+    monkeypatch.setattr(shards, "INDEXED_FROM", 20)
+    tenant_id = await make_shop(items(30))
+    await drain(database, Keeper(database, tiny), [tiny], clock, ticks=1)
+    upkeep = Upkeep(database, blobs)
+    assert await upkeep.shards(above=20) == 1
+    other = await load("text2")
+    keeper = Keeper(database, other)
+    await keeper.retarget()
+    await drain(database, keeper, [other, tiny], clock)
+    before = await query(tenant_id, "select active_gen from tenants where tenant_id = $1")
+    await upkeep.shards(above=20)
+    await keeper.tick()
+    after = await query(tenant_id, "select active_gen from tenants where tenant_id = $1")
+    assert (before, after) == ([(1,)], [(2,)])

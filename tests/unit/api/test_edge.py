@@ -1,11 +1,14 @@
 """The wrapper around the framework, over a small application of the test's own."""
 
+import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 from uuid import UUID
 
 import httpx
 import pytest
+import uvicorn
 from litestar import Litestar, Request, Response, get, post, put
 from litestar.params import FromPath
 from structlog.testing import capture_logs
@@ -337,3 +340,76 @@ async def test_the_frameworks_errors_are_problems(
     answer = await client.request(method, path)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert ("POST" in answer.headers.get("allow", "")) is (status == 405)
+
+
+async def _from_a_socket(
+    authenticator: _Authenticator, drops: list[bytes], *, body_timeout_s: float, headers: bytes = b""
+) -> bytes:
+    """All that a real server answers on a connection that sends these pieces of a body and then keeps silent."""
+    framework = Litestar(
+        [take],
+        guards=[requires],
+        exception_handlers={Exception: answer_problem},
+        openapi_config=None,
+        logging_config=None,
+    )
+    edge = Edge(framework, authenticator, body_timeout_s=body_timeout_s)  # type: ignore[arg-type]
+    config = uvicorn.Config(edge, http="httptools", lifespan="off", log_config=None, access_log=False)
+    server = uvicorn.Server(config)
+    config.load()
+    server.lifespan = config.lifespan_class(config)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        await server.startup(sockets=[listening])
+        reader, writer = await asyncio.open_connection(*listening.getsockname())
+        writer.write(b"POST /take HTTP/1.1\r\nhost: kindred\r\ncontent-length: 1000\r\n" + headers + b"\r\n")
+        for drop in drops:
+            writer.write(drop)
+            await writer.drain()
+        answer = await reader.read()
+        writer.close()
+        await server.shutdown(sockets=[listening])
+    return answer
+
+
+@pytest.mark.parametrize("drops", [[], [b"x"], [b"x"] * 20], ids=["nothing", "one byte", "some"])
+async def test_a_body_that_stands_still_is_answered_and_cut(authenticator: _Authenticator, drops: list[bytes]) -> None:
+    """408 and a closed connection, so that nobody holds all there are by sending nothing."""
+    answer = await _from_a_socket(authenticator, drops, body_timeout_s=0.02)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 408")
+    assert b"connection: close" in head.lower()
+    assert b"slow_body" in body
+
+
+async def test_a_whole_body_arrives_in_any_number_of_pieces(authenticator: _Authenticator) -> None:
+    """Each of them is in time."""
+    drops = [b"x" * 250] * 4
+    answer = await _from_a_socket(authenticator, drops, body_timeout_s=30, headers=b"connection: close\r\n")
+    assert answer.startswith(b"HTTP/1.1 200")
+
+
+async def test_a_body_that_drips_is_given_up(authenticator: _Authenticator) -> None:
+    """A byte now and then keeps no connection: the time for all of it grows with what came."""
+    framework = Litestar(
+        [take],
+        guards=[requires],
+        exception_handlers={Exception: answer_problem},
+        openapi_config=None,
+        logging_config=None,
+    )
+    taken = 0
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        nonlocal taken
+        taken += 1
+        await asyncio.sleep(0.002)
+        return {"type": "http.request", "body": b"x", "more_body": taken < 1000}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    edge = Edge(framework, authenticator, body_timeout_s=0.02)  # type: ignore[arg-type]
+    await edge(_scope("/take"), receive, send)
+    assert sent[0]["status"] == 408
+    assert taken < 100
