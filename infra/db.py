@@ -98,9 +98,13 @@ class Database:
             raise RuntimeError("Database.open() was not called")
         return self._hot
 
-    async def fetch_scoped(self, tenant_id: TenantId, inner: str, *args: object) -> list[asyncpg.Record]:
-        """Run `scoped(inner)` in one round trip, in autocommit."""
-        rows: list[asyncpg.Record] = await self.hot.fetch(scoped(inner), str(tenant_id), tenant_id, *args)
+    async def fetch_scoped(
+        self, tenant_id: TenantId, inner: str, *args: object, timeout_s: float | None = None
+    ) -> list[asyncpg.Record]:
+        """Run `scoped(inner)` in one round trip, in autocommit. Raises TimeoutError, the statement cancelled."""
+        rows: list[asyncpg.Record] = await self.hot.fetch(
+            scoped(inner), str(tenant_id), tenant_id, *args, timeout=timeout_s
+        )
         return rows
 
     @asynccontextmanager

@@ -36,6 +36,19 @@ class InvalidTenant(Invalid):
     title = "The tenant cannot be made"
 
 
+DEFAULT_WEIGHTS: Final[Mapping[str, float]] = {
+    "click": 0.5,
+    "view": 1.0,
+    "favorite": 3.0,
+    "add_to_cart": 4.0,
+    "purchase": 10.0,
+    "remove_from_cart": -2.0,
+    "dislike": -5.0,
+    "refund": -10.0,
+}
+"""What an event of each type says of a taste, unless the tenant says otherwise."""
+
+
 class SpaceRef(Struct, frozen=True, kw_only=True):
     """A vector space as one tenant sees it: `mean` and `dev` are of the cosine of random pairs of its items."""
 
@@ -77,6 +90,7 @@ class TenantRef(Struct, frozen=True, kw_only=True):
     shard: int
     currency: str
     generation: Generation
+    event_weights: Mapping[str, float] = msgspec.field(default_factory=lambda: DEFAULT_WEIGHTS)
 
 
 class TenantInfo(Struct, frozen=True, kw_only=True):

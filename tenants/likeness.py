@@ -94,11 +94,14 @@ def _seeds(statement: Statement, likeness: Likeness) -> str:
     )"""
 
 
-def _query_vectors(statement: Statement, likeness: Likeness) -> str:
-    """The CTEs of `_seeds` and `q`: the mean of the seeds, scaled so that one inner product weighs both halves."""
+def query_vectors(statement: Statement, likeness: Likeness, *, seeds: str | None = None) -> str:
+    """The CTEs of `_seeds` and `q`: the mean of the seeds, scaled so that one inner product weighs both halves.
+
+    `seeds`: a CTE `known` of other items (item_no) than the likeness names.
+    """
     generation = statement.tenant.generation
     dim_text, dim_image = generation.text.dim, generation.image.dim
-    seeds = _seeds(statement, likeness)
+    seeds = seeds or _seeds(statement, likeness)
     weight_text = statement.bind(likeness.text_weight, "float8")
     weight_image = statement.bind(likeness.image_weight, "float8")
     text_mean, text_dev = spread(generation.text)
@@ -141,7 +144,7 @@ def _query_vectors(statement: Statement, likeness: Likeness) -> str:
 
 # The score of a fused row `v` against `q` by one inner product; null where no half is shared. Every use stands in
 # a sub-select with `offset 0`, so that it is computed once per row, not again for the test and the order.
-_NEAR: Final = """
+NEAR: Final = """
     (-(v.vec <#> case when v.text_space in (0, q.text_space) then q.fused else q.image_only end)
         - case when v.text_space = q.text_space then q.text_bias else 0 end
         - case when v.image_space > 0 then q.image_bias else 0 end)
@@ -153,7 +156,7 @@ async def _similar(
     database: Database, tenant: TenantRef, wanted: Wanted, likeness: Likeness, *, cut: int | None, way: _Way
 ) -> Found:
     statement = Statement(tenant, wanted)
-    query = _query_vectors(statement, likeness)
+    query = query_vectors(statement, likeness)
     limit = "all" if cut is None else statement.bind(cut, "int8")
     eligible = (
         statement.eligible()
@@ -166,18 +169,18 @@ async def _similar(
     facets = "join item_facets f on f.item_no = e.item_no"
     if way == "index":
         assert cut is not None
-        walk, near = nearest(statement, _halves(tenant), score=_NEAR, cut=cut, query="q")
+        walk, near = nearest(statement, halves(tenant), score=NEAR, cut=cut, query="q")
         query += f", {walk}"
         row = each("fused_vectors", f"v.item_no = n.item_no and {statement.fused()}", alias="v")
         facets = each("item_facets", f"f.item_no = e.item_no and f.tenant_id = {TENANT}", alias="f")
     elif way == "filter_first":
         near = f"""
-        select v.item_no, {_NEAR} as z
+        select v.item_no, {NEAR} as z
         from q, item_facets f join fused_vectors v on v.item_no = f.item_no and {statement.fused()}
         where {eligible} offset 0"""
         eligible = f"f.tenant_id = {TENANT}"
     else:
-        near = f"select v.item_no, {_NEAR} as z from q, fused_vectors v where {statement.fused()} offset 0"
+        near = f"select v.item_no, {NEAR} as z from q, fused_vectors v where {statement.fused()} offset 0"
     columns, join = statement.extras()
     dim_text, dim_image = tenant.generation.text.dim, tenant.generation.image.dim
     minimum = statement.bind(likeness.min_score, "float8")
@@ -220,7 +223,7 @@ async def _similar(
     return found
 
 
-def _halves(tenant: TenantRef) -> list[HalfQuery]:
+def halves(tenant: TenantRef) -> list[HalfQuery]:
     """The queries in `q`, by space: the seeds' text is of one of two spaces."""
     generation = tenant.generation
     texts = {space.space_id: space for space in (generation.text, generation.ngrams) if space.space_id}.values()

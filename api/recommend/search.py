@@ -98,7 +98,7 @@ async def search(
     if not (query.query or "").strip() and query.image is None and query.item_id is None:
         fault = FieldError(pointer="/query", code="missing_field", message="Send `query`, `image` or `item_id`.")
         raise InvalidFields(fault.message, errors=[fault])
-    planned = structs.replace(plan(_as_query(query), tenant, now=now, secret=secret), source="search")
+    planned = structs.replace(plan(_as_query(query), tenant, now=now, secret=secret), strategy="search")
     spoken, degraded = await _speak(vectors, tenant, query)
     limit = planned.count if not planned.max_per else planned.count * 4
     found = await _find(database, planned, query, spoken, limit)
@@ -178,5 +178,5 @@ def _fuse(lists: list[Found]) -> Found:
 
 
 def _choose(planned: Plan, found: Found) -> list[Candidate]:
-    candidates = (Candidate(hit=hit, source="search") for hit in found.hits if hit.score >= planned.min_score)
+    candidates = (Candidate(hit=hit, source="search") for hit in found.hits if hit.score >= planned.asked.min_score)
     return list(diversify(candidates, count=planned.count, max_per=planned.max_per))
