@@ -135,9 +135,11 @@ class Statement:
             f"and v.layout_id = {int(self.tenant.generation.layout_id)}"
         )
 
-    def one_per_group(self, order: str) -> str:
-        group = "coalesce(f.group_id, f.item_no::text), f.group_id is null"
-        return f"row_number() over (partition by {group} order by {order})"
+
+def one_per_group(order: str) -> str:
+    """SQL: the place of `f` among the items of its group; an item without a group is the first of its own."""
+    group = "coalesce(f.group_id, f.item_no::text), f.group_id is null"
+    return f"row_number() over (partition by {group} order by {order})"
 
 
 def _outside_groups(members: str) -> str:

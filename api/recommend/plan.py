@@ -7,6 +7,7 @@ from typing import Final
 from api.recommend.cursor import read_cursor
 from api.recommend.types import (
     FIELDS,
+    MAX_SEEDS,
     PlacementDefaults,
     Plan,
     Query,
@@ -128,7 +129,9 @@ def _asked(
     recent = query.session.recent_items[-50:]
     names = {choice.strategy for choice in choices}
     personal = "for_you" in names
-    items = list(dict.fromkeys(query.item_ids)) if personal or names & _READING else []
+    items = list(dict.fromkeys(query.item_ids)) if personal or query.same or names & _READING else []
+    if query.same and not items:
+        items = list(dict.fromkeys(recent))[-MAX_SEEDS:]
     if not items and shopper is None and not personal and names <= _ANCHORED:
         # A likeness with no seeds of its own starts from the session: its items are the seeds.
         items = list(dict.fromkeys(reversed(recent)))[:10]

@@ -17,6 +17,8 @@ from typing import Any, Final, Literal
 from msgspec import Struct
 
 from tenants.lifecycle import TenantRef
+from tenants.likeness import same_as_known
+from tenants.nearest import each
 from tenants.wanted import TENANT, Statement, Wanted
 
 HISTORY: Final = 30
@@ -207,8 +209,8 @@ class Scene:
         asked = self.asked
         found = [
             f"""known as materialized (
-        select d.external_id, d.item_no from item_ids d
-        join items i on i.tenant_id = {TENANT} and i.item_no = d.item_no
+        select d.external_id, d.item_no, f.group_id, f.brand, f.seller_id, f.currency, f.gtin, f.language
+        from item_ids d {each("item_facets", f"f.tenant_id = {TENANT} and f.item_no = d.item_no", alias="f")}
         where d.tenant_id = {TENANT} and d.external_id = any({self.bind(list(asked.seeds), "text[]")})
     )"""
         ]
@@ -244,9 +246,12 @@ class Scene:
                 f"and d.external_id = any({ids}))"
             )
         whole = list(base)
+        if asked.same:
+            whole.append(same_as_known(self.statement, asked.same).removeprefix(" and "))
         if asked.leave_out == "anchor":
-            base += self._not_in("select a.item_no from anchor a")
-            whole = base
+            apart = self._not_in("select a.item_no from anchor a")
+            base += apart
+            whole += apart
         elif asked.leave_out == "history":
             bought = ""
             if asked.shopper is not None and any(chosen.name == "buy_again" for chosen in asked.sources):

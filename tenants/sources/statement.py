@@ -14,7 +14,7 @@ from tenants.lifecycle import TenantRef
 from tenants.nearest import each, rounded
 from tenants.sources import attributes, behaviour, content, neighbours, popularity, revisits
 from tenants.sources.scene import Asked, Scene
-from tenants.wanted import TENANT, Found, Hit, Wanted
+from tenants.wanted import TENANT, Found, Hit, Wanted, one_per_group
 
 Source = Callable[[Scene], str | None]
 
@@ -83,7 +83,7 @@ def statement(scene: Scene) -> str:
     facets = each("item_facets", f"f.tenant_id = {TENANT} and f.item_no = r.item_no", alias="f")
     if scene.cut is None:
         facets = f"join item_facets f on f.tenant_id = {TENANT} and f.item_no = r.item_no"
-    group = scene.statement.one_per_group("r.score desc, f.item_no")
+    group = one_per_group("r.score desc, f.item_no")
     ctes.append(
         f"""parts as materialized ({blend_sql(names, weights, absolute=asked.absolute)}),
     ranked as materialized (
@@ -154,7 +154,7 @@ def _rest(scene: Scene) -> list[str]:
     limit = scene.bind(scene.wanted.limit, "int8")
     outside = "(f.group_id is null or f.group_id not in (select h.group_id from hits h where h.group_id is not null))"
     eligible = f"{scene.base} and {outside} and f.item_no not in (select h.item_no from hits h)"
-    group = scene.statement.one_per_group("r.z desc, f.item_no")
+    group = one_per_group("r.z desc, f.item_no")
     return [
         f"""spare as materialized (
         select p.item_no, p.z from ({popularity.popular(scene, shown=eligible)}) p
