@@ -48,11 +48,11 @@ def blend_sql(names: Sequence[str], weights: Sequence[str], *, absolute: bool = 
     """SQL of the same: a query of (src, item_no, part, because), whose parts add up to the score.
 
     `names` are CTEs of (item_no, z, because) with z > 0, `weights` their weights as SQL. `absolute`: z is the score
-    already, in 0..1; so the one source of a list keeps the scale that `min_score` speaks of.
+    already, cut to 0..1; so the one source of a list keeps the scale that `min_score` speaks of.
     """
     total = " + ".join(weights)
-    best = "1" if absolute else "max(x.z) over ()"
+    share = "greatest(0, least(x.z, 1))" if absolute else "x.z / max(x.z) over ()"
     return " union all ".join(
-        f"select {at} as src, x.item_no, {weight} / ({total}) * least(x.z / {best}, 1) as part, x.because from {name} x"
+        f"select {at} as src, x.item_no, {weight} / ({total}) * {share} as part, x.because from {name} x"
         for at, (name, weight) in enumerate(zip(names, weights, strict=True))
     )

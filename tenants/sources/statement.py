@@ -73,7 +73,7 @@ def statement(scene: Scene) -> str:
         ctes.append(
             f"""s{at} as materialized (
         select x.item_no, x.z::float8 as z, x.because from ({rows}) x
-        where x.z > 0 order by x.z desc, x.item_no limit {min(limits, default="all")}
+        where {"x.z is not null" if asked.absolute else "x.z > 0"} order by x.z desc, x.item_no limit {min(limits, default="all")}
     )"""
         )
         names.append(f"s{at}")
@@ -165,7 +165,7 @@ def _rest(scene: Scene) -> list[str]:
             '{{}}'::float8[] as parts, null::int4 as because, r.in_group
         from (select f.item_no, f.group_id, r.z, {group} as in_group
             from spare r join item_facets f on f.tenant_id = {TENANT} and f.item_no = r.item_no where {eligible}) r
-        where r.in_group = 1 order by r.z desc, r.item_no limit {limit}
+        where r.in_group = 1 order by r.z desc, r.item_no limit {limit} - (select count(*) from hits)
     )""",
     ]
 

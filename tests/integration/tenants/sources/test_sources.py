@@ -94,7 +94,7 @@ async def test_the_graph_filter_folds_the_shopper_in(floor: Floor) -> None:
     )
     history = _history(HISTORY)
     folded = sum(weight * vectors[place, :4] for place, weight in history.items())
-    near = {place: 0.0 for place in history} | _summed({}, {})
+    near = dict.fromkeys(history, 0.0) | _summed({}, {})
     for place, weight in history.items():
         near[place] = near.get(place, 0) + weight * float(own[place])
         for other, score in LISTS.get(place, {}).items():
