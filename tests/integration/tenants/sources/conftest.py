@@ -1,6 +1,6 @@
 """A shop with shoppers, events and learned rows of known content."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -142,7 +142,7 @@ def places(found: Found) -> list[int]:
 
 
 @pytest.fixture
-async def floor(database: Database, make_tenant: MakeTenant) -> AsyncIterator[Floor]:
+async def floor(database: Database, make_tenant: MakeTenant) -> Floor:
     """Forty items, all of which can be shown, the highest place the newest."""
     tenant = await make_tenant()
     items = [
@@ -156,4 +156,4 @@ async def floor(database: Database, make_tenant: MakeTenant) -> AsyncIterator[Fl
             await catalog.upsert_items(connection, tenant, [item], now=created)
         found = await catalog.item_numbers(connection, tenant.tenant_id, [item.id for item in items])
         numbers = [found[item.id] for item in items]
-    yield Floor(database, tenant, numbers)
+    return Floor(database, tenant, numbers)
