@@ -13,7 +13,7 @@ from api.recommend.cursor import write_cursor
 from api.recommend.diversify import diversify
 from api.recommend.plan import plan
 from api.recommend.recall import recall, recall_fallback
-from api.recommend.types import Answer, Candidate, Explain, Plan, Query, RecommendedItem, Slate, Source
+from api.recommend.types import Answer, Candidate, Explain, Plan, Query, RecommendedItem, Served, Slate, Source
 from infra.db import Database
 from infra.ids import uuid7
 from tenants.lifecycle import TenantRef
@@ -22,12 +22,12 @@ from tenants.retrieval import Hit
 _EVERYTHING = 1_000_000
 
 
-async def serve(database: Database, tenant: TenantRef, query: Query, *, now: datetime, secret: bytes) -> Answer:
+async def serve(database: Database, tenant: TenantRef, query: Query, *, now: datetime, secret: bytes) -> Served:
     """Answer one request. Raises what `plan` raises."""
     started = perf_counter()
     planned = plan(query, tenant, now=now, secret=secret)
     slate = await fill(database, planned)
-    return answer(planned, slate, secret=secret, started=started)
+    return Served(plan=planned, slate=slate, answer=answer(planned, slate, secret=secret, started=started))
 
 
 async def fill(database: Database, planned: Plan) -> Slate:

@@ -45,7 +45,7 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 Weight = Annotated[float, Meta(ge=0, le=1000)]
 
 
-class Weights(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Weights(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """The dial: how much each modality counts, relative to the others."""
 
     text: Weight | None = None
@@ -53,21 +53,24 @@ class Weights(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     behaviour: Weight | None = None
 
 
-class Session(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Session(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What this shopper just looked at, oldest first; nothing of it is stored."""
 
     recent_items: Annotated[list[Id], Meta(max_length=100)] = []
 
 
-class Exclude(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Exclude(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Items that must not be in the list."""
 
     ids: Annotated[list[Id], Meta(max_length=1000)] = []
 
 
-class Query(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Query(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """The body of `POST /v1/recommend`."""
 
+    placement: Id | None = None
+    user_id: Id | None = None
+    visitor_id: Id | None = None
     strategy: Strategy | None = None
     item_ids: Annotated[list[Id], Meta(max_length=MAX_SEEDS)] = []
     session: Session = Session()
@@ -122,6 +125,14 @@ class Slate(Struct, frozen=True, kw_only=True):
     candidates: Sequence[Candidate]
     fallback_used: bool
     unknown_seeds: Sequence[str]
+
+
+class Served(Struct, frozen=True, kw_only=True):
+    """One answer, and what it was made of: for the log and the caches."""
+
+    plan: Plan
+    slate: Slate
+    answer: "Answer"
 
 
 class Explain(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -7,10 +7,9 @@ from litestar.params import FromPath
 from msgspec import Meta, Struct
 
 from api.contract import contract
-from api.deps import services_of, tenant_of
-from api.recommend.pipeline import serve
+from api.deps import caller_of, services_of, tenant_of
 from api.recommend.types import Answer, Count, Query, Weight, Weights
-from api.wire import answer, decode_id, read_json, read_query
+from api.wire import JSON, decode_id, encoded, expect_media_type, read_query
 
 _TAG: Final = "Recommendations"
 _ANSWER: Final = {
@@ -57,11 +56,10 @@ _ANSWER: Final = {
 async def recommend(request: Request[Any, Any, Any]) -> Response[bytes]:
     """A list by one strategy. Unknown seeds are named in `warnings`; a list that its strategy cannot fill is filled
     with popular items, marked `fallback`, unless `fallback` is `none`."""
-    services = services_of(request)
-    query = await read_json(request, Query)
+    expect_media_type(request, JSON)
+    body = await request.body()
     tenant = await tenant_of(request)
-    found = await serve(services.database, tenant, query, now=services.clock(), secret=services.secret)
-    return answer(found)
+    return encoded(await services_of(request).answering.recommend(caller_of(request), tenant, body))
 
 
 class SimilarQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -87,7 +85,6 @@ class SimilarQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 )
 async def similar(request: Request[Any, Any, Any], item_id: FromPath[str]) -> Response[bytes]:
     """`POST /v1/recommend` with `strategy: similar` and one seed."""
-    services = services_of(request)
     asked = read_query(request, SimilarQuery)
     query = Query(
         strategy="similar",
@@ -98,7 +95,7 @@ async def similar(request: Request[Any, Any, Any], item_id: FromPath[str]) -> Re
         explain=asked.explain,
     )
     tenant = await tenant_of(request)
-    return answer(await serve(services.database, tenant, query, now=services.clock(), secret=services.secret))
+    return encoded(await services_of(request).answering.recommend_query(caller_of(request), tenant, query))
 
 
 ROUTES: Final = (recommend, similar)

@@ -80,6 +80,17 @@ PROBES: dict[tuple[str, str], Callable[[Victim], list[Call]]] = {
         ("/v1/search", {"json": {"query": "lamp", "fields": ["title", "brand"]}}),
         ("/v1/search", {"json": {"query": "lamp", "filter": {"exists": "brand"}, "fields": ["brand"]}}),
     ],
+    ("GET", "/v1/recommendations/{recommendation_id}"): lambda v: [(f"/v1/recommendations/{v.answer_id}", {})],
+    ("GET", "/v1/placements"): lambda v: [("/v1/placements", {})],
+    ("GET", "/v1/placements/{placement_id}"): lambda v: [(f"/v1/placements/{MARK}", {}), ("/v1/placements/same", {})],
+    ("PUT", "/v1/placements/{placement_id}"): lambda v: [
+        (f"/v1/placements/{MARK}", {"json": {"defaults": {"strategy": "new"}}}),
+        ("/v1/placements/same", {"json": {"defaults": {"strategy": "new"}}}),
+    ],
+    ("DELETE", "/v1/placements/{placement_id}"): lambda v: [
+        (f"/v1/placements/{MARK}", {}),
+        ("/v1/placements/same", {}),
+    ],
     ("GET", "/v1/keys"): lambda v: [("/v1/keys", {})],
     ("POST", "/v1/keys"): lambda v: [("/v1/keys", {"json": {"name": "mine"}})],
     ("DELETE", "/v1/keys/{key_id}"): lambda v: [(f"/v1/keys/{v.key_id}", {})],
