@@ -16,8 +16,24 @@ from api.negotiation import acceptable
 from api.openapi import operations
 from api.problems import answer_problem
 from api.readiness import Readiness, Warmer
+from api.recommend.answering import Answering
+from api.recommend.cache import AnswerCache
+from api.recommend.log import AnswerLog
 from api.recommend.search import QueryVectors
-from api.routes import docs, encoding, health, imports, items, jobs, keys, photos, recommend, search
+from api.routes import (
+    docs,
+    encoding,
+    health,
+    imports,
+    items,
+    jobs,
+    keys,
+    photos,
+    placements,
+    recommend,
+    recommendations,
+    search,
+)
 from infra.blob import BlobStore
 from infra.changes import ChangeFeed
 from infra.db import Database
@@ -25,6 +41,7 @@ from infra.encoder import EncoderClient
 from infra.secret import load_secret
 from infra.settings import Settings
 from tenants.directory import Directory
+from tenants.placements import Placements
 
 ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     *health.ROUTES,
@@ -35,7 +52,9 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     *imports.ROUTES,
     *jobs.ROUTES,
     *recommend.ROUTES,
+    *recommendations.ROUTES,
     *search.ROUTES,
+    *placements.ROUTES,
     *keys.ROUTES,
     *demo.ROUTES,
 )
@@ -66,6 +85,7 @@ def create_app(
     secret = load_secret(settings)
     feed = ChangeFeed(database)
     encoder = EncoderClient(settings.encoder_address)
+    answer_log = AnswerLog(database)
     services = Services(
         settings=settings,
         database=database,
@@ -75,6 +95,15 @@ def create_app(
         authenticator=Authenticator(database, feed, secret=secret, clock=clock),
         readiness=Readiness(database, feed, warmers=list(warmers)),
         query_vectors=QueryVectors(encoder),
+        answer_log=answer_log,
+        answering=Answering(
+            database,
+            Placements(database, feed),
+            answer_log,
+            AnswerCache(feed, max_bytes=settings.cache_mb * 1_000_000),
+            secret=secret,
+            clock=clock,
+        ),
         secret=secret,
         clock=clock,
     )
@@ -99,9 +128,11 @@ def _running(services: Services, encoder: EncoderClient) -> Any:
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         await services.database.open()
         await services.feed.start()
+        services.answer_log.start()
         try:
             yield
         finally:
+            await services.answer_log.close()
             await services.feed.close()
             await encoder.close()
             await services.database.close()

@@ -12,6 +12,8 @@ from msgspec import Struct
 
 from api.auth import Authenticator, Caller
 from api.readiness import Readiness
+from api.recommend.answering import Answering
+from api.recommend.log import AnswerLog
 from api.recommend.search import QueryVectors
 from api.wire import AnyRequest
 from infra.blob import BlobStore
@@ -40,6 +42,8 @@ class Services(Struct, frozen=True, kw_only=True):
     authenticator: Authenticator
     readiness: Readiness
     query_vectors: QueryVectors
+    answer_log: AnswerLog
+    answering: Answering
     secret: bytes
     clock: Clock
 

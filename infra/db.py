@@ -5,7 +5,7 @@ one. Hot reads use `Database.fetch_scoped`, which sets the tenant inside the
 statement itself: one round trip instead of four.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, NewType
 from urllib.parse import urlsplit, urlunsplit
@@ -26,6 +26,7 @@ _log = structlog.get_logger()
 # SQLAlchemy begins the transaction with its first statement: those that go to the driver alone would commit one by
 # one, and their locks would end with each.
 _START: Final = text("select 1")
+_NOTES: Final = "kindred_notes"
 
 
 def scoped(inner: str) -> str:
@@ -74,6 +75,7 @@ class Database:
         self._hot: asyncpg.Pool | None = None
         self._ingest_size = ingest
         self._ingest: asyncpg.Pool | None = None
+        self._committed: list[Callable[[Sequence[Any]], None]] = []
         self._app = _engine(role_url(url, APP), sessions)
         self._system = _engine(role_url(self.direct_url, SYSTEM), 1)
 
@@ -127,6 +129,15 @@ class Database:
         )
         return rows
 
+    def on_commit(self, told: Callable[[Sequence[Any]], None]) -> None:
+        """Call `told` with what a transaction noted by `note_for_commit`, as soon as it has committed."""
+        self._committed.append(told)
+
+    def _tell(self, notes: Sequence[Any]) -> None:
+        if notes:
+            for told in self._committed:
+                told(notes)
+
     @asynccontextmanager
     async def tenant_session(self, tenant_id: TenantId) -> AsyncIterator[AsyncConnection]:
         """One transaction on one tenant's rows; committed at the end, rolled back on any error."""
@@ -134,7 +145,10 @@ class Database:
             await connection.execute(
                 text("select set_config('app.tenant_id', :tenant, true)"), {"tenant": str(tenant_id)}
             )
+            # The dictionary is of the pooled connection and outlives a transaction that failed.
+            notes = connection.info[_NOTES] = []
             yield connection
+        self._tell(notes)
 
     @asynccontextmanager
     async def system_session(self, *, reason: str) -> AsyncIterator[AsyncConnection]:
@@ -142,7 +156,9 @@ class Database:
         _log.debug("db.system_session", reason=reason)
         async with self._system.begin() as connection:
             await connection.execute(_START)
+            notes = connection.info[_NOTES] = []
             yield connection
+        self._tell(notes)
 
     @asynccontextmanager
     async def anonymous_session(self) -> AsyncIterator[AsyncConnection]:
@@ -150,6 +166,13 @@ class Database:
         async with self._app.begin() as connection:
             await connection.execute(_START)
             yield connection
+
+
+def note_for_commit(connection: AsyncConnection, note: Any) -> None:
+    """Have this told to the listeners of `Database.on_commit` if and when the transaction commits."""
+    notes = connection.info.get(_NOTES)
+    if notes is not None:
+        notes.append(note)
 
 
 async def driver(connection: AsyncConnection) -> Any:

@@ -5,6 +5,7 @@ min(count, matches) is a bug: where candidates run out under a cap, recall is
 asked again for more, and what the sources cannot fill the fallback does.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from time import perf_counter
 from typing import Final
@@ -18,16 +19,17 @@ from api.recommend.recall import Recalled, recall_or_popular, recall_popular
 from api.recommend.types import (
     Answer,
     Candidate,
-    PlacementDefaults,
     Plan,
     Query,
     RecommendedItem,
     RerankQuery,
+    Served,
     Slate,
 )
 from infra.db import Database
 from infra.ids import uuid7
 from tenants.lifecycle import TenantRef
+from tenants.placements import PlacementSource
 from tenants.retrieval import Hit
 
 _EVERYTHING: Final = 1_000_000
@@ -42,21 +44,24 @@ async def serve(
     *,
     now: datetime,
     secret: bytes,
-    placement: PlacementDefaults | None = None,
-) -> Answer:
-    """Answer one request, which its placement has been merged with already. Raises what `plan` raises."""
+    sources: Sequence[PlacementSource] = (),
+) -> Served:
+    """Answer one request, which its placement has been merged with already; `sources` are the placement's.
+
+    Raises what `plan` raises.
+    """
     started = perf_counter()
-    planned = plan(query, tenant, now=now, secret=secret, placement=placement)
+    planned = plan(query, tenant, now=now, secret=secret, sources=sources)
     slate = await fill(database, planned)
-    return answer(planned, slate, secret=secret, started=started)
+    return Served(plan=planned, slate=slate, answer=answer(planned, slate, secret=secret, started=started))
 
 
-async def rerank(database: Database, tenant: TenantRef, query: RerankQuery, *, now: datetime, secret: bytes) -> Answer:
+async def rerank(database: Database, tenant: TenantRef, query: RerankQuery, *, now: datetime, secret: bytes) -> Served:
     """The given items that may be shown, in the order of `for_you`. Raises what `plan` raises."""
     started = perf_counter()
     planned = plan_rerank(query, tenant, now=now, secret=secret)
     slate = await fill(database, planned)
-    return answer(planned, slate, secret=secret, started=started)
+    return Served(plan=planned, slate=slate, answer=answer(planned, slate, secret=secret, started=started))
 
 
 async def fill(database: Database, planned: Plan) -> Slate:

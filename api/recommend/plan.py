@@ -2,17 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from api.recommend.cursor import read_cursor
 from api.recommend.types import (
     FIELDS,
     MAX_SEEDS,
-    PlacementDefaults,
     Plan,
     Query,
     RerankQuery,
-    SourceChoice,
     Strategy,
     Weights,
 )
@@ -21,6 +19,7 @@ from infra.errors import FieldError
 from tenants.blend import CONTENT_BLEND, DEFAULT_BLEND
 from tenants.filters import parse_filter
 from tenants.lifecycle import TenantRef
+from tenants.placements import PlacementSource
 from tenants.retrieval import SCALAR_FIELDS
 from tenants.sources.scene import Anchor, Asked, Chosen, ShopperKey
 from tenants.sources.statement import SOURCES
@@ -40,15 +39,26 @@ _READING: Final = _ANCHORED | {"graph", "als", "item_cf", "attributes"}
 """What `item_ids` matter to."""
 
 
+class _Choice(NamedTuple):
+    """What a list is made of, before the strategies of several sources are taken apart."""
+
+    strategy: str
+    weight: float
+    limit: int | None
+
+
 def plan(
     query: Query,
     tenant: TenantRef,
     *,
     now: datetime,
     secret: bytes,
-    placement: PlacementDefaults | None = None,
+    sources: Sequence[PlacementSource] = (),
 ) -> Plan:
-    """Raises InvalidFields, InvalidFilter and BadCursor, each naming what to mend."""
+    """`sources` are those of a placement, where the request names no strategy.
+
+    Raises InvalidFields, InvalidFilter and BadCursor, each naming what to mend.
+    """
     faults = [
         *_check(query.same, "same", (*SCALAR_FIELDS, *_MANY)),
         *_check(query.max_per, "max_per", (*SCALAR_FIELDS, *_MANY)),
@@ -67,13 +77,12 @@ def plan(
     if faults:
         raise InvalidFields(summary(faults), errors=faults)
     strategy: Strategy = query.strategy or "for_you"
-    mixed = placement is not None and bool(placement.sources) and query.strategy is None
-    choices = list(placement.sources) if placement is not None and mixed else [SourceChoice(strategy=strategy)]
-    asked, seeds = _asked(query, tenant, choices, strategy)
+    choices = [_Choice(source.strategy, source.weight, source.limit) for source in sources]
+    asked, seeds = _asked(query, tenant, choices or [_Choice(strategy, 1.0, None)], strategy)
     return Plan(
         tenant=tenant,
         now=now,
-        strategy="placement" if mixed else strategy,
+        strategy=strategy,
         asked=asked,
         count=query.count,
         seeds=seeds,
@@ -118,7 +127,7 @@ def plan_rerank(query: RerankQuery, tenant: TenantRef, *, now: datetime, secret:
 
 
 def _asked(
-    query: Query, tenant: TenantRef, choices: Sequence[SourceChoice], strategy: Strategy
+    query: Query, tenant: TenantRef, choices: Sequence[_Choice], strategy: Strategy
 ) -> tuple[Asked, Sequence[str]]:
     """The list as the sources see it, and the ids of the request that are missed when unknown."""
     shopper = None
@@ -167,7 +176,7 @@ def _asked(
     return asked, items
 
 
-def _expanded(choices: Sequence[SourceChoice], tenant: TenantRef, *, known: bool) -> list[Chosen]:
+def _expanded(choices: Sequence[_Choice], tenant: TenantRef, *, known: bool) -> list[Chosen]:
     """Sources for the strategies that are made of several; the same source twice has the sum of the weights."""
     weights: dict[str, float] = {}
     limits: dict[str, int | None] = {}

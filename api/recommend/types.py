@@ -28,27 +28,6 @@ Strategy = Literal[
 ]
 """What a request may ask for."""
 
-SourceName = Literal[
-    "for_you",
-    "similar",
-    "visually_similar",
-    "bought_together",
-    "also_viewed",
-    "cart",
-    "trending",
-    "popular",
-    "new",
-    "recently_viewed",
-    "buy_again",
-    "on_sale",
-    "graph",
-    "als",
-    "item_cf",
-    "user_cf",
-    "attributes",
-]
-"""What a placement may be made of: every strategy, and the sources that only make sense among others."""
-
 MAX_COUNT: Final = 100
 MAX_SEEDS: Final = 20
 MAX_RERANKED: Final = 500
@@ -81,7 +60,7 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 Weight = Annotated[float, Meta(ge=0, le=1000)]
 
 
-class Weights(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Weights(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """The dial: how much each modality counts, relative to the others."""
 
     text: Weight | None = None
@@ -89,13 +68,13 @@ class Weights(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     behaviour: Weight | None = None
 
 
-class Session(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Session(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What this shopper just looked at, oldest first; nothing of it is stored."""
 
     recent_items: Annotated[list[Id], Meta(max_length=100)] = []
 
 
-class Exclude(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Exclude(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Items that must not be in the list.
 
     `seen`: anything this shopper did something with, `purchased` and `in_cart` as they say, and other variants of
@@ -108,16 +87,7 @@ class Exclude(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     in_cart: bool = False
 
 
-class SourceChoice(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One source of a placement: its share of the score, and how many candidates it may name."""
-
-    strategy: SourceName
-    weight: Weight = 1.0
-    limit: Annotated[int, Meta(ge=1, le=1000)] | None = None
-    model: Annotated[str, Meta(max_length=64)] | None = None
-
-
-class Query(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Query(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """The body of `POST /v1/recommend`."""
 
     placement: Id | None = None
@@ -153,13 +123,6 @@ class RerankQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     include: list[Literal["out_of_stock"]] = []
     fields: Annotated[list[str], Meta(max_length=40)] = []
     explain: bool = False
-
-
-class PlacementDefaults(Struct, frozen=True, kw_only=True):
-    """What a placement decides beside the fields of the request it is merged with: its name, and its sources."""
-
-    placement_id: str
-    sources: Sequence[SourceChoice] = ()
 
 
 class Plan(Struct, frozen=True, kw_only=True):
@@ -215,6 +178,14 @@ class Because(Struct, frozen=True, kw_only=True):
     """The evidence: an item that this shopper met, or that was asked about."""
 
     item_id: str
+
+
+class Served(Struct, frozen=True, kw_only=True):
+    """One answer, and what it was made of: for the log and the caches."""
+
+    plan: Plan
+    slate: Slate
+    answer: "Answer"
 
 
 class Explain(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -1,12 +1,13 @@
 """Search: `POST /v1/search` by words, by photo, by an item, or by several of them."""
 
+from time import perf_counter
 from typing import Any, Final
 
 from litestar import Request, Response, post
 
 from api.contract import contract
-from api.deps import services_of, tenant_of
-from api.recommend.search import SearchQuery
+from api.deps import caller_of, services_of, tenant_of
+from api.recommend.search import SearchQuery, logged
 from api.recommend.search import search as find
 from api.recommend.types import Answer
 from api.wire import answer, read_json
@@ -48,14 +49,17 @@ MAX_BODY: Final = 15_000_000
 async def search(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Words and meaning together. An item is found by its words as soon as it is stored; when the encoder is away,
     words alone answer and `fallback_used` is true."""
+    started = perf_counter()
     services = services_of(request)
     query = await read_json(request, SearchQuery)
     tenant = await tenant_of(request)
-    return answer(
-        await find(
-            services.database, services.query_vectors, tenant, query, now=services.clock(), secret=services.secret
-        )
+    served = await find(
+        services.database, services.query_vectors, tenant, query, now=services.clock(), secret=services.secret
     )
+    services.answering.note(
+        caller_of(request), "search", served, strategy="search", request=logged(query), took_s=perf_counter() - started
+    )
+    return answer(served.answer)
 
 
 ROUTES: Final = (search,)

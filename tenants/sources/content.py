@@ -64,4 +64,5 @@ def _like(scene: Scene, text_weight: float, image_weight: float, kind: Kind | No
     return f"""
     with {query}
     select n.item_no, n.z, null::int4 as because from (
-        select v.item_no, {score} as z from q cross join fused_vectors v where {statement.fused()} {passed} offset 0) n"""
+        select v.item_no, {score} as z from q cross join fused_vectors v
+        where {statement.fused()} {passed} offset 0) n"""

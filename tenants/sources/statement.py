@@ -69,11 +69,12 @@ def statement(scene: Scene) -> str:
     names, weights, seen = [], [], []
     for at, chosen in enumerate(asked.sources):
         rows = SOURCES[chosen.name](scene) or _NOTHING
+        positive = "x.z is not null" if asked.absolute else "x.z > 0"
         limits = [limit for limit in (chosen.limit, scene.cut) if limit is not None]
         ctes.append(
             f"""s{at} as materialized (
         select x.item_no, x.z::float8 as z, x.because from ({rows}) x
-        where {"x.z is not null" if asked.absolute else "x.z > 0"} order by x.z desc, x.item_no limit {min(limits, default="all")}
+        where {positive} order by x.z desc, x.item_no limit {min(limits, default="all")}
     )"""
         )
         names.append(f"s{at}")
