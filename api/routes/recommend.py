@@ -119,7 +119,7 @@ async def rerank(request: Request[Any, Any, Any]) -> Response[bytes]:
     return encoded(await services_of(request).answering.rerank(caller_of(request), tenant, query))
 
 
-class ListQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RowQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The query string of the convenience GETs of a list."""
 
     count: Count = 10
@@ -133,7 +133,7 @@ class ListQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         scope="recommend",
         summary="Items for a user",
         tag=_TAG,
-        query=ListQuery,
+        query=RowQuery,
         answer=Answer,
         answer_example=_ANSWER,
     ),
@@ -146,7 +146,7 @@ async def for_user(request: Request[Any, Any, Any], user_id: FromPath[str]) -> R
 @get(
     "/v1/trending",
     opt=contract(
-        scope="recommend", summary="Items on the rise", tag=_TAG, query=ListQuery, answer=Answer, answer_example=_ANSWER
+        scope="recommend", summary="Items on the rise", tag=_TAG, query=RowQuery, answer=Answer, answer_example=_ANSWER
     ),
 )
 async def trending(request: Request[Any, Any, Any]) -> Response[bytes]:
@@ -155,7 +155,7 @@ async def trending(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 
 async def _listed(request: Request[Any, Any, Any], query: Query) -> Response[bytes]:
-    asked = read_query(request, ListQuery)
+    asked = read_query(request, RowQuery)
     query = structs.replace(
         query, count=asked.count, fields=[name for name in asked.fields.split(",") if name], explain=asked.explain
     )
