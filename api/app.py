@@ -9,15 +9,17 @@ from litestar.datastructures import State
 from litestar.handlers import HTTPRouteHandler
 
 from api.auth import Authenticator, requires
+from api.bots import Rates
 from api.console.pages import demo
 from api.deps import Clock, Services, utc_now
 from api.edge import Edge
+from api.ingest import Ingest
 from api.negotiation import acceptable
 from api.openapi import operations
 from api.problems import answer_problem
 from api.readiness import Readiness, Warmer
 from api.recommend.search import QueryVectors
-from api.routes import docs, encoding, health, imports, items, jobs, keys, photos, recommend, search
+from api.routes import docs, encoding, events, health, imports, items, jobs, keys, photos, recommend, search
 from infra.blob import BlobStore
 from infra.changes import ChangeFeed
 from infra.db import Database
@@ -25,6 +27,7 @@ from infra.encoder import EncoderClient
 from infra.secret import load_secret
 from infra.settings import Settings
 from tenants.directory import Directory
+from tenants.shoppers import ShopperIds
 
 ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     *health.ROUTES,
@@ -36,6 +39,7 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     *jobs.ROUTES,
     *recommend.ROUTES,
     *search.ROUTES,
+    *events.ROUTES,
     *keys.ROUTES,
     *demo.ROUTES,
 )
@@ -75,6 +79,9 @@ def create_app(
         authenticator=Authenticator(database, feed, secret=secret, clock=clock),
         readiness=Readiness(database, feed, warmers=list(warmers)),
         query_vectors=QueryVectors(encoder),
+        ingest=Ingest(database, clock=clock),
+        shopper_ids=ShopperIds(database, feed),
+        rates=Rates(),
         secret=secret,
         clock=clock,
     )
@@ -102,6 +109,8 @@ def _running(services: Services, encoder: EncoderClient) -> Any:
         try:
             yield
         finally:
+            # Requests are answered by now; what waits is of clients that hung up.
+            await services.ingest.close()
             await services.feed.close()
             await encoder.close()
             await services.database.close()

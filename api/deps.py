@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from msgspec import Struct
 
 from api.auth import Authenticator, Caller
+from api.bots import Rates
+from api.ingest import Ingest
 from api.readiness import Readiness
 from api.recommend.search import QueryVectors
 from api.wire import AnyRequest
@@ -20,6 +22,7 @@ from infra.db import Database
 from infra.settings import Settings
 from tenants.directory import Directory
 from tenants.lifecycle import TenantRef
+from tenants.shoppers import ShopperIds
 
 Clock = Callable[[], datetime]
 
@@ -40,6 +43,9 @@ class Services(Struct, frozen=True, kw_only=True):
     authenticator: Authenticator
     readiness: Readiness
     query_vectors: QueryVectors
+    ingest: Ingest
+    shopper_ids: ShopperIds
+    rates: Rates
     secret: bytes
     clock: Clock
 

@@ -17,7 +17,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
-from infra.roles import APP, OWNER, SYSTEM, role_url
+from infra.roles import APP, INGEST, OWNER, SYSTEM, role_url
 
 TenantId = NewType("TenantId", UUID)
 
@@ -61,33 +61,46 @@ class Database:
     """Connections of one process to one database.
 
     `hot` asyncpg connections serve the few paths where each 100 µs counts;
-    `sessions` bounds the transactions of all others.
+    `sessions` bounds the transactions of all others; `ingest` connections, of the ingest role, take group commits
+    of any tenants (0: this process has none to take).
     """
 
-    def __init__(self, url: str, *, direct_url: str | None = None, hot: int = 6, sessions: int = 3) -> None:
+    def __init__(
+        self, url: str, *, direct_url: str | None = None, hot: int = 6, sessions: int = 3, ingest: int = 0
+    ) -> None:
         self.url = url
         self.direct_url = direct_url or url
         self._hot_size = hot
         self._hot: asyncpg.Pool | None = None
+        self._ingest_size = ingest
+        self._ingest: asyncpg.Pool | None = None
         self._app = _engine(role_url(url, APP), sessions)
         self._system = _engine(role_url(self.direct_url, SYSTEM), 1)
 
     async def open(self) -> None:
         """Connect the hot pool. Raises what asyncpg raises when the database is away."""
         if self._hot_size:
-            self._hot = await asyncpg.create_pool(
-                role_url(self.url, APP),
-                min_size=1,
-                max_size=self._hot_size,
-                reset=_keep_session,
-                server_settings={"jit": "off", "application_name": "kindred"},
-                command_timeout=30,
-            )
+            self._hot = await self._pool(APP, self._hot_size, least=1)
+        if self._ingest_size:
+            # Connects when the first group comes.
+            self._ingest = await self._pool(INGEST, self._ingest_size, least=0)
+
+    async def _pool(self, role: str, size: int, *, least: int) -> asyncpg.Pool:
+        return await asyncpg.create_pool(
+            role_url(self.url, role),
+            min_size=least,
+            max_size=size,
+            reset=_keep_session,
+            server_settings={"jit": "off", "application_name": "kindred"},
+            command_timeout=30,
+        )
 
     async def close(self) -> None:
         """Close every connection; waits for those in use."""
         if self._hot is not None:
             await self._hot.close()
+        if self._ingest is not None:
+            await self._ingest.close()
         await self._app.dispose()
         await self._system.dispose()
 
@@ -97,6 +110,13 @@ class Database:
         if self._hot is None:
             raise RuntimeError("Database.open() was not called")
         return self._hot
+
+    @property
+    def ingest(self) -> asyncpg.Pool:
+        """The pool of the ingest role: it writes rows of any tenant and reads none. For group commits alone."""
+        if self._ingest is None:
+            raise RuntimeError("Database.open() was not called, or it was made without `ingest`")
+        return self._ingest
 
     async def fetch_scoped(self, tenant_id: TenantId, inner: str, *args: object) -> list[asyncpg.Record]:
         """Run `scoped(inner)` in one round trip, in autocommit."""
