@@ -28,6 +28,7 @@ from workers.jobs.generations import Keeper
 from workers.jobs.imports import Imports
 from workers.jobs.neighbours import Neighbours
 from workers.jobs.photos import PhotoLoop
+from workers.jobs.popularity import EVERY_S, Popularity
 from workers.jobs.upkeep import Upkeep
 from workers.memory import give_back, use_one_arena
 from workers.models import Models, load_models
@@ -92,6 +93,8 @@ async def serve(settings: Settings, queues: Sequence[str], stop: asyncio.Event) 
                 neighbours = Neighbours(learned, folder=scratch, stop=stop)
                 training = JobLoop(learned, {NEIGHBOURS_JOB: neighbours})
                 group.create_task(_keep_running("training", training.run, stop))
+                popularity = Popularity(learned)
+                group.create_task(_every("popularity", EVERY_S, popularity.tick, stop))
                 group.create_task(_every("neighbours", 30, neighbours.schedule, stop))
             if "upkeep" in queues:
                 upkeep = Upkeep(database, blobs)
