@@ -9,9 +9,11 @@ from litestar.datastructures import State
 from litestar.handlers import HTTPRouteHandler
 
 from api.auth import Authenticator, requires
+from api.bots import Rates
 from api.console.pages import demo
 from api.deps import Clock, Services, utc_now
 from api.edge import Edge
+from api.ingest import Ingest
 from api.negotiation import acceptable
 from api.openapi import operations
 from api.problems import answer_problem
@@ -23,6 +25,7 @@ from api.recommend.search import QueryVectors
 from api.routes import (
     docs,
     encoding,
+    events,
     health,
     imports,
     items,
@@ -42,6 +45,7 @@ from infra.secret import load_secret
 from infra.settings import Settings
 from tenants.directory import Directory
 from tenants.placements import Placements
+from tenants.shoppers import ShopperIds
 
 ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     *health.ROUTES,
@@ -55,6 +59,7 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     *recommendations.ROUTES,
     *search.ROUTES,
     *placements.ROUTES,
+    *events.ROUTES,
     *keys.ROUTES,
     *demo.ROUTES,
 )
@@ -104,6 +109,9 @@ def create_app(
             secret=secret,
             clock=clock,
         ),
+        ingest=Ingest(database, clock=clock),
+        shopper_ids=ShopperIds(database, feed),
+        rates=Rates(),
         secret=secret,
         clock=clock,
     )
@@ -133,6 +141,8 @@ def _running(services: Services, encoder: EncoderClient) -> Any:
             yield
         finally:
             await services.answer_log.close()
+            # Requests are answered by now; what waits is of clients that hung up.
+            await services.ingest.close()
             await services.feed.close()
             await encoder.close()
             await services.database.close()

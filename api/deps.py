@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from msgspec import Struct
 
 from api.auth import Authenticator, Caller
+from api.bots import Rates
+from api.ingest import Ingest
 from api.readiness import Readiness
 from api.recommend.answering import Answering
 from api.recommend.log import AnswerLog
@@ -22,6 +24,7 @@ from infra.db import Database
 from infra.settings import Settings
 from tenants.directory import Directory
 from tenants.lifecycle import TenantRef
+from tenants.shoppers import ShopperIds
 
 Clock = Callable[[], datetime]
 
@@ -44,6 +47,9 @@ class Services(Struct, frozen=True, kw_only=True):
     query_vectors: QueryVectors
     answer_log: AnswerLog
     answering: Answering
+    ingest: Ingest
+    shopper_ids: ShopperIds
+    rates: Rates
     secret: bytes
     clock: Clock
 

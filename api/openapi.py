@@ -42,7 +42,7 @@ _TITLES: Final = {
 }
 
 
-_FIRST: Final = ("Recommendations", "Search", "Catalogue", "Photos", "Imports", "Jobs", "Keys")
+_FIRST: Final = ("Recommendations", "Search", "Events", "Users", "Catalogue", "Photos", "Imports", "Jobs", "Keys")
 
 
 def _tag_order(tag: str) -> tuple[int, str]:

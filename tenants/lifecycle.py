@@ -13,6 +13,7 @@ from infra.changes import record_change
 from infra.db import Database, TenantId, driver, fetch
 from infra.errors import Conflict, FieldError, Invalid, NotFound
 from infra.ids import uuid7
+from tenants.events import DEFAULT_WEIGHTS, weights_of
 
 
 class TenantNotFound(NotFound):
@@ -34,19 +35,6 @@ class InvalidTenant(Invalid):
 
     code = "invalid_tenant"
     title = "The tenant cannot be made"
-
-
-DEFAULT_WEIGHTS: Final[Mapping[str, float]] = {
-    "click": 0.5,
-    "view": 1.0,
-    "favorite": 3.0,
-    "add_to_cart": 4.0,
-    "purchase": 10.0,
-    "remove_from_cart": -2.0,
-    "dislike": -5.0,
-    "refund": -10.0,
-}
-"""What an event of each type says of a taste, unless the tenant says otherwise."""
 
 
 class SpaceRef(Struct, frozen=True, kw_only=True):
@@ -90,7 +78,7 @@ class TenantRef(Struct, frozen=True, kw_only=True):
     shard: int
     currency: str
     generation: Generation
-    event_weights: Mapping[str, float] = msgspec.field(default_factory=lambda: DEFAULT_WEIGHTS)
+    event_weights: Mapping[str, float] = DEFAULT_WEIGHTS
 
 
 class TenantInfo(Struct, frozen=True, kw_only=True):
@@ -197,6 +185,13 @@ _ERASE_REST: Final = (
     "delete from behaviour_vectors where tenant_id = $1",
     "delete from item_scores where tenant_id = $1",
     "delete from shopper_neighbours where tenant_id = $1",
+    "delete from events where tenant_id = $1",
+    "delete from event_seen where tenant_id = $1",
+    "delete from item_minutes where tenant_id = $1",
+    "delete from users where tenant_id = $1",
+    "delete from segments where tenant_id = $1",
+    "delete from erasures where tenant_id = $1",
+    "delete from shopper_ids where tenant_id = $1",
     "delete from jobs where tenant_id = $1",
     "delete from tenants where tenant_id = $1 and deleted_at is not null",
 )
@@ -233,7 +228,7 @@ NGRAMS_PREFIX: Final = "char-ngrams-"
 
 LOAD_TENANT: Final = f"""
 select t.name, t.shard, t.currency, g.gen, g.layout_id, g.calibration::text as calibration, g.weights::text as weights,
-    g.behaviour_model, g.neighbours_build,
+    g.behaviour_model, g.neighbours_build, (t.settings -> 'event_weights')::text as event_weights,
     a.space_id as text_id, a.name as text_name, a.dim as text_dim,
     n.space_id as ngrams_id, n.name as ngrams_name, n.dim as ngrams_dim,
     b.space_id as image_id, b.name as image_name, b.dim as image_dim
@@ -277,6 +272,7 @@ async def load_tenant(source: Database | AsyncConnection, tenant_id: TenantId) -
         shard=record["shard"],
         currency=record["currency"],
         generation=NO_GENERATION if record["layout_id"] is None else _generation(record),
+        event_weights=weights_of(msgspec.json.decode(record["event_weights"] or b"{}")),
     )
 
 

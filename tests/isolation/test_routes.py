@@ -98,6 +98,19 @@ PROBES: dict[tuple[str, str], Callable[[Victim], list[Call]]] = {
         (f"/v1/placements/{MARK}", {}),
         ("/v1/placements/same", {}),
     ],
+    ("POST", "/v1/events"): lambda v: [
+        (
+            "/v1/events",
+            {
+                "json": {
+                    "events": [
+                        {"event_id": v.event_id, "type": "view", "item_id": v.item_id, "user_id": v.user_id},
+                        {"event_id": v.event_id, "type": "view", "item_id": "same", "user_id": "same"},
+                    ]
+                }
+            },
+        )
+    ],
     ("GET", "/v1/keys"): lambda v: [("/v1/keys", {})],
     ("POST", "/v1/keys"): lambda v: [("/v1/keys", {"json": {"name": "mine"}})],
     ("DELETE", "/v1/keys/{key_id}"): lambda v: [(f"/v1/keys/{v.key_id}", {})],

@@ -45,17 +45,21 @@ create table item_neighbours (
     primary key (tenant_id, kind, build, item_no)
 );
 
--- encoded_at: items encoded later are not among the neighbours, and are merged in by an exact scan.
+-- watermark: items encoded later are not among the neighbours, and are merged in by an exact scan. recipe: a hash of
+-- the layout, calibration and weights they were found with; another one asks for another build.
 create table neighbour_builds (
     tenant_id uuid not null,
     build int not null,
     layout_id smallint not null,
+    recipe bytea not null,
     watermark timestamptz not null,
     items int not null,
     status text not null check (status in ('building', 'ready')),
     created_at timestamptz not null default now(),
     primary key (tenant_id, build)
 );
+
+create index item_vectors_encoded on item_vectors (tenant_id, encoded_at, item_no);
 
 -- An item's place in behaviour space, borrowed in part from its likes in content where it has few events of its own.
 create table behaviour_vectors (

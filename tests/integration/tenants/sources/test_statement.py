@@ -158,8 +158,8 @@ async def test_precomputed_neighbours_are_merged_with_what_came_since(floor: Flo
         floor.tenant, generation=msgspec.structs.replace(floor.tenant.generation, neighbours_build=BUILD)
     )
     await floor.execute(
-        "insert into neighbour_builds (tenant_id, build, layout_id, watermark, items, status) "
-        "values ($1, $2, 1, $3, 40, 'ready')",
+        "insert into neighbour_builds (tenant_id, build, layout_id, recipe, watermark, items, status) "
+        "values ($1, $2, 1, '', $3, 40, 'ready')",
         BUILD,
         NOW - timedelta(hours=1),
     )
