@@ -12,6 +12,7 @@ from api.auth import Authenticator, requires
 from api.bots import Rates
 from api.console.pages import demo
 from api.deps import Clock, Services, utc_now
+from api.direct import direct_routes
 from api.edge import Edge
 from api.ingest import Ingest
 from api.negotiation import acceptable
@@ -70,7 +71,7 @@ class Application(Edge):
     """What the server runs; `services` and `framework` are for tests and for who embeds it."""
 
     def __init__(self, framework: Litestar, services: Services) -> None:
-        super().__init__(framework, services.authenticator)
+        super().__init__(framework, services.authenticator, direct_routes(ROUTES, services))
         self.framework = framework
         self.services = services
 

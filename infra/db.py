@@ -7,6 +7,7 @@ statement itself: one round trip instead of four.
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from typing import Any, Final, NewType
 from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID
@@ -17,6 +18,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
+from infra.hotpool import Connection, HotPool
 from infra.roles import APP, INGEST, OWNER, SYSTEM, role_url
 
 TenantId = NewType("TenantId", UUID)
@@ -29,6 +31,7 @@ _START: Final = text("select 1")
 _NOTES: Final = "kindred_notes"
 
 
+@lru_cache(maxsize=256)
 def scoped(inner: str) -> str:
     """Wrap `inner` into the one-statement form: the tenant is set, then read, in one round trip.
 
@@ -37,6 +40,8 @@ def scoped(inner: str) -> str:
     planner from merging `inner` with the outer query and the reference to `s.v`
     makes it wait for `s`: nothing inside is read before the setting is made,
     under any plan (DECISIONS 5).
+
+    The same text is the same object, which spares the driver comparing it for each request.
     """
     return (
         "with s as materialized (select set_config('app.tenant_id', $1, true) v) "
@@ -54,10 +59,6 @@ def _engine(url: str, size: int) -> AsyncEngine:
     )
 
 
-async def _keep_session(connection: Any) -> None:
-    """Nothing is set at session level, so a returned connection needs no reset (one round trip less)."""
-
-
 class Database:
     """Connections of one process to one database.
 
@@ -72,7 +73,7 @@ class Database:
         self.url = url
         self.direct_url = direct_url or url
         self._hot_size = hot
-        self._hot: asyncpg.Pool | None = None
+        self._hot: HotPool | None = None
         self._ingest_size = ingest
         self._ingest: asyncpg.Pool | None = None
         self._committed: list[Callable[[Sequence[Any]], None]] = []
@@ -82,17 +83,23 @@ class Database:
     async def open(self) -> None:
         """Connect the hot pool. Raises what asyncpg raises when the database is away."""
         if self._hot_size:
-            self._hot = await self._pool(APP, self._hot_size, least=1)
+            self._hot = HotPool(self._connect_hot, self._hot_size)
+            async with self._hot.connection():
+                pass
+
         if self._ingest_size:
             # Connects when the first group comes.
-            self._ingest = await self._pool(INGEST, self._ingest_size, least=0)
+            self._ingest = await asyncpg.create_pool(
+                role_url(self.url, INGEST),
+                min_size=0,
+                max_size=self._ingest_size,
+                server_settings={"jit": "off", "application_name": "kindred"},
+                command_timeout=30,
+            )
 
-    async def _pool(self, role: str, size: int, *, least: int) -> asyncpg.Pool:
-        return await asyncpg.create_pool(
-            role_url(self.url, role),
-            min_size=least,
-            max_size=size,
-            reset=_keep_session,
+    async def _connect_hot(self) -> Connection:
+        return await asyncpg.connect(
+            role_url(self.url, APP),
             server_settings={"jit": "off", "application_name": "kindred"},
             command_timeout=30,
         )
@@ -107,7 +114,7 @@ class Database:
         await self._system.dispose()
 
     @property
-    def hot(self) -> asyncpg.Pool:
+    def hot(self) -> HotPool:
         """The pool of the hot paths; only for statements in the one-statement form."""
         if self._hot is None:
             raise RuntimeError("Database.open() was not called")
@@ -124,10 +131,7 @@ class Database:
         self, tenant_id: TenantId, inner: str, *args: object, timeout_s: float | None = None
     ) -> list[asyncpg.Record]:
         """Run `scoped(inner)` in one round trip, in autocommit. Raises TimeoutError, the statement cancelled."""
-        rows: list[asyncpg.Record] = await self.hot.fetch(
-            scoped(inner), str(tenant_id), tenant_id, *args, timeout=timeout_s
-        )
-        return rows
+        return await self.hot.fetch(scoped(inner), str(tenant_id), tenant_id, *args, timeout_s=timeout_s)
 
     def on_commit(self, told: Callable[[Sequence[Any]], None]) -> None:
         """Call `told` with what a transaction noted by `note_for_commit`, as soon as it has committed."""

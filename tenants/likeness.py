@@ -207,12 +207,18 @@ _APART_FROM_SEEDS: Final = (
     " and (f.group_id is null or f.group_id not in (select k.group_id from known k where k.group_id is not null))"
 )
 
-# The score of a fused row `v` against `q` by one inner product; null where no half is shared.
-NEAR: Final = """
-    case when v.text_space = q.text_space then
-        case when v.image_space > 0 then (-(v.vec <#> q.fused) - q.both_bias) * q.both_scale
-            else (-(v.vec <#> q.fused) - q.text_bias) * q.text_scale end
-    when v.image_space > 0 then (-(v.vec <#> q.image_only) - q.image_bias) * q.image_scale end"""
+
+def _q(column: str) -> str:
+    # Read once before the scan; joined to every row instead, it takes a tenth longer.
+    return f"(select q.{column} from q)"
+
+
+NEAR: Final = f"""
+    case when v.text_space = {_q("text_space")} then
+        case when v.image_space > 0 then (-(v.vec <#> {_q("fused")}) - {_q("both_bias")}) * {_q("both_scale")}
+            else (-(v.vec <#> {_q("fused")}) - {_q("text_bias")}) * {_q("text_scale")} end
+    when v.image_space > 0 then (-(v.vec <#> {_q("image_only")}) - {_q("image_bias")}) * {_q("image_scale")} end"""
+"""The score of a fused row `v` by one inner product; null where it shares no half with `q`."""
 
 
 def _query(p: _Vectors) -> str:
@@ -265,11 +271,11 @@ def _candidates(p: _Parts) -> tuple[str, str]:
             # takes twice as long (28 ms instead of 12 where all of 10,000 items pass).
             passed = f", passed as materialized (select f.item_no from item_facets f where {p.eligible})"
             return passed, (
-                f"select v.item_no, {NEAR} as z from q, fused_vectors v "
+                f"select v.item_no, {NEAR} as z from fused_vectors v "
                 f"where {p.vectors.fused} and v.item_no = any(array(select p.item_no from passed p))"
             )
         case "cut_first":
-            return "", f"select v.item_no, {NEAR} as z from q, fused_vectors v where {p.vectors.fused}"
+            return "", f"select v.item_no, {NEAR} as z from fused_vectors v where {p.vectors.fused}"
 
 
 @lru_cache(maxsize=256)

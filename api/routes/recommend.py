@@ -6,8 +6,9 @@ from litestar import Request, Response, get, post
 from litestar.params import FromPath
 from msgspec import Meta, Struct, structs
 
+from api.auth import Caller
 from api.contract import contract
-from api.deps import caller_of, services_of, tenant_of
+from api.deps import Services, caller_of, services_of, tenant_of
 from api.recommend.types import Answer, Count, Query, RerankQuery, Weight, Weights
 from api.wire import JSON, decode_id, encoded, expect_media_type, read_json, read_query
 
@@ -32,6 +33,11 @@ _ANSWER: Final = {
 }
 
 
+async def answer_recommend(services: Services, caller: Caller, body: bytes) -> bytes:
+    """The answer to a JSON body, encoded. Raises what `Answering.recommend` raises."""
+    return await services.answering.recommend(caller, await services.directory.get(caller.tenant_id), body)
+
+
 @post(
     "/v1/recommend",
     status_code=200,
@@ -39,6 +45,7 @@ _ANSWER: Final = {
         scope="recommend",
         summary="Recommend items",
         tag=_TAG,
+        direct=answer_recommend,
         body=Query,
         body_example={
             "strategy": "similar",
@@ -57,9 +64,7 @@ async def recommend(request: Request[Any, Any, Any]) -> Response[bytes]:
     """A list by one strategy. Unknown seeds are named in `warnings`; a list that its strategy cannot fill is filled
     with popular items, marked `fallback`, unless `fallback` is `none`."""
     expect_media_type(request, JSON)
-    body = await request.body()
-    tenant = await tenant_of(request)
-    return encoded(await services_of(request).answering.recommend(caller_of(request), tenant, body))
+    return encoded(await answer_recommend(services_of(request), caller_of(request), await request.body()))
 
 
 class SimilarQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -36,7 +36,7 @@ def _like(scene: Scene, text_weight: float, image_weight: float, kind: Kind | No
     likeness = Likeness(seeds=[], text_weight=text_weight, image_weight=image_weight)
     known = f"known as materialized (select a.item_no, a.w from anchor a order by a.w desc, a.item_no limit {ANCHORS})"
     query = query_vectors(statement, likeness, known)
-    score = f"({NEAR}) / q.best"
+    score = f"({NEAR}) / (select q.best from q)"
     if kind is not None and scene.build is not None:
         # Not every anchor brings each item: the mean is over all anchors, as of the exact score.
         near = summed(scene, kind, scene.build, anchor="known")
@@ -51,7 +51,7 @@ def _like(scene: Scene, text_weight: float, image_weight: float, kind: Kind | No
     where p.item_no not in (select r.item_no from fresh r)
     union all
     select n.item_no, n.z, null::int4 from (
-        select v.item_no, {score} as z from q, fresh r
+        select v.item_no, {score} as z from fresh r
         join lateral (select v.* from fused_vectors v where v.item_no = r.item_no and {statement.fused()} offset 0) v
             on true offset 0) n"""
     if scene.tenant.shard != 0 and scene.cut is not None:
@@ -64,5 +64,5 @@ def _like(scene: Scene, text_weight: float, image_weight: float, kind: Kind | No
     return f"""
     with {query}
     select n.item_no, n.z, null::int4 as because from (
-        select v.item_no, {score} as z from q cross join fused_vectors v
+        select v.item_no, {score} as z from fused_vectors v
         where {statement.fused()} {passed} offset 0) n"""
