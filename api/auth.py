@@ -59,6 +59,13 @@ class OriginRefused(Forbidden):
     title = "The API key is not for this origin"
 
 
+class UserIdRefused(Forbidden):
+    """A publishable key identifies nobody, so it may not speak for a user."""
+
+    code = "user_id_refused"
+    title = "A publishable key may not name a user"
+
+
 class Caller(Struct, frozen=True, kw_only=True):
     """Who asks: a tenant, by one of its keys."""
 

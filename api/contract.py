@@ -29,6 +29,8 @@ class Contract(Struct, frozen=True, kw_only=True):
     """Media types of an answer that is not JSON."""
     query: type[Struct] | None = None
     status: int = 200
+    conditional: bool = False
+    """Whether `If-Match` is heeded."""
     also: Mapping[int, str] = {}
     """Further statuses that are no errors."""
 

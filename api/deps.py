@@ -11,7 +11,11 @@ from datetime import UTC, datetime
 from msgspec import Struct
 
 from api.auth import Authenticator, Caller
+from api.bots import Rates
+from api.ingest import Ingest
 from api.readiness import Readiness
+from api.recommend.answering import Answering
+from api.recommend.log import AnswerLog
 from api.recommend.search import QueryVectors
 from api.wire import AnyRequest
 from infra.blob import BlobStore
@@ -20,6 +24,7 @@ from infra.db import Database
 from infra.settings import Settings
 from tenants.directory import Directory
 from tenants.lifecycle import TenantRef
+from tenants.shoppers import ShopperIds
 
 Clock = Callable[[], datetime]
 
@@ -40,6 +45,11 @@ class Services(Struct, frozen=True, kw_only=True):
     authenticator: Authenticator
     readiness: Readiness
     query_vectors: QueryVectors
+    answer_log: AnswerLog
+    answering: Answering
+    ingest: Ingest
+    shopper_ids: ShopperIds
+    rates: Rates
     secret: bytes
     clock: Clock
 

@@ -9,7 +9,6 @@ answer. Every other request goes through the framework, to the same function, an
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final
 
-import msgspec
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import Receive
 from msgspec import Struct
@@ -28,10 +27,8 @@ PLAIN: Final[Mapping[bytes, Callable[[bytes], bool]]] = {
 }
 """What the headers of a plain request may say."""
 
-DirectHandler = Callable[[Services, Caller, bytes], Awaitable[Struct]]
-"""The body of the answer, for a caller who may ask and a JSON body."""
-
-_encode: Final = msgspec.json.Encoder().encode
+DirectHandler = Callable[[Services, Caller, bytes], Awaitable[bytes]]
+"""The encoded body of the answer, for a caller who may ask and a JSON body."""
 
 
 class DirectRoute(Struct, frozen=True):
@@ -46,7 +43,7 @@ def direct_routes(handlers: Iterable[HTTPRouteHandler], services: Services) -> d
 
     def route(scope: str, handler: DirectHandler) -> DirectRoute:
         async def handle(caller: Caller, body: bytes) -> bytes:
-            return _encode(await handler(services, caller, body))
+            return await handler(services, caller, body)
 
         return DirectRoute(scope, handle)
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from time import perf_counter
 from typing import Any, Final
-from urllib.parse import quote, unquote
+from urllib.parse import parse_qs, quote, unquote
 
 import msgspec
 import structlog
@@ -35,6 +35,8 @@ _requests: Final = Children(counter("http_requests_total", "Requests answered.",
 _seconds: Final = Children(histogram("http_request_seconds", "Time to answer a request.", ["method", "route"]))
 
 _SANE_ID: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._\-]{7,63}")
+_BEACONS: Final = "/v1/events"
+"""Where a publishable key may stand in the query: a browser's beacon can set no header."""
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _UNRESERVED: Final = "-._~!$&'()*+,;=:@"
 # Ids that are also the last part of a route; escaped, they reach the route of an item.
@@ -155,6 +157,8 @@ class _Exchange:
                 self.plain = False
         if self._length is None or self._length > PLAIN_BODY:
             self.plain = False
+        if self.key is None and scope["path"] == _BEACONS and scope["method"] == "POST" and scope["query_string"]:
+            self.key = _beacon_key(scope["query_string"])
         self.request_id = request_id.decode() if request_id else str(uuid7())
         self.path = scope["path"]
         raw_path = scope.get("raw_path")
@@ -261,6 +265,12 @@ class _Exchange:
 
 def _too_large(limit: int) -> TooLarge:
     return TooLarge(f"The body may have {limit:,} bytes. Nothing of it was stored; send it in several calls.")
+
+
+def _beacon_key(query: bytes) -> str | None:
+    """The publishable key of the query. A secret one is not believed there: addresses end up in logs."""
+    given = parse_qs(query.decode("latin-1")).get("key", [])
+    return given[0] if len(given) == 1 and given[0].startswith("pk_") else None
 
 
 def _bearer(value: bytes) -> str | None:

@@ -5,7 +5,7 @@ one. Hot reads use `Database.fetch_scoped`, which sets the tenant inside the
 statement itself: one round trip instead of four.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from typing import Any, Final, NewType
@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
 from infra.hotpool import Connection, HotPool
-from infra.roles import APP, OWNER, SYSTEM, role_url
+from infra.roles import APP, INGEST, OWNER, SYSTEM, role_url
 
 TenantId = NewType("TenantId", UUID)
 
@@ -28,6 +28,7 @@ _log = structlog.get_logger()
 # SQLAlchemy begins the transaction with its first statement: those that go to the driver alone would commit one by
 # one, and their locks would end with each.
 _START: Final = text("select 1")
+_NOTES: Final = "kindred_notes"
 
 
 @lru_cache(maxsize=256)
@@ -71,14 +72,20 @@ class Database:
     """Connections of one process to one database.
 
     `hot` asyncpg connections serve the few paths where each 100 µs counts;
-    `sessions` bounds the transactions of all others.
+    `sessions` bounds the transactions of all others; `ingest` connections, of the ingest role, take group commits
+    of any tenants (0: this process has none to take).
     """
 
-    def __init__(self, url: str, *, direct_url: str | None = None, hot: int = 6, sessions: int = 3) -> None:
+    def __init__(
+        self, url: str, *, direct_url: str | None = None, hot: int = 6, sessions: int = 3, ingest: int = 0
+    ) -> None:
         self.url = url
         self.direct_url = direct_url or url
         self._hot_size = hot
         self._hot: HotPool | None = None
+        self._ingest_size = ingest
+        self._ingest: asyncpg.Pool | None = None
+        self._committed: list[Callable[[Sequence[Any]], None]] = []
         self._app = _engine(role_url(url, APP), sessions)
         self._system = _engine(role_url(self.direct_url, SYSTEM), 1)
 
@@ -88,6 +95,16 @@ class Database:
             self._hot = HotPool(self._connect_hot, self._hot_size)
             async with self._hot.connection():
                 pass
+
+        if self._ingest_size:
+            # Connects when the first group comes.
+            self._ingest = await asyncpg.create_pool(
+                role_url(self.url, INGEST),
+                min_size=0,
+                max_size=self._ingest_size,
+                server_settings={"jit": "off", "application_name": "kindred"},
+                command_timeout=30,
+            )
 
     async def _connect_hot(self) -> Connection:
         return await asyncpg.connect(
@@ -100,6 +117,8 @@ class Database:
         """Close every connection; waits for those in use."""
         if self._hot is not None:
             await self._hot.close()
+        if self._ingest is not None:
+            await self._ingest.close()
         await self._app.dispose()
         await self._system.dispose()
 
@@ -110,9 +129,27 @@ class Database:
             raise RuntimeError("Database.open() was not called")
         return self._hot
 
-    async def fetch_scoped(self, tenant_id: TenantId, inner: str, *args: object) -> list[asyncpg.Record]:
-        """Run `scoped(inner)` in one round trip, in autocommit."""
-        return await self.hot.fetch(scoped(inner), str(tenant_id), tenant_id, *args)
+    @property
+    def ingest(self) -> asyncpg.Pool:
+        """The pool of the ingest role: it writes rows of any tenant and reads none. For group commits alone."""
+        if self._ingest is None:
+            raise RuntimeError("Database.open() was not called, or it was made without `ingest`")
+        return self._ingest
+
+    async def fetch_scoped(
+        self, tenant_id: TenantId, inner: str, *args: object, timeout_s: float | None = None
+    ) -> list[asyncpg.Record]:
+        """Run `scoped(inner)` in one round trip, in autocommit. Raises TimeoutError, the statement cancelled."""
+        return await self.hot.fetch(scoped(inner), str(tenant_id), tenant_id, *args, timeout_s=timeout_s)
+
+    def on_commit(self, told: Callable[[Sequence[Any]], None]) -> None:
+        """Call `told` with what a transaction noted by `note_for_commit`, as soon as it has committed."""
+        self._committed.append(told)
+
+    def _tell(self, notes: Sequence[Any]) -> None:
+        if notes:
+            for told in self._committed:
+                told(notes)
 
     @asynccontextmanager
     async def tenant_session(self, tenant_id: TenantId) -> AsyncIterator[AsyncConnection]:
@@ -121,7 +158,10 @@ class Database:
             await connection.execute(
                 text("select set_config('app.tenant_id', :tenant, true)"), {"tenant": str(tenant_id)}
             )
+            # The dictionary is of the pooled connection and outlives a transaction that failed.
+            notes = connection.info[_NOTES] = []
             yield connection
+        self._tell(notes)
 
     @asynccontextmanager
     async def system_session(self, *, reason: str) -> AsyncIterator[AsyncConnection]:
@@ -129,7 +169,9 @@ class Database:
         _log.debug("db.system_session", reason=reason)
         async with self._system.begin() as connection:
             await connection.execute(_START)
+            notes = connection.info[_NOTES] = []
             yield connection
+        self._tell(notes)
 
     @asynccontextmanager
     async def anonymous_session(self) -> AsyncIterator[AsyncConnection]:
@@ -137,6 +179,13 @@ class Database:
         async with self._app.begin() as connection:
             await connection.execute(_START)
             yield connection
+
+
+def note_for_commit(connection: AsyncConnection, note: Any) -> None:
+    """Have this told to the listeners of `Database.on_commit` if and when the transaction commits."""
+    notes = connection.info.get(_NOTES)
+    if notes is not None:
+        notes.append(note)
 
 
 async def driver(connection: AsyncConnection) -> Any:

@@ -44,11 +44,11 @@ class HotPool:
         """Connections that are open or being opened."""
         return self._open
 
-    async def fetch(self, sql: str, *args: object) -> list[asyncpg.Record]:
-        """Run one statement. Raises what asyncpg raises."""
+    async def fetch(self, sql: str, *args: object, timeout_s: float | None = None) -> list[asyncpg.Record]:
+        """Run one statement. Raises what asyncpg raises, TimeoutError among it: the statement is cancelled."""
         connection = await self._take()
         try:
-            rows: list[asyncpg.Record] = await connection.fetch(sql, *args)
+            rows: list[asyncpg.Record] = await connection.fetch(sql, *args, timeout=timeout_s)
             return rows
         except asyncpg.PostgresError:
             raise

@@ -3,6 +3,7 @@
 They only go forward, so none has a `downgrade`: a way back that drops columns loses rows. Restore a backup instead.
 """
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 from alembic import command
@@ -10,7 +11,8 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
-from infra.db import Database, owner_engine
+from infra.db import Database, driver, owner_engine
+from infra.partitions import ensure_partitions
 
 _LOCK = 0x6B696E64  # "kind": any constant that no other program of the database uses
 _FOLDER = Path(__file__).parent / "migrations"
@@ -47,11 +49,16 @@ def _upgrade(connection: Connection) -> None:
 
 
 async def upgrade(url: str) -> None:
-    """Bring the database at `url` to the newest revision, signing in as kindred_owner."""
+    """Bring the database at `url` to the newest revision, signing in as kindred_owner.
+
+    The partitions of the coming months are made too: an event is taken before any worker runs.
+    """
     engine = owner_engine(url)
     try:
         async with engine.connect() as connection:
             await connection.run_sync(_upgrade)
+        async with engine.begin() as connection:
+            await ensure_partitions(await driver(connection), datetime.now(UTC))
     finally:
         await engine.dispose()
 

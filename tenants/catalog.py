@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from infra.changes import record_items
 from infra.db import Database, TenantId, driver
 from infra.decode import convert
 from infra.errors import FieldError, Invalid
@@ -185,7 +186,7 @@ async def upsert_items(
         # Before any lock on items: a move of the tenant waits for us, or we for it.
         shard = await hold_shard(conn, tenant.tenant_id)
         for chunk in _chunks(changed):
-            await _store(raw, tenant, _Chunk(chunk, ours, call.numbers, tenant.currency), shard, now)
+            await _store(conn, tenant, _Chunk(chunk, ours, call.numbers, tenant.currency), shard, now)
     return call.outcomes()
 
 
@@ -227,13 +228,13 @@ async def _commit_chunk(database: Database, tenant: TenantRef, chunk: "_Chunk", 
     try:
         async with database.tenant_session(tenant.tenant_id) as conn:
             shard = await hold_shard(conn, tenant.tenant_id)
-            await _store(await driver(conn), tenant, chunk, shard, now)
+            await _store(conn, tenant, chunk, shard, now)
     except asyncpg.UniqueViolationError:
         # Somebody stored an item under a number of ours, which they could see by then.
         again = _Chunk(chunk.writes, set(), chunk.numbers, tenant.currency)
         async with database.tenant_session(tenant.tenant_id) as conn:
             shard = await hold_shard(conn, tenant.tenant_id)
-            await _store(await driver(conn), tenant, again, shard, now)
+            await _store(conn, tenant, again, shard, now)
 
 
 class _Call:
@@ -304,13 +305,16 @@ class _Chunk:
         self.fresh = payload(fresh, numbers, currency) if fresh else None
 
 
-async def _store(raw: Any, tenant: TenantRef, chunk: _Chunk, shard: int, now: datetime) -> None:
+async def _store(conn: AsyncConnection, tenant: TenantRef, chunk: _Chunk, shard: int, now: datetime) -> None:
+    raw = await driver(conn)
     if chunk.known is not None:
         await raw.execute(_LOCK, tenant.tenant_id, chunk.lock)
     for statement, made in ((_upsert_statement(shard), chunk.known), (_insert_statement(shard), chunk.fresh)):
         if made is not None:
             columns = (made.numbers, made.words, *made.attributes)
             await raw.execute(statement, tenant.tenant_id, made.rows, now, ABSENT, *columns)
+    # A number without an item may be of one that was deleted, or that only events have named.
+    await record_items(conn, tenant.tenant_id, chunk.lock)
 
 
 async def _number(raw: Any, tenant_id: TenantId, changed: Sequence[Write], numbers: dict[str, int]) -> set[str]:
@@ -487,4 +491,6 @@ async def delete_items(conn: AsyncConnection, tenant_id: TenantId, item_nos: Seq
         for statement in _DELETE:
             done: str = await raw.execute(statement.format(shard=shard), tenant_id, chunk)
         removed += int(done.rpartition(" ")[2])
+    if removed:
+        await record_items(conn, tenant_id, numbers)
     return removed

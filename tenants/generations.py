@@ -5,10 +5,10 @@ encoder or of calibration is one row written, and undone the same way (DECISIONS
 """
 
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from infra.changes import record_change
@@ -154,15 +154,22 @@ async def open_generation(
     calibration: Calibration,
     measured_items: int = 0,
 ) -> int:
-    """A new generation that fills; its number. The weights are those of the generation that serves."""
+    """A new generation that fills; its number.
+
+    The weights and the model of behaviour are those of the generation that serves; the neighbours in content too,
+    where they were found in the same layout.
+    """
     raw = await driver(conn)
-    # Two workers that open one at a time take turns, and get different numbers.
-    await raw.fetchval("select 1 from tenants where tenant_id = $1 for update", tenant_id)
+    await _lock(raw, tenant_id)
     gen: int = await raw.fetchval(
-        "insert into generations (tenant_id, gen, layout_id, calibration, weights, status, reason) "
-        "select $1, coalesce(max(g.gen), 0) + 1, $2, $3::text::jsonb, coalesce((select a.weights from generations a "
-        "join tenants t on t.tenant_id = a.tenant_id and t.active_gen = a.gen where a.tenant_id = $1), "
-        "$4::text::jsonb), 'filling', $5 from generations g where g.tenant_id = $1 returning gen",
+        "with active as (select a.* from generations a join tenants t on t.tenant_id = $1 and t.active_gen = a.gen "
+        "where a.tenant_id = $1) "
+        "insert into generations (tenant_id, gen, layout_id, calibration, weights, status, reason, behaviour_model, "
+        "neighbours_build) "
+        "select $1, (select coalesce(max(g.gen), 0) + 1 from generations g where g.tenant_id = $1), $2, "
+        "$3::text::jsonb, coalesce(a.weights, $4::text::jsonb), 'filling', $5, a.behaviour_model, "
+        "case when a.layout_id = $2 then a.neighbours_build end "
+        "from (select 1) one left join active a on true returning gen",
         tenant_id,
         layout_id,
         _stored(calibration, measured_items),
@@ -199,15 +206,74 @@ async def abandon_filling(conn: AsyncConnection, tenant_id: TenantId, *, but_lay
 
 
 async def activate(conn: AsyncConnection, tenant_id: TenantId, gen: int) -> None:
-    """Answer from this generation from now on, in every process (by the change feed). Raises GenerationNotFound."""
+    """Answer from this generation from now on, in every process (by the change feed). Raises GenerationNotFound.
+
+    One that was filling takes what was learned from behaviour meanwhile; one that served before comes back as it was.
+    """
     raw = await driver(conn)
+    await _lock(raw, tenant_id)
+    await raw.execute(
+        "update generations g set behaviour_model = a.behaviour_model, weights = a.weights "
+        "from generations a, tenants t where t.tenant_id = $1 and a.tenant_id = $1 and a.gen = t.active_gen "
+        "and g.tenant_id = $1 and g.gen = $2 and g.status = 'filling'",
+        tenant_id,
+        gen,
+    )
     done = await raw.fetchval(
         "update generations set status = 'ready' where tenant_id = $1 and gen = $2 returning gen", tenant_id, gen
     )
     if done is None:
         raise GenerationNotFound(f"There is no generation {gen}. See `kindred models list`.")
-    await raw.execute("update tenants set active_gen = $2 where tenant_id = $1", tenant_id, gen)
+    await _serve(conn, tenant_id, gen)
+
+
+async def activate_model(
+    conn: AsyncConnection,
+    tenant_id: TenantId,
+    *,
+    reason: str,
+    behaviour_model: int | UnsetType | None = UNSET,
+    neighbours_build: int | UnsetType | None = UNSET,
+    blend: Mapping[str, float] | UnsetType = UNSET,
+) -> int:
+    """Answer with this model of behaviour, these neighbours or this blend from now on; the new generation's number.
+
+    A new generation of the layout that serves; what is not given stays. Undone by `activate` of the one before.
+    Raises GenerationNotFound where a new tenant has none yet.
+    """
+    raw = await driver(conn)
+    await _lock(raw, tenant_id)
+    weights = {} if blend is UNSET else {"blend": dict(blend)}
+    gen: int | None = await raw.fetchval(
+        "insert into generations (tenant_id, gen, layout_id, calibration, weights, status, reason, behaviour_model, "
+        "neighbours_build) "
+        "select $1, (select max(g.gen) + 1 from generations g where g.tenant_id = $1), a.layout_id, a.calibration, "
+        "a.weights || $2::text::jsonb, 'ready', $3, case when $4 then $5::int4 else a.behaviour_model end, "
+        "case when $6 then $7::int4 else a.neighbours_build end "
+        "from generations a join tenants t on t.tenant_id = $1 and t.active_gen = a.gen "
+        "where a.tenant_id = $1 returning gen",
+        tenant_id,
+        msgspec.json.encode(weights).decode(),
+        reason,
+        behaviour_model is not UNSET,
+        None if behaviour_model is UNSET else behaviour_model,
+        neighbours_build is not UNSET,
+        None if neighbours_build is UNSET else neighbours_build,
+    )
+    if gen is None:
+        raise GenerationNotFound("The tenant has no generation yet; a worker makes the first within a second.")
+    await _serve(conn, tenant_id, gen)
+    return gen
+
+
+async def _serve(conn: AsyncConnection, tenant_id: TenantId, gen: int) -> None:
+    await (await driver(conn)).execute("update tenants set active_gen = $2 where tenant_id = $1", tenant_id, gen)
     await record_change(conn, tenant_id, "tenant")
+
+
+async def _lock(raw: Any, tenant_id: TenantId) -> None:
+    """Two workers that open or activate one at a time take turns, and neither undoes what the other did."""
+    await raw.fetchval("select 1 from tenants where tenant_id = $1 for update", tenant_id)
 
 
 # An item lacks a half where it is said to be encoded, or is waiting to be, but has no vector of the layout's spaces.

@@ -260,6 +260,27 @@ async def advance(
         )
 
 
+async def restart(conn: AsyncConnection, job: ClaimedJob) -> None:
+    """Count from nothing again: for a job that begins anew when it is taken up. Raises LostClaimError."""
+    done = await (await driver(conn)).fetchval(
+        "update jobs set done = 0, failed = 0 where tenant_id = $1 and job_id = $2 and status = 'running' "
+        "and (state ->> 'claim')::int = $3 returning 1",
+        job.tenant_id,
+        job.job_id,
+        job.claim,
+    )
+    if done is None:
+        raise LostClaimError
+
+
+async def prune_jobs(conn: AsyncConnection, kinds: Sequence[str], before: datetime) -> int:
+    """Forget jobs of these kinds that ended well before then; how many. `conn` is a system session."""
+    done: str = await (await driver(conn)).execute(
+        "delete from jobs where kind = any($1::text[]) and status = 'done' and finished_at < $2", list(kinds), before
+    )
+    return int(done.rpartition(" ")[2])
+
+
 async def finish(
     conn: AsyncConnection,
     job: ClaimedJob,

@@ -1,5 +1,6 @@
 """What a tenant is: its name and plan, its shard, and the generation of vectors that serves it; made and removed."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ from infra.changes import record_change
 from infra.db import Database, TenantId, driver, fetch
 from infra.errors import Conflict, FieldError, Invalid, NotFound
 from infra.ids import uuid7
+from tenants.events import DEFAULT_WEIGHTS, weights_of
 
 
 class TenantNotFound(NotFound):
@@ -46,10 +48,14 @@ class SpaceRef(Struct, frozen=True, kw_only=True):
 
 
 class Generation(Struct, frozen=True, kw_only=True):
-    """The immutable set of spaces that answers come from.
+    """The immutable set of spaces and models that answers come from.
 
     The text half of a fused row is of `text`, or of `ngrams` (the same size)
     where the text encoder does not cover the item's language.
+
+    `behaviour_model` is the model that the rows learned from behaviour carry (None: nothing is learned yet),
+    `neighbours_build` the build of the precomputed neighbours in content (None: every list is found live).
+    `blend`: weight 0..1 of each source, as fitted on the shop's own shoppers; empty where nothing was fitted.
     """
 
     gen: int
@@ -59,6 +65,9 @@ class Generation(Struct, frozen=True, kw_only=True):
     image: SpaceRef
     text_weight: float
     image_weight: float
+    behaviour_model: int | None = None
+    neighbours_build: int | None = None
+    blend: Mapping[str, float] = {}
 
 
 class TenantRef(Struct, frozen=True, kw_only=True):
@@ -69,6 +78,7 @@ class TenantRef(Struct, frozen=True, kw_only=True):
     shard: int
     currency: str
     generation: Generation
+    event_weights: Mapping[str, float] = DEFAULT_WEIGHTS
 
 
 class TenantInfo(Struct, frozen=True, kw_only=True):
@@ -170,6 +180,18 @@ _ERASE_ITEMS: Final = (
 _ERASE_REST: Final = (
     "delete from item_attrs where tenant_id = $1",
     "delete from item_facets where tenant_id = $1",
+    "delete from item_neighbours where tenant_id = $1",
+    "delete from neighbour_builds where tenant_id = $1",
+    "delete from behaviour_vectors where tenant_id = $1",
+    "delete from item_scores where tenant_id = $1",
+    "delete from shopper_neighbours where tenant_id = $1",
+    "delete from events where tenant_id = $1",
+    "delete from event_seen where tenant_id = $1",
+    "delete from item_minutes where tenant_id = $1",
+    "delete from users where tenant_id = $1",
+    "delete from segments where tenant_id = $1",
+    "delete from erasures where tenant_id = $1",
+    "delete from shopper_ids where tenant_id = $1",
     "delete from jobs where tenant_id = $1",
     "delete from tenants where tenant_id = $1 and deleted_at is not null",
 )
@@ -206,6 +228,7 @@ NGRAMS_PREFIX: Final = "char-ngrams-"
 
 LOAD_TENANT: Final = f"""
 select t.name, t.shard, t.currency, g.gen, g.layout_id, g.calibration::text as calibration, g.weights::text as weights,
+    g.behaviour_model, g.neighbours_build, (t.settings -> 'event_weights')::text as event_weights,
     a.space_id as text_id, a.name as text_name, a.dim as text_dim,
     n.space_id as ngrams_id, n.name as ngrams_name, n.dim as ngrams_dim,
     b.space_id as image_id, b.name as image_name, b.dim as image_dim
@@ -249,12 +272,13 @@ async def load_tenant(source: Database | AsyncConnection, tenant_id: TenantId) -
         shard=record["shard"],
         currency=record["currency"],
         generation=NO_GENERATION if record["layout_id"] is None else _generation(record),
+        event_weights=weights_of(msgspec.json.decode(record["event_weights"] or b"{}")),
     )
 
 
 def _generation(record: Any) -> Generation:
     calibration: dict[str, Any] = msgspec.json.decode(record["calibration"])
-    weights: dict[str, float] = msgspec.json.decode(record["weights"])
+    weights: dict[str, Any] = msgspec.json.decode(record["weights"])
 
     def space(half: str) -> SpaceRef:
         space_id = record[f"{half}_id"]
@@ -270,4 +294,7 @@ def _generation(record: Any) -> Generation:
         image=space("image"),
         text_weight=weights.get("text", 0.5),
         image_weight=weights.get("image", 0.5),
+        behaviour_model=record["behaviour_model"],
+        neighbours_build=record["neighbours_build"],
+        blend=weights.get("blend", {}),
     )

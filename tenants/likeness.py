@@ -23,7 +23,7 @@ class Likeness(Struct, frozen=True, kw_only=True):
     min_score: float = 0.0
 
 
-def _same(statement: Statement, fields: Sequence[str]) -> str:
+def same_as_known(statement: Statement, fields: Sequence[str]) -> str:
     """Conditions that a field equals that of one of the seeds (`known` is the statement's own)."""
     parts = []
     for field in fields:
@@ -75,7 +75,9 @@ async def _attempts(
     if filtered:
         statement = Statement(tenant, wanted)
         seeds = _seeds(statement, likeness)
-        few = await passes_few(database, statement, f"{statement.eligible()}{_same(statement, likeness.same)}", seeds)
+        few = await passes_few(
+            database, statement, f"{statement.eligible()}{same_as_known(statement, likeness.same)}", seeds
+        )
         first = rounded(max(FILTERED_CUT, wanted.limit * 4 + excluded))
         return last if few else [("index_filtered", first), *last]
     first = rounded(max(FIRST_CUT, wanted.limit * 2 + excluded + 60))
@@ -107,11 +109,9 @@ class _Spread(NamedTuple):
     dev: str
 
 
-class _Parts(NamedTuple):
-    """What the text of the statement is made of: requests of one shape have equal parts, and so one text."""
+class _Vectors(NamedTuple):
+    """What the text of the query's vectors is made of."""
 
-    way: _Way
-    limit: str
     dim_text: int
     dim_image: int
     ngrams_id: int
@@ -122,6 +122,14 @@ class _Parts(NamedTuple):
     text: _Spread
     ngrams: _Spread
     image: _Spread
+
+
+class _Parts(NamedTuple):
+    """What the text of the statement is made of: requests of one shape have equal parts, and so one text."""
+
+    way: _Way
+    limit: str
+    vectors: _Vectors
     minimum: str
     eligible: str
     columns: str
@@ -146,35 +154,20 @@ async def _similar(
 
 def _parts(statement: Statement, likeness: Likeness, *, cut: int | None, way: _Way) -> _Parts:
     """Bind the values of one request."""
-    generation = statement.tenant.generation
     bind = statement.bind
-
-    def bound(space: SpaceRef) -> _Spread:
-        mean, dev = spread(space)
-        return _Spread(bind(mean, "float8"), bind(dev, "float8"))
-
     walk = walked = ""
-    eligible = statement.eligible() + _APART_FROM_SEEDS + _same(statement, likeness.same)
+    eligible = statement.eligible() + _APART_FROM_SEEDS + same_as_known(statement, likeness.same)
     if way in ("index", "index_filtered"):
         assert cut is not None
         passing = eligible if way == "index_filtered" else None
-        walk, walked = nearest(statement, _halves(statement.tenant), score=_NEAR, cut=cut, query="q", passing=passing)
+        walk, walked = nearest(statement, halves(statement.tenant), score=NEAR, cut=cut, query="q", passing=passing)
     columns, join = statement.extras()
     return _Parts(
         way=way,
         # Written out: of a bound limit the planner expects a tenth of all rows to be left.
         # Of those that passed in either half there are at most twice as many as the cut.
         limit="all" if cut is None or way == "index_filtered" else str(int(cut)),
-        dim_text=int(generation.text.dim),
-        dim_image=int(generation.image.dim),
-        ngrams_id=int(generation.ngrams.space_id),
-        seeds=_seeds(statement, likeness),
-        fused=statement.fused(),
-        weight_text=bind(likeness.text_weight, "float8"),
-        weight_image=bind(likeness.image_weight, "float8"),
-        text=bound(generation.text),
-        ngrams=bound(generation.ngrams),
-        image=bound(generation.image),
+        vectors=_vectors(statement, likeness, _seeds(statement, likeness)),
         minimum=bind(likeness.min_score, "float8"),
         eligible=eligible,
         columns=columns,
@@ -183,6 +176,33 @@ def _parts(statement: Statement, likeness: Likeness, *, cut: int | None, way: _W
         walk=walk,
         walked=walked,
     )
+
+
+def _vectors(statement: Statement, likeness: Likeness, seeds: str) -> _Vectors:
+    generation = statement.tenant.generation
+    bind = statement.bind
+
+    def bound(space: SpaceRef) -> _Spread:
+        mean, dev = spread(space)
+        return _Spread(bind(mean, "float8"), bind(dev, "float8"))
+
+    return _Vectors(
+        dim_text=int(generation.text.dim),
+        dim_image=int(generation.image.dim),
+        ngrams_id=int(generation.ngrams.space_id),
+        seeds=seeds,
+        fused=statement.fused(),
+        weight_text=bind(likeness.text_weight, "float8"),
+        weight_image=bind(likeness.image_weight, "float8"),
+        text=bound(generation.text),
+        ngrams=bound(generation.ngrams),
+        image=bound(generation.image),
+    )
+
+
+def query_vectors(statement: Statement, likeness: Likeness, seeds: str) -> str:
+    """The CTEs of the query `q` for other statements; `seeds` is a CTE `known` of the items (item_no) it is made of."""
+    return _query(_vectors(statement, likeness, seeds))
 
 
 _APART_FROM_SEEDS: Final = (
@@ -196,7 +216,7 @@ def _q(column: str) -> str:
     return f"(select q.{column} from q)"
 
 
-_NEAR: Final = f"""
+NEAR: Final = f"""
     case when v.text_space = {_q("text_space")} then
         case when v.image_space > 0 then (-(v.vec <#> {_q("fused")}) - {_q("both_bias")}) * {_q("both_scale")}
             else (-(v.vec <#> {_q("fused")}) - {_q("text_bias")}) * {_q("text_scale")} end
@@ -204,7 +224,7 @@ _NEAR: Final = f"""
 """The score of a fused row `v` by one inner product; null where it shares no half with `q`."""
 
 
-def _query(p: _Parts) -> str:
+def _query(p: _Vectors) -> str:
     """The CTEs of `_seeds` and `q`: the mean of the seeds, scaled so that one inner product weighs both halves.
 
     A row shares both halves with the query, its text or its image alone, or nothing. `q` has the bias and the scale
@@ -254,11 +274,11 @@ def _candidates(p: _Parts) -> tuple[str, str]:
             # takes twice as long (28 ms instead of 12 where all of 10,000 items pass).
             passed = f", passed as materialized (select f.item_no from item_facets f where {p.eligible})"
             return passed, (
-                f"select v.item_no, {_NEAR} as z from fused_vectors v "
-                f"where {p.fused} and v.item_no = any(array(select p.item_no from passed p))"
+                f"select v.item_no, {NEAR} as z from fused_vectors v "
+                f"where {p.vectors.fused} and v.item_no = any(array(select p.item_no from passed p))"
             )
         case "cut_first":
-            return "", f"select v.item_no, {_NEAR} as z from fused_vectors v where {p.fused}"
+            return "", f"select v.item_no, {NEAR} as z from fused_vectors v where {p.vectors.fused}"
 
 
 @lru_cache(maxsize=256)
@@ -268,18 +288,18 @@ def _text(p: _Parts) -> str:
     # Already asked of those that passed.
     eligible = "true" if p.way in ("filter_first", "index_filtered") else p.eligible
     return f"""
-    with {_query(p)}{more}, near as materialized (
+    with {_query(p.vectors)}{more}, near as materialized (
         select n.item_no, n.z from ({near}) n order by n.z desc nulls last, n.item_no limit {p.limit}
     ), exact as materialized (
         select n.item_no, c.t as text_cosine, c.i as image_cosine, p.t as text, p.i as image,
             greatest(0, least(1, coalesce(p.t, 0) + coalesce(p.i, 0))) as score,
             coalesce(p.t, 0) + coalesce(p.i, 0) as z
-        from near n cross join q {each("fused_vectors", f"v.item_no = n.item_no and {p.fused}", alias="v")}
+        from near n cross join q {each("fused_vectors", f"v.item_no = n.item_no and {p.vectors.fused}", alias="v")}
         cross join lateral (select
             case when q.wt > 0 and v.text_space = q.text_space
-                then -(subvector(v.vec, 1, {p.dim_text}) <#> q.text) end as t,
+                then -(subvector(v.vec, 1, {p.vectors.dim_text}) <#> q.text) end as t,
             case when q.wi > 0 and v.image_space > 0
-                then -(subvector(v.vec, {p.dim_text + 1}, {p.dim_image}) <#> q.image) end as i) c
+                then -(subvector(v.vec, {p.vectors.dim_text + 1}, {p.vectors.dim_image}) <#> q.image) end as i) c
         cross join lateral (select q.best * sqrt(case when c.t is null then 0 else q.wt * q.wt end
             + case when c.i is null then 0 else q.wi * q.wi end) as norm) o
         cross join lateral (select q.wt * (c.t - q.text_mean) / q.text_dev / o.norm as t,
@@ -300,7 +320,7 @@ def _text(p: _Parts) -> str:
         offset 0) d on true"""
 
 
-def _halves(tenant: TenantRef) -> list[HalfQuery]:
+def halves(tenant: TenantRef) -> list[HalfQuery]:
     """The queries in `q`, by space: the seeds' text is of one of two spaces."""
     generation = tenant.generation
     texts = {space.space_id: space for space in (generation.text, generation.ngrams) if space.space_id}.values()

@@ -26,7 +26,8 @@ from infra import migrate
 from infra.db import Database
 from infra.embedded import EmbeddedPostgres, Major
 from infra.filelock import exclusive, try_exclusive
-from infra.roles import APP, DATABASE, OWNER
+from infra.partitions import ensure_partitions
+from infra.roles import APP, DATABASE, OWNER, SYSTEM
 
 pytest_plugins = ["tests.installation"]
 
@@ -37,6 +38,8 @@ hypothesis.settings.load_profile("kindred")
 # One folder per run, made by the process that the user started; xdist workers inherit the variable.
 _ROOT: Final = "PYTEST_CLUSTERS"
 _PREFIX: Final = "kindred-tests-"
+START: Final = datetime(2026, 1, 15, 12, tzinfo=UTC)
+"""Where the frozen clock stands."""
 _MAJORS: Final[tuple[Major, ...]] = (18, 16)
 _held: Final[list[int]] = []
 
@@ -109,6 +112,7 @@ def _cluster(major: Major) -> EmbeddedPostgres:
         migrated = root / f"template{major}.migrated"
         if not migrated.exists():
             asyncio.run(migrate.upgrade(server.url(OWNER)))
+            asyncio.run(_partitions_of_the_clock(server.url(SYSTEM)))
             migrated.touch()
     return server
 
@@ -136,6 +140,15 @@ def pg18() -> EmbeddedPostgres:
 def pg16() -> EmbeddedPostgres:
     """The server of this run in the oldest version that is supported."""
     return _cluster(16)
+
+
+async def _partitions_of_the_clock(url: str) -> None:
+    """Events of the frozen clock's time need their partitions, as those of now do."""
+    connection = await asyncpg.connect(url)
+    try:
+        await ensure_partitions(connection, START)
+    finally:
+        await connection.close()
 
 
 async def _execute(url: str, statement: str) -> None:
@@ -244,7 +257,7 @@ class FrozenClock:
 @pytest.fixture
 def clock() -> FrozenClock:
     """Noon of 15 January 2026, UTC."""
-    return FrozenClock(datetime(2026, 1, 15, 12, tzinfo=UTC))
+    return FrozenClock(START)
 
 
 @pytest.fixture(autouse=True)

@@ -1,10 +1,11 @@
-"""`python -m workers [--queues encode,imports,upkeep]`: everything heavy or asynchronous."""
+"""`python -m workers [--queues encode,imports,train,upkeep]`: everything heavy or asynchronous."""
 
 import argparse
 import asyncio
 import signal
 import sys
 import threading
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from typing import Final
@@ -20,19 +21,23 @@ from infra.roles import APP
 from infra.settings import BadSettings, Settings
 from infra.telemetry import configure_logging, serve_metrics
 from tenants.imports import IMPORT_JOB
+from tenants.neighbours import NEIGHBOURS_JOB
 from workers.encoders.server import EncodeServer
 from workers.jobs.encode import TextLoop
 from workers.jobs.generations import Keeper
 from workers.jobs.imports import Imports
+from workers.jobs.neighbours import Neighbours
 from workers.jobs.photos import PhotoLoop
+from workers.jobs.popularity import EVERY_S, Popularity
 from workers.jobs.upkeep import Upkeep
 from workers.memory import give_back, use_one_arena
 from workers.models import Models, load_models
 from workers.runner import JobLoop
+from workers.training.child import sweep_scratch
 
 log = structlog.get_logger(__name__)
 
-QUEUES: Final = ("encode", "imports", "upkeep")
+QUEUES: Final = ("encode", "imports", "train", "upkeep")
 IMPORTS_AT_ONCE: Final = 3
 EXIT_CONFIG: Final = 78
 _PHOTO_BYTES: Final = 10 * 1024 * 1024
@@ -79,6 +84,18 @@ async def serve(settings: Settings, queues: Sequence[str], stop: asyncio.Event) 
                 jobs = JobLoop(database, {IMPORT_JOB: imports})
                 for _ in range(IMPORTS_AT_ONCE):
                     group.create_task(_keep_running("jobs", jobs.run, stop))
+            if "train" in queues:
+                scratch = settings.data_dir / "scratch"
+                await asyncio.to_thread(sweep_scratch, scratch, now=time.time())
+                # Of its own: its transactions last for seconds, and encoding is not to wait for a connection.
+                learned = Database(url, direct_url=settings.direct_database_url, hot=0, sessions=2)
+                stack.push_async_callback(learned.close)
+                neighbours = Neighbours(learned, folder=scratch, stop=stop)
+                training = JobLoop(learned, {NEIGHBOURS_JOB: neighbours})
+                group.create_task(_keep_running("training", training.run, stop))
+                popularity = Popularity(learned)
+                group.create_task(_every("popularity", EVERY_S, popularity.tick, stop))
+                group.create_task(_every("neighbours", 30, neighbours.schedule, stop))
             if "upkeep" in queues:
                 upkeep = Upkeep(database, blobs)
                 group.create_task(_every("counts", 5, upkeep.count, stop))

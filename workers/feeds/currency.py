@@ -1,14 +1,9 @@
 """What is known of currencies: decimals, former codes, symbols (ISO 4217)."""
 
-_EXPONENTS = {
-    **dict.fromkeys(
-        ("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "UYI", "VND", "VUV", "XAF",
-         "XOF", "XPF"),
-        0,
-    ),
-    **dict.fromkeys(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3),
-    **dict.fromkeys(("CLF", "UYW"), 4),
-}  # fmt: skip
+from tenants.currency import exponent_of
+
+__all__ = ["currency_of_symbol", "exponent_of", "renewed"]
+
 _FORMER = {"RUR": "RUB", "BYR": "BYN", "BYB": "BYN", "UAK": "UAH", "KZR": "KZT", "TL": "TRY", "NIS": "ILS"}
 _SYMBOLS = {
     "€": "EUR", "£": "GBP", "₽": "RUB", "руб": "RUB", "р": "RUB", "₴": "UAH", "грн": "UAH", "₸": "KZT", "тг": "KZT",
@@ -26,11 +21,6 @@ _SHARED = {
     "¥": (("JPY", "CNY"), "JPY"),
     "kr": (("SEK", "NOK", "DKK", "ISK"), None),
 }  # fmt: skip
-
-
-def exponent_of(currency: str) -> int:
-    """How many decimals the currency has: 0 for JPY, 3 for KWD, 2 for most."""
-    return _EXPONENTS.get(currency, 2)
 
 
 def renewed(code: str) -> str:

@@ -34,7 +34,7 @@ MakeShop = Callable[[], Awaitable[Shop]]
 async def app(database_url: str, tmp_path: Path, anyio_backend: str) -> AsyncIterator[Application]:
     """The application, started."""
     settings = Settings(data_dir=tmp_path, secret_key=SECRET, database_url=database_url)
-    database = Database(database_url, hot=2, sessions=3)
+    database = Database(database_url, hot=2, sessions=3, ingest=1)
     made = create_app(settings, database, FolderBlobs(tmp_path / "blobs"))
     await database.open()
     async with database.system_session(reason="test set-up") as conn:
@@ -42,7 +42,9 @@ async def app(database_url: str, tmp_path: Path, anyio_backend: str) -> AsyncIte
         await ensure_layout(conn, text, await ensure_space(conn, name="test-image", kind="image", dim=256))
     await made.services.feed.poll()
     await made.services.feed.start()
+    made.services.answer_log.start()
     yield made
+    await made.services.answer_log.close()
     await made.services.feed.close()
     await database.close()
 
