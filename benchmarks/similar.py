@@ -16,7 +16,6 @@ from typing import Any, Self
 from uuid import UUID
 
 import asyncpg
-import httpx
 import msgspec
 import numpy as np
 import uvloop
@@ -175,7 +174,7 @@ async def _statement(database: Database, ref: TenantRef, tree: dict[str, Any] | 
         seen.append((inner, args))
         return await original(tenant_id, inner, *args)
 
-    database.fetch_scoped = listen  # type: ignore[method-assign,assignment]
+    database.fetch_scoped = listen  # type: ignore[method-assign]
     wanted = Wanted(now=datetime.now(UTC), limit=20, filter=parse_filter(tree) if tree else None)
     generation = ref.generation
     await find_similar(
@@ -221,12 +220,12 @@ async def _latency(
     async with _Wire(stage, tenant) as client:
         for name, tree in (("filter off", None), ("filter on (10 %)", _FILTERS["10 %"])):
             sql, args = await _statement(database, ref, tree)
-            place = next(at for at, value in enumerate(args) if value == ["1"])
+            place = next(at for at, value in enumerate(args) if value == "1")
             ours, theirs = [], []
             cpu = cpu_s(stage.api_pid)
             for number in range(requests + 20):
                 seed = str(rng.integers(0, items))
-                args[place] = [seed]
+                args[place] = seed
                 started = time.perf_counter()
                 await bare.fetch(sql, *args)
                 middle = time.perf_counter()
@@ -249,25 +248,31 @@ async def _latency(
                 Line(f"{name}: CPU of the API per request", f"{used:.0f} µs", "≤ 450 µs", used <= 450),
             ]
     await bare.close()
-    return [*lines, await _eight_clients(stage, tenant, requests, items)]
+    return [*lines, *await _eight_clients(stage, tenant, requests, items)]
 
 
-async def _eight_clients(stage: Stage, tenant: Tenant, requests: int, items: int) -> Line:
+async def _eight_clients(stage: Stage, tenant: Tenant, requests: int, items: int) -> list[Line]:
     rng = np.random.default_rng(4)
     times: list[float] = []
 
-    async def one(client: httpx.AsyncClient, seeds: list[str]) -> None:
-        for seed in seeds:
-            started = time.perf_counter()
-            body = {"strategy": "similar", "item_ids": [seed], "count": 20}
-            (await client.post("/v1/recommend", json=body)).raise_for_status()
-            times.append(time.perf_counter() - started)
+    async def one(seeds: list[str]) -> None:
+        async with _Wire(stage, tenant) as client:
+            for seed in seeds:
+                started = time.perf_counter()
+                body = msgspec.json.encode({"strategy": "similar", "item_ids": [seed], "count": 20})
+                answer = await client.post("/v1/recommend", body)
+                times.append(time.perf_counter() - started)
+                assert answer.count(b'"rank":') == 20, answer[:300]
 
-    async with stage.client(tenant) as client:
-        share = [[str(n) for n in rng.integers(0, items, requests // 4)] for _ in range(8)]
-        await asyncio.gather(*(one(client, seeds) for seeds in share))
+    cpu = cpu_s(stage.api_pid)
+    share = [[str(n) for n in rng.integers(0, items, requests // 4)] for _ in range(8)]
+    await asyncio.gather(*(one(seeds) for seeds in share))
+    used = (cpu_s(stage.api_pid) - cpu) / len(times) * 1e6
     p99 = percentile(times, 0.99) * 1e3
-    return Line("8 clients, p99", f"{p99:.0f} ms (p50 {statistics.median(times) * 1e3:.0f} ms)", "< 80 ms", p99 < 80)
+    return [
+        Line("8 clients, p99", f"{p99:.0f} ms (p50 {statistics.median(times) * 1e3:.0f} ms)", "< 80 ms", p99 < 80),
+        Line("8 clients: CPU of the API per request", f"{used:.0f} µs", "≤ 450 µs", used <= 450),
+    ]
 
 
 async def _run(items: int, requests: int) -> list[Line]:
