@@ -175,7 +175,7 @@ async def _statement(database: Database, ref: TenantRef, tree: dict[str, Any] | 
         seen.append((inner, args))
         return await original(tenant_id, inner, *args)
 
-    database.fetch_scoped = listen  # type: ignore[method-assign,assignment]
+    database.fetch_scoped = listen  # type: ignore[method-assign]
     wanted = Wanted(now=datetime.now(UTC), limit=20, filter=parse_filter(tree) if tree else None)
     generation = ref.generation
     await find_similar(
@@ -198,12 +198,12 @@ async def _latency(
     async with Wire(stage, tenant) as client:
         for name, tree in (("filter off", None), ("filter on (10 %)", _FILTERS["10 %"])):
             sql, args = await _statement(database, ref, tree)
-            place = next(at for at, value in enumerate(args) if value == ["1"])
+            place = next(at for at, value in enumerate(args) if value == "1")
             ours, theirs = [], []
             cpu = cpu_s(stage.api_pid)
             for number in range(requests + 20):
                 seed = str(rng.integers(0, items))
-                args[place] = [seed]
+                args[place] = seed
                 started = time.perf_counter()
                 await bare.fetch(sql, *args)
                 middle = time.perf_counter()
@@ -226,10 +226,10 @@ async def _latency(
                 Line(f"{name}: CPU of the API per request", f"{used:.0f} µs", "≤ 450 µs", used <= 450),
             ]
     await bare.close()
-    return [*lines, await _eight_clients(stage, tenant, requests, items)]
+    return [*lines, *await _eight_clients(stage, tenant, requests, items)]
 
 
-async def _eight_clients(stage: Stage, tenant: Tenant, requests: int, items: int) -> Line:
+async def _eight_clients(stage: Stage, tenant: Tenant, requests: int, items: int) -> list[Line]:
     rng = np.random.default_rng(4)
     times: list[float] = []
 
@@ -237,15 +237,20 @@ async def _eight_clients(stage: Stage, tenant: Tenant, requests: int, items: int
         async with Wire(stage, tenant) as client:
             for seed in seeds:
                 started = time.perf_counter()
-                body = {"strategy": "similar", "item_ids": [seed], "count": 20}
-                answer = await client.post("/v1/recommend", msgspec.json.encode(body))
+                body = msgspec.json.encode({"strategy": "similar", "item_ids": [seed], "count": 20})
+                answer = await client.post("/v1/recommend", body)
                 times.append(time.perf_counter() - started)
                 assert answer.count(b'"rank":') == 20, answer[:300]
 
+    cpu = cpu_s(stage.api_pid)
     share = [[str(n) for n in rng.integers(0, items, requests // 4)] for _ in range(8)]
     await asyncio.gather(*(one(seeds) for seeds in share))
+    used = (cpu_s(stage.api_pid) - cpu) / len(times) * 1e6
     p99 = percentile(times, 0.99) * 1e3
-    return Line("8 clients, p99", f"{p99:.0f} ms (p50 {statistics.median(times) * 1e3:.0f} ms)", "< 80 ms", p99 < 80)
+    return [
+        Line("8 clients, p99", f"{p99:.0f} ms (p50 {statistics.median(times) * 1e3:.0f} ms)", "< 80 ms", p99 < 80),
+        Line("8 clients: CPU of the API per request", f"{used:.0f} µs", "≤ 450 µs", used <= 450),
+    ]
 
 
 async def _run(items: int, requests: int) -> list[Line]:
