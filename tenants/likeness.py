@@ -78,7 +78,7 @@ async def _attempts(
         few = await passes_few(
             database, statement, f"{statement.eligible()}{same_as_known(statement, likeness.same)}", seeds
         )
-        first = rounded(max(FILTERED_CUT, wanted.limit * 4 + excluded))
+        first = rounded(max(FILTERED_CUT, wanted.limit * 2 + excluded))
         return last if few else [("index_filtered", first), *last]
     first = rounded(max(FIRST_CUT, wanted.limit * 2 + excluded + 60))
     return [("index", first), ("index", max(WIDE_CUT, first * 4)), *last]

@@ -52,7 +52,7 @@ async def _by_index(
     statement = Statement(tenant, wanted)
     if await passes_few(database, statement, statement.eligible()):
         return []
-    return [(True, rounded(max(FILTERED_CUT, wanted.limit * 4)))]
+    return [(True, rounded(max(FILTERED_CUT, wanted.limit * 2)))]
 
 
 def _halves(statement: Statement, spoken: Spoken) -> list[HalfQuery]:
