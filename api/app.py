@@ -19,7 +19,7 @@ from api.openapi import operations
 from api.problems import answer_problem
 from api.readiness import Readiness, Warmer
 from api.recommend.search import QueryVectors
-from api.routes import docs, encoding, events, health, imports, items, jobs, keys, photos, recommend, search
+from api.routes import docs, encoding, events, health, imports, items, jobs, keys, models, photos, recommend, search
 from infra.blob import BlobStore
 from infra.changes import ChangeFeed
 from infra.db import Database
@@ -41,6 +41,7 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     *search.ROUTES,
     *events.ROUTES,
     *keys.ROUTES,
+    *models.ROUTES,
     *demo.ROUTES,
 )
 """Every route."""
