@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from infra.settings import Settings, read_chosen, write_chosen
+from workers.encoders.pack import PackNotFound
 from workers.encoders.registry import list_packs, open_pack, pack_folder
 from workers.encoders.sources import fetch_pack
 
@@ -69,3 +70,12 @@ def fetch_with_progress(value: str, settings: Settings, console: Console) -> Non
 
         fetch_pack(value, settings.models_dir, progress=tell)
     console.print(f"Model pack {value} is ready.")
+
+
+def fetch_missing_packs(settings: Settings) -> None:
+    """Build or fetch the packs that the settings name, when they are not there yet."""
+    for value in dict.fromkeys((settings.models_text, settings.models_image)):
+        try:
+            open_pack(value, settings.models_dir)
+        except PackNotFound:
+            fetch_with_progress(value, settings, Console())

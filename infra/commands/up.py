@@ -6,18 +6,14 @@ import sys
 from argparse import Namespace
 from dataclasses import replace
 
-from rich.console import Console
-
 from infra.commands.database import migrate_up
-from infra.commands.models import fetch_with_progress
+from infra.commands.models import fetch_missing_packs
 from infra.embedded import EmbeddedPostgres
 from infra.errors import KindredError
 from infra.filelock import try_exclusive
 from infra.roles import APP
 from infra.settings import Settings, port_is_free
 from infra.supervisor import Role, http_ready, run_supervised
-from workers.encoders.pack import PackNotFound
-from workers.encoders.registry import open_pack
 
 
 def run(settings: Settings, arguments: Namespace) -> int:
@@ -88,12 +84,3 @@ def _environment(settings: Settings) -> dict[str, str]:
     if settings.direct_database_url is not None:
         environment["KINDRED_DIRECT_DATABASE_URL"] = settings.direct_database_url
     return environment
-
-
-def fetch_missing_packs(settings: Settings) -> None:
-    """Build or fetch the packs that the settings name, when they are not there yet."""
-    for value in dict.fromkeys((settings.models_text, settings.models_image)):
-        try:
-            open_pack(value, settings.models_dir)
-        except PackNotFound:
-            fetch_with_progress(value, settings, Console())
