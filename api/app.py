@@ -19,7 +19,21 @@ from api.openapi import operations
 from api.problems import answer_problem
 from api.readiness import Readiness, Warmer
 from api.recommend.search import QueryVectors
-from api.routes import docs, encoding, events, health, imports, items, jobs, keys, photos, recommend, search
+from api.routes import (
+    docs,
+    encoding,
+    events,
+    health,
+    imports,
+    items,
+    jobs,
+    keys,
+    photos,
+    recommend,
+    search,
+    segments,
+    users,
+)
 from infra.blob import BlobStore
 from infra.changes import ChangeFeed
 from infra.db import Database
@@ -40,6 +54,8 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     *recommend.ROUTES,
     *search.ROUTES,
     *events.ROUTES,
+    *users.ROUTES,
+    *segments.ROUTES,
     *keys.ROUTES,
     *demo.ROUTES,
 )

@@ -80,9 +80,11 @@ async def serve(settings: Settings, queues: Sequence[str], stop: asyncio.Event) 
                 for _ in range(IMPORTS_AT_ONCE):
                     group.create_task(_keep_running("jobs", jobs.run, stop))
             if "upkeep" in queues:
-                upkeep = Upkeep(database, blobs)
+                upkeep = Upkeep(database, blobs, events_days=settings.events_retention_days or None)
                 group.create_task(_every("counts", 5, upkeep.count, stop))
                 group.create_task(_every("prune", 300, upkeep.prune, stop))
+                group.create_task(_every("partitions", 3600, upkeep.partitions, stop))
+                group.create_task(_every("settle", 60, upkeep.settle, stop))
                 group.create_task(_every("shards", 60, upkeep.shards, stop))
                 group.create_task(_every("sweep", 3600, upkeep.sweep, stop))
             group.create_task(_every("memory", 2, give_back, stop))
