@@ -16,7 +16,7 @@ from infra.changes import record_change
 from infra.db import TenantId, driver
 from infra.errors import Conflict, FieldError, Invalid, NotFound
 from tenants.item import AttributeName, AttributeValue, Id
-from tenants.shoppers import SHOPPER_CHANGE, USER, VISITOR, bucket_key, user_key, visitor_key
+from tenants.shoppers import SHOPPER_CHANGE, USER, VISITOR, number_ids, user_key, visitor_key
 
 MAX_USER_BYTES: Final = 16_384
 
@@ -97,14 +97,14 @@ async def store_user(conn: AsyncConnection, tenant_id: TenantId, user: User, *, 
     if faults:
         raise InvalidUser("Mend the user's attributes.", errors=faults)
     raw = await driver(conn)
-    number = (await _numbers(raw, tenant_id, [(USER, user.id, user_key(user.id))]))[0]
+    numbers, _ = await number_ids(raw, tenant_id, [user_key(user.id)], [])
     new: bool = await raw.fetchval(
         "insert into users (tenant_id, shopper_no, segments, attributes, seller_id, created_at, updated_at) "
         "values ($1, $2, $3, $4::text::jsonb, $5, $6, $6) on conflict (tenant_id, shopper_no) do update set "
         "segments = excluded.segments, attributes = excluded.attributes, seller_id = excluded.seller_id, "
         "updated_at = excluded.updated_at returning xmax = 0",
         tenant_id,
-        number,
+        numbers[user_key(user.id)],
         list(dict.fromkeys(user.segments)),
         attributes.decode(),
         user.seller_id,
@@ -153,7 +153,7 @@ async def merge_visitor(
         fault = FieldError(pointer="/visitor_id", code="merge_with_itself", message="This is the user's own id.")
         raise MergeWithItself("Give the id that the visitor had before signing in.", errors=[fault])
     raw = await driver(conn)
-    await _numbers(raw, tenant_id, [(USER, user_id, user_key(user_id)), (VISITOR, visitor_id, visitor_key(visitor_id))])
+    await number_ids(raw, tenant_id, [user_key(user_id), visitor_key(visitor_id)], [])
     # In the order of numbers: two merges of the same people wait for each other.
     records = await raw.fetch(
         "select shopper_no, kind, merged_into, bucket_key from shopper_ids where tenant_id = $1 "
@@ -264,18 +264,6 @@ async def erase_numbers(raw: Any, tenant_id: TenantId, numbers: Sequence[int]) -
 def subject_hash(secret: bytes, tenant_id: TenantId, kind: int, external_id: str) -> bytes:
     """The keyed hash that an erased id is remembered by (HMAC-SHA256)."""
     return hmac.digest(secret, tenant_id.bytes + bytes([kind]) + external_id.encode(), "sha256")
-
-
-async def _numbers(raw: Any, tenant_id: TenantId, named: Sequence[tuple[int, str, str]]) -> list[int]:
-    """The numbers of these shoppers (kind, id, key); unknown ones get one."""
-    numbers: list[int] = await raw.fetchval(
-        "select shopper_nos from number_ids($1, $2, $3, $4, '{}')",
-        tenant_id,
-        [kind for kind, _, _ in named],
-        [external_id for _, external_id, _ in named],
-        [bucket_key(tenant_id, key) for _, _, key in named],
-    )
-    return numbers
 
 
 _LATE: Final = """

@@ -19,10 +19,11 @@ from infra.fetch import Fetcher
 from infra.roles import APP
 from infra.settings import BadSettings, Settings
 from infra.telemetry import configure_logging, serve_metrics
-from tenants.imports import IMPORT_JOB
+from tenants.imports import HISTORY_JOB, IMPORT_JOB
 from workers.encoders.server import EncodeServer
 from workers.jobs.encode import TextLoop
 from workers.jobs.generations import Keeper
+from workers.jobs.history import HistoryImports
 from workers.jobs.imports import Imports
 from workers.jobs.photos import PhotoLoop
 from workers.jobs.upkeep import Upkeep
@@ -76,7 +77,9 @@ async def serve(settings: Settings, queues: Sequence[str], stop: asyncio.Event) 
             if "imports" in queues:
                 imports = Imports(database, blobs, fetcher)
                 stack.push_async_callback(imports.close)
-                jobs = JobLoop(database, {IMPORT_JOB: imports})
+                history = HistoryImports(database, blobs)
+                stack.push_async_callback(history.close)
+                jobs = JobLoop(database, {IMPORT_JOB: imports, HISTORY_JOB: history})
                 for _ in range(IMPORTS_AT_ONCE):
                     group.create_task(_keep_running("jobs", jobs.run, stop))
             if "upkeep" in queues:

@@ -93,6 +93,15 @@ PROBES: dict[tuple[str, str], Callable[[Victim], list[Call]]] = {
             },
         )
     ],
+    ("POST", "/v1/events/import"): lambda v: [("/v1/events/import", {"content": f"user_id,item_id\n{v.user_id},x\n"})],
+    ("GET", "/v1/events"): lambda v: [
+        ("/v1/events?limit=1000", {}),
+        (f"/v1/events?user_id={v.user_id}", {}),
+        (f"/v1/events?item_id={v.item_id}", {}),
+        (f"/v1/events?event_id={v.event_id}", {}),
+    ],
+    ("GET", "/v1/events/weights"): lambda v: [("/v1/events/weights", {})],
+    ("PUT", "/v1/events/weights"): lambda v: [("/v1/events/weights", {"json": {"weights": {"view": 7}}})],
     ("PUT", "/v1/users/{user_id}"): lambda v: [
         (f"/v1/users/{v.user_id}", {"json": {"segments": ["mine"]}}),
         ("/v1/users/same", {"json": {"segments": ["mine"]}}),
