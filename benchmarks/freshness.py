@@ -11,12 +11,11 @@ import asyncio
 import json
 import time
 from pathlib import Path
-from typing import Any
 
 import httpx
 
 from benchmarks.report import Line, print_report
-from benchmarks.stage import Stage, percentile
+from benchmarks.stage import Stage, percentile, until_encoded
 from infra.demo.catalogue import demo_items
 
 _PAUSE_S = 0.02
@@ -35,14 +34,6 @@ async def _until_listed(
     raise RuntimeError(f"{item} was not recommended within a minute")
 
 
-async def _encoded(client: httpx.AsyncClient) -> dict[str, Any]:
-    while True:
-        counts: dict[str, Any] = (await client.get("/v1/encoding")).json()
-        if not counts["text"]["pending"] and not counts["image"]["pending"]:
-            return counts
-        await asyncio.sleep(_PAUSE_S)
-
-
 async def _single(stage: Stage, count: int) -> tuple[list[float], list[float]]:
     by_text, by_photo = [], []
     async with stage.client(stage.make_tenant()) as client:
@@ -54,7 +45,7 @@ async def _single(stage: Stage, count: int) -> tuple[list[float], list[float]]:
                 content=product.photos[0],
                 headers={"Content-Type": "image/jpeg"},
             )
-        await _encoded(client)
+        await until_encoded(client)
         for number in range(count):
             twin = shop[number % len(shop)]
             seed = str(twin.item["id"])
@@ -95,7 +86,7 @@ async def _feed(stage: Stage, data: Path) -> tuple[float, float, int]:
         first = time.perf_counter() - started
         while (await client.get(f"/v1/jobs/{answer.json()['job_id']}")).json()["status"] != "done":
             await asyncio.sleep(_PAUSE_S)
-        counts = await _encoded(client)
+        counts = await until_encoded(client)
         return first, time.perf_counter() - started, counts["text"]["done"]
 
 
@@ -106,7 +97,7 @@ async def _fairness(stage: Stage, data: Path) -> float:
     async with stage.client(stage.make_tenant()) as big, stage.client(stage.make_tenant()) as small:
         rows = feed(data, 50_000)
         await small.put("/v1/items/seed", json={"id": "seed", "title": "Red woollen scarf"})
-        await _encoded(small)
+        await until_encoded(small)
         for start in range(0, len(rows), 5000):
             (await big.post("/v1/items/bulk", json=rows[start : start + 5000])).raise_for_status()
         waits = []

@@ -1,25 +1,19 @@
 """The arguments of `kindred`: its commands, and what each of them takes."""
 
 import argparse
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from infra.settings import Settings
 
-Run = Callable[[Settings, argparse.Namespace], int]
-"""What a command does; returns the exit status."""
-
-
-def make_parser(runs: Mapping[str, Run]) -> argparse.ArgumentParser:
-    """All commands with their options; `runs` says what each does, by its words."""
+def make_parser() -> argparse.ArgumentParser:
+    """All commands with their options; `run` names the module of infra.commands that does it, and its function."""
     parser = argparse.ArgumentParser(
         prog="kindred", description="Product recommendations from the texts and photos of a feed."
     )
     parser.add_argument("--data-dir", type=Path, default=None, help="folder of the local data (KINDRED_DATA_DIR)")
     commands = parser.add_subparsers(dest="command", required=True)
 
-    def command(name: str, run: Run, about: str, *, under: Any = None) -> argparse.ArgumentParser:
+    def command(name: str, run: str, about: str, *, under: Any = None) -> argparse.ArgumentParser:
         made: argparse.ArgumentParser = (under or commands).add_parser(name, help=about, description=about)
         made.add_argument("--data-dir", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         made.set_defaults(run=run)
@@ -28,32 +22,32 @@ def make_parser(runs: Mapping[str, Run]) -> argparse.ArgumentParser:
     def family(name: str, about: str) -> Any:
         return commands.add_parser(name, help=about, description=about).add_subparsers(dest="action", required=True)
 
-    up = command("up", runs["up"], "Run everything on this machine: database, API and workers.")
+    up = command("up", "up:run", "Run everything on this machine: database, API and workers.")
     up.add_argument("--host", help="address to listen on (KINDRED_HOST)")
     up.add_argument("--port", type=int, help="port to listen on (KINDRED_PORT)")
     up.add_argument("--demo", action="store_true", help="load the demo shop when ready")
     up.add_argument("--data", type=Path, help="load this folder (items.jsonl and its photos) instead of the demo shop")
 
-    demo = command("demo", runs["demo"], "Load the demo shop into a running server.")
+    demo = command("demo", "demo:run", "Load the demo shop into a running server.")
     demo.add_argument("--server", help="address of the server (default: this machine's)")
     demo.add_argument("--data", type=Path, help="load this folder (items.jsonl and its photos) instead")
 
-    migrate = command("migrate", runs["migrate"], "Bring the database to this version.")
+    migrate = command("migrate", "migrate:run", "Bring the database to this version.")
     migrate.add_argument("--admin-url", help="an administrator's address; makes the roles and the database first")
 
     tenants = family("tenants", "Shops of this installation.")
-    create = command("create", runs["tenants create"], "Make a shop and its first keys.", under=tenants)
+    create = command("create", "tenants:create", "Make a shop and its first keys.", under=tenants)
     create.add_argument("name")
     create.add_argument("--plan", default="free")
     create.add_argument("--currency", default="USD", help="ISO 4217 code that prices are in by default")
     create.add_argument("--json", action="store_true", help="one line of JSON")
-    command("list", runs["tenants list"], "List the shops.", under=tenants)
-    delete = command("delete", runs["tenants delete"], "Delete a shop with all it has.", under=tenants)
+    command("list", "tenants:list_", "List the shops.", under=tenants)
+    delete = command("delete", "tenants:delete", "Delete a shop with all it has.", under=tenants)
     delete.add_argument("name", help="name or id")
     delete.add_argument("--yes", action="store_true", help="do not ask")
 
     keys = family("keys", "API keys of a shop.")
-    create = command("create", runs["keys create"], "Make a key; it is shown once.", under=keys)
+    create = command("create", "keys:create", "Make a key; it is shown once.", under=keys)
     create.add_argument("tenant", help="name or id of the shop")
     create.add_argument("--name", default="unnamed")
     create.add_argument("--kind", choices=("secret", "publishable"), default="secret")
@@ -64,13 +58,13 @@ def make_parser(runs: Mapping[str, Run]) -> argparse.ArgumentParser:
         "--origin", action="append", default=[], help="an allowed origin of a publishable key; may be repeated"
     )
     create.add_argument("--json", action="store_true", help="one line of JSON")
-    listed = command("list", runs["keys list"], "List the keys.", under=keys)
+    listed = command("list", "keys:list_", "List the keys.", under=keys)
     listed.add_argument("tenant", help="name or id of the shop")
-    revoke = command("revoke", runs["keys revoke"], "Revoke a key.", under=keys)
+    revoke = command("revoke", "keys:revoke", "Revoke a key.", under=keys)
     revoke.add_argument("tenant", help="name or id of the shop")
     revoke.add_argument("key_id")
 
-    feed = command("import", runs["import"], "Import a feed into a running server.")
+    feed = command("import", "imports:run", "Import a feed into a running server.")
     feed.add_argument("file", type=Path)
     feed.add_argument("--key", required=True, help="a secret key with catalog:write")
     feed.add_argument("--server", help="address of the server (default: this machine's)")
@@ -80,14 +74,14 @@ def make_parser(runs: Mapping[str, Run]) -> argparse.ArgumentParser:
     feed.add_argument("--mode", choices=("incremental", "full"), default="incremental")
 
     models = family("models", "Model packs.")
-    command("list", runs["models list"], "List the packs that Kindred knows.", under=models)
-    fetch = command("fetch", runs["models fetch"], "Fetch or build a pack.", under=models)
+    command("list", "models:list_", "List the packs that Kindred knows.", under=models)
+    fetch = command("fetch", "models:fetch", "Fetch or build a pack.", under=models)
     fetch.add_argument("pack", help="a name, or s3://bucket/prefix")
-    use = command("use", runs["models use"], "Encode with a pack from the workers' next start.", under=models)
+    use = command("use", "models:use", "Encode with a pack from the workers' next start.", under=models)
     use.add_argument("pack", help="a name, a folder, or s3://bucket/prefix")
     use.add_argument("--only", choices=("text", "image"), help="use only this half of a pack that has both")
-    verify = command("verify", runs["models verify"], "Check every file of a pack against its sha256.", under=models)
+    verify = command("verify", "models:verify", "Check every file of a pack against its sha256.", under=models)
     verify.add_argument("pack", nargs="*", help="names or folders (default: those in use)")
 
-    command("doctor", runs["doctor"], "Look the installation over, and say how to mend each thing.")
+    command("doctor", "doctor:run", "Look the installation over, and say how to mend each thing.")
     return parser

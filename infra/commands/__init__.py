@@ -1,0 +1,1 @@
+"""What each command of `kindred` does; they alone in infra may import the other packages (the import contract)."""
