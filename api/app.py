@@ -29,6 +29,7 @@ from api.routes import (
     events,
     health,
     imports,
+    inspector,
     items,
     jobs,
     keys,
@@ -38,6 +39,8 @@ from api.routes import (
     recommend,
     recommendations,
     search,
+    segments,
+    users,
 )
 from infra.blob import BlobStore
 from infra.changes import ChangeFeed
@@ -62,6 +65,9 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     *search.ROUTES,
     *placements.ROUTES,
     *events.ROUTES,
+    *inspector.ROUTES,
+    *users.ROUTES,
+    *segments.ROUTES,
     *keys.ROUTES,
     *models.ROUTES,
     *demo.ROUTES,

@@ -1,61 +1,21 @@
-"""Who is no person: programs that say so in their User-Agent, and shoppers faster than anybody can be.
+"""Who is no person: programs that say so (tenants/agents.py), and shoppers faster than anybody can be.
 
 Their events are stored and flagged, so that the shop can see them, and are never learned from.
 """
 
-import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
 from infra.db import TenantId
+from tenants.agents import is_bot
 from tenants.events import BOT, Event, shopper_of
-
-AGENTS: Final = (
-    "bot",
-    "crawl",
-    "spider",
-    "slurp",
-    "headless",
-    "phantomjs",
-    "puppeteer",
-    "playwright",
-    "selenium",
-    "lighthouse",
-    "pagespeed",
-    "pingdom",
-    "uptime",
-    "facebookexternalhit",
-    "whatsapp",
-    "preview",
-    "archiver",
-    "scrapy",
-    "python-requests",
-    "python-urllib",
-    "aiohttp",
-    "httpx",
-    "curl/",
-    "wget/",
-    "go-http-client",
-    "okhttp",
-    "java/",
-    "libwww",
-)
-"""Parts of User-Agents, in lower case. Of a browser's own requests: a shop's server may well be python-requests."""
-
-# Cubot makes telephones.
-_AGENT: Final = re.compile("(?<!cu)(?:" + "|".join(re.escape(agent) for agent in AGENTS) + ")", re.IGNORECASE)
 
 PER_MINUTE: Final = 300
 """Events of one shopper in one minute, impressions apart, above which nobody can have done them by hand."""
 
 FLAGGED_FOR_S: Final = 3600
 _SHOPPERS: Final = 50_000
-
-
-def is_bot(agent: str | None) -> bool:
-    """Whether a program says in its User-Agent that it is one; a browser always sends some."""
-    return agent is None or not agent.strip() or _AGENT.search(agent) is not None
 
 
 class Rates:

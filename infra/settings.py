@@ -153,6 +153,12 @@ class Settings:
         "Secret that API keys are hashed with; at least 32 characters. Unset: made once in the data folder.",
     )
     cell: str = _setting("KINDRED_CELL", _cell, "00", "Two-character code of this database in every API key.")
+    events_retention_days: int = _setting(
+        "KINDRED_EVENTS_RETENTION_DAYS",
+        _count(0, 36_500),
+        800,
+        "Days that events are kept; dropped by whole months. 0: for ever.",
+    )
     log: Literal["json", "console"] = _setting(
         "KINDRED_LOG", _one_of("json", "console"), "console", "Form of the log lines."
     )

@@ -264,14 +264,15 @@ def rows_of(
     shoppers: Mapping[str, int],
     items: Mapping[str, int],
     now: datetime,
-    secret: bytes,
+    secret: bytes | None,
 ) -> list[list[EventRow]]:
-    """The rows of each event, one per item; an event without items has one. `secret` keys the hash of the body.
+    """The rows of each event, one per item; an event without items has one.
 
+    `secret` keys the hash of the body, which tells a repeat from another event of the same id; None: no hash.
     `flags` is `BOT` or 0 for each event; an event without a time happened at `now`.
     """
     made = []
-    key = secret[:64]
+    key = None if secret is None else secret[:64]
     for event, number, flag in zip(events, numbers, flags, strict=True):
         shopper: int | None = None
         if event.user_id is not None:
@@ -282,7 +283,7 @@ def rows_of(
         lines = event.items
         event_id = event.event_id
         body_hash = None
-        if event_id is not None:
+        if event_id is not None and key is not None:
             body_hash = blake2b(_encode(event), digest_size=8, key=key).hexdigest()
         if item is not None or not lines:
             first, quantity, price, answer = item, event.quantity, event.price, event.recommendation_id

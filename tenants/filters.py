@@ -66,12 +66,12 @@ FILTERABLE: Final = tuple(
 )
 """The fields a filter may name, besides `attributes.<name>`."""
 
-_SQL_OPERATOR: Final = {"lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
+SQL_OPERATOR: Final = {"lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
 
 
 def parse_filter(tree: object) -> Filter:
     """Check a filter as it came over the wire. Raises InvalidFilter naming every fault."""
-    parser = _Parser()
+    parser = Parser()
     parsed = parser.parse(tree, "/filter", 1)
     if parser.faults or parsed is None:
         raise InvalidFilter(
@@ -82,30 +82,34 @@ def parse_filter(tree: object) -> Filter:
     return parsed
 
 
-class _Parser:
+class Parser:
+    """Reads the tree and collects every fault; a subclass says which fields there are and what they take."""
+
     def __init__(self) -> None:
         self.faults: list[FieldError] = []
         self.conditions = 0
 
-    def _fail(self, pointer: str, code: str, message: str) -> Filter | None:
+    def fail(self, pointer: str, code: str, message: str) -> Filter | None:
+        """Note a fault."""
         self.faults.append(FieldError(pointer=pointer, code=code, message=message))
         return None
 
     def parse(self, tree: object, pointer: str, depth: int) -> Filter | None:
+        """The filter, or None; then, and maybe else, `faults` says why."""
         if not isinstance(tree, dict) or len(tree) != 1:
-            return self._fail(
+            return self.fail(
                 pointer, "wrong_type", 'A filter is an object with one operator, as {"eq": [field, value]}.'
             )
         if depth > MAX_DEPTH:
-            return self._fail(pointer, "too_deep", f"A filter nests at most {MAX_DEPTH} levels.")
+            return self.fail(pointer, "too_deep", f"A filter nests at most {MAX_DEPTH} levels.")
         op, body = next(iter(tree.items()))
         at = f"{pointer}/{op}"
         if op in ("and", "or"):
             if not isinstance(body, list):
-                return self._fail(at, "wrong_type", f"`{op}` takes a list of filters.")
+                return self.fail(at, "wrong_type", f"`{op}` takes a list of filters.")
             parts = [self.parse(part, f"{at}/{index}", depth + 1) for index, part in enumerate(body[:MAX_CONDITIONS])]
             if len(body) > MAX_CONDITIONS:
-                return self._fail(at, "too_many", f"A filter has at most {MAX_CONDITIONS} conditions.")
+                return self.fail(at, "too_many", f"A filter has at most {MAX_CONDITIONS} conditions.")
             return Group(op, tuple(part for part in parts if part is not None))
         if op == "not":
             part = self.parse(body, at, depth + 1)
@@ -115,49 +119,49 @@ class _Parser:
     def _condition(self, op: str, body: object, at: str) -> Filter | None:
         self.conditions += 1
         if self.conditions > MAX_CONDITIONS:
-            return self._fail(at, "too_many", f"A filter has at most {MAX_CONDITIONS} conditions.")
+            return self.fail(at, "too_many", f"A filter has at most {MAX_CONDITIONS} conditions.")
         if op == "exists":
             field = body[0] if isinstance(body, list) and len(body) == 1 else body
-            if not self._known(field, at):
+            if not self.known(field, at):
                 return None
             return Condition("exists", cast(str, field), ())
         if op not in ("eq", "in", "lt", "lte", "gt", "gte"):
-            return self._fail(at, "unknown_operator", f"There is no operator `{op}`.")
+            return self.fail(at, "unknown_operator", f"There is no operator `{op}`.")
         if not isinstance(body, list) or len(body) != 2:
-            return self._fail(at, "wrong_type", f"`{op}` takes [field, value].")
+            return self.fail(at, "wrong_type", f"`{op}` takes [field, value].")
         field, value = body
-        if not self._known(field, f"{at}/0"):
+        if not self.known(field, f"{at}/0"):
             return None
         values = value if op == "in" else [value]
         if not isinstance(values, list):
-            return self._fail(f"{at}/1", "wrong_type", "`in` takes [field, [value, …]].")
+            return self.fail(f"{at}/1", "wrong_type", "`in` takes [field, [value, …]].")
         if len(values) > MAX_VALUES:
-            return self._fail(f"{at}/1", "too_many", f"`in` takes at most {MAX_VALUES} values.")
+            return self.fail(f"{at}/1", "too_many", f"`in` takes at most {MAX_VALUES} values.")
         ordered = op not in ("eq", "in")
         good = []
         for index, single in enumerate(values):
             where = f"{at}/1/{index}" if op == "in" else f"{at}/1"
-            converted = self._value(field, single, ordered, where)
+            converted = self.value(field, single, ordered, where)
             if converted is not None:
                 good.append(converted)
         name = "in" if op == "eq" else op
         return Condition(cast(Compare, name), field, tuple(good))
 
-    def _known(self, field: object, at: str) -> bool:
+    def known(self, field: object, at: str) -> bool:
+        """Whether there is such a field; a fault where not."""
         named = isinstance(field, str) and (
             field in FILTERABLE or (field.startswith("attributes.") and 11 < len(field) <= 139 and "\0" not in field)
         )
         if not named:
             names = ", ".join(FILTERABLE)
-            self._fail(
-                at, "unknown_field", f"Cannot filter on {field!r}; the fields are {names} and attributes.<name>."
-            )
+            self.fail(at, "unknown_field", f"Cannot filter on {field!r}; the fields are {names} and attributes.<name>.")
         return named
 
-    def _value(self, field: str, value: object, ordered: bool, at: str) -> Scalar | None:
+    def value(self, field: str, value: object, ordered: bool, at: str) -> Scalar | None:
+        """The value as the field takes it; None and a fault where it does not. `ordered`: for lt, lte, gt, gte."""
         expected: str | None = None
         if field in _MONEY_COLUMNS:
-            if not _is_number(value):
+            if not is_number(value):
                 expected = "a number (minor units)"
         elif field in _TIME_COLUMNS:
             if not isinstance(value, str) or _moment(value) is None:
@@ -169,21 +173,22 @@ class _Parser:
             if ordered or not isinstance(value, str) or value not in AVAILABILITY_CODE:
                 expected = "one of " + ", ".join(AVAILABILITY_CODE) + ", with eq or in"
         elif field.startswith("attributes."):
-            if ordered and not _is_number(value):
+            if ordered and not is_number(value):
                 expected = "a number"
-            elif not isinstance(value, str | bool) and not _is_number(value):
+            elif not isinstance(value, str | bool) and not is_number(value):
                 expected = "a string, a number or a boolean"
         elif not isinstance(value, str) or ordered:
             expected = "a string, with eq or in"
         if expected is None and isinstance(value, str) and "\0" in value:
             expected = "no NUL character"
         if expected is not None:
-            self._fail(at, "wrong_type", f"`{field}` takes {expected}.")
+            self.fail(at, "wrong_type", f"`{field}` takes {expected}.")
             return None
         return cast(Scalar, value)
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Whether the value is a number, and one that can be compared."""
     # Whole numbers come in any size; comparing never overflows, converting would. Infinity and NaN fail it too.
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
@@ -262,9 +267,9 @@ class Compiler:
 
     def _attribute(self, c: Condition) -> str:
         if c.op != "in":
-            return f"a.value_num {_SQL_OPERATOR[c.op]} {self.bind(float(c.values[0]), 'float8')}"
+            return f"a.value_num {SQL_OPERATOR[c.op]} {self.bind(float(c.values[0]), 'float8')}"
         texts = [attribute_text(value) for value in c.values if isinstance(value, str | bool)]
-        numbers = [float(value) for value in c.values if _is_number(value)]
+        numbers = [float(value) for value in c.values if is_number(value)]
         tests = []
         if texts:
             tests.append(f"a.value_text = any({self.bind(texts, 'text[]')})")
@@ -280,7 +285,7 @@ class Compiler:
         # Prices are whole numbers, so a fraction moves to the next one and the index stays usable.
         rounded = ceil(limit) if c.op in ("lt", "gte") else floor(limit)  # type: ignore[arg-type]
         bounded = max(-(2**63), min(2**63 - 1, rounded))
-        return f"{column} {_SQL_OPERATOR[c.op]} {self.bind(bounded, 'int8')}"
+        return f"{column} {SQL_OPERATOR[c.op]} {self.bind(bounded, 'int8')}"
 
     def _time(self, c: Condition, column: str) -> str:
         given = f"{column} <> '{_TIME_COLUMNS[c.field]}'::timestamptz"
@@ -289,7 +294,7 @@ class Compiler:
         moments = [_moment(cast(str, value)) for value in c.values]
         if c.op == "in":
             return f"({given} and {column} = any({self.bind(moments, 'timestamptz[]')}))"
-        return f"({given} and {column} {_SQL_OPERATOR[c.op]} {self.bind(moments[0], 'timestamptz')})"
+        return f"({given} and {column} {SQL_OPERATOR[c.op]} {self.bind(moments[0], 'timestamptz')})"
 
 
 def attribute_text(value: str | bool) -> str:

@@ -68,3 +68,21 @@ async def confirm_import(conn: AsyncConnection, tenant_id: TenantId, job_id: UUI
 async def cancel_import(conn: AsyncConnection, tenant_id: TenantId, job_id: UUID, *, now: datetime) -> None:
     """End a held full import: what it stored stays, nothing is removed. Raises JobNotFound, JobNotHeld."""
     await resolve_held(conn, tenant_id, job_id, kind=IMPORT_JOB, confirm=False, now=now)
+
+
+HISTORY_JOB = "events_import"
+
+HistoryFormat = Literal["auto", "ndjson", "csv"]
+
+
+class HistoryRequest(Struct, frozen=True, kw_only=True):
+    """The message of a job that imports old events. `default_type`: of rows that say none, as orders do."""
+
+    source: BlobSource
+    format: HistoryFormat = "auto"
+    default_type: str | None = None
+
+
+async def start_history(conn: AsyncConnection, tenant_id: TenantId, request: HistoryRequest) -> UUID:
+    """Queue an import of events; the job's id."""
+    return await create_job(conn, tenant_id, HISTORY_JOB, request)

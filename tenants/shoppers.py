@@ -5,10 +5,10 @@ was never seen gets a row of the dictionary, not one of the catalogue. A visitor
 resolves to the user's number.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from hashlib import blake2b
 from itertools import islice
-from typing import Final
+from typing import Any, Final
 
 from infra.changes import Change, ChangeFeed
 from infra.db import Database, TenantId
@@ -37,6 +37,27 @@ def bucket_key(tenant_id: TenantId, key: str) -> int:
     """What decides a shopper's variant: 64 bits of a hash of the id it was first seen under, as a signed number."""
     digest = blake2b(key.encode(), digest_size=8, key=tenant_id.bytes).digest()
     return int.from_bytes(digest, signed=True)
+
+
+async def number_ids(
+    raw: Any, tenant_id: TenantId, shoppers: Sequence[str], items: Sequence[str]
+) -> tuple[dict[str, int], dict[str, int]]:
+    """The number of every shopper (by `user_key`, `visitor_key`) and item; unknown ones get a number.
+
+    One round trip, which sets the tenant itself. Safe beside others that name the same ids. No id holds a NUL.
+    """
+    record = await raw.fetchrow(
+        _NUMBER,
+        tenant_id,
+        [_KIND[key[0]] for key in shoppers],
+        [key[1:] for key in shoppers],
+        [bucket_key(tenant_id, key) for key in shoppers],
+        items,
+    )
+    return (
+        dict(zip(shoppers, record["shopper_nos"], strict=True)),
+        dict(zip(items, record["item_nos"], strict=True)),
+    )
 
 
 class _Known:
@@ -68,11 +89,7 @@ class ShopperIds:
     async def resolve(
         self, tenant_id: TenantId, shoppers: Collection[str], items: Collection[str]
     ) -> tuple[dict[str, int], dict[str, int]]:
-        """The number of every shopper (by `user_key`, `visitor_key`) and item; unknown ones get a number.
-
-        One round trip where anything is unknown to this process, none else. Safe beside others that name the same
-        ids. No id holds a NUL.
-        """
+        """As `number_ids`; no round trip where this process knows them all."""
         known = self._tenants.get(tenant_id)
         if known is None:
             known = self._tenants[tenant_id] = _Known()
@@ -84,16 +101,7 @@ class ShopperIds:
             new = [key for key in shoppers if key not in found]
             new_items = [item for item in items if item not in found_items]
             drops = self._drops
-            (record,) = await self._database.hot.fetch(
-                _NUMBER,
-                tenant_id,
-                [_KIND[key[0]] for key in new],
-                [key[1:] for key in new],
-                [bucket_key(tenant_id, key) for key in new],
-                new_items,
-            )
-            numbers = dict(zip(new, record["shopper_nos"], strict=True))
-            item_numbers = dict(zip(new_items, record["item_nos"], strict=True))
+            numbers, item_numbers = await number_ids(self._database.hot, tenant_id, new, new_items)
             found |= numbers
             found_items |= item_numbers
             if fresh and drops == self._drops:

@@ -20,12 +20,13 @@ from infra.fetch import Fetcher
 from infra.roles import APP
 from infra.settings import BadSettings, Settings
 from infra.telemetry import configure_logging, serve_metrics
-from tenants.imports import IMPORT_JOB
+from tenants.imports import HISTORY_JOB, IMPORT_JOB
 from tenants.models import TRAIN_JOB
 from tenants.neighbours import NEIGHBOURS_JOB
 from workers.encoders.server import EncodeServer
 from workers.jobs.encode import TextLoop
 from workers.jobs.generations import Keeper
+from workers.jobs.history import HistoryImports
 from workers.jobs.imports import Imports
 from workers.jobs.neighbours import Neighbours
 from workers.jobs.photos import PhotoLoop
@@ -83,7 +84,9 @@ async def serve(settings: Settings, queues: Sequence[str], stop: asyncio.Event) 
             if "imports" in queues:
                 imports = Imports(database, blobs, fetcher)
                 stack.push_async_callback(imports.close)
-                jobs = JobLoop(database, {IMPORT_JOB: imports})
+                history = HistoryImports(database, blobs)
+                stack.push_async_callback(history.close)
+                jobs = JobLoop(database, {IMPORT_JOB: imports, HISTORY_JOB: history})
                 for _ in range(IMPORTS_AT_ONCE):
                     group.create_task(_keep_running("jobs", jobs.run, stop))
             if "train" in queues:
@@ -102,9 +105,11 @@ async def serve(settings: Settings, queues: Sequence[str], stop: asyncio.Event) 
                 group.create_task(_every("popularity", EVERY_S, popularity.tick, stop))
                 group.create_task(_every("neighbours", 30, neighbours.schedule, stop))
             if "upkeep" in queues:
-                upkeep = Upkeep(database, blobs)
+                upkeep = Upkeep(database, blobs, events_days=settings.events_retention_days or None)
                 group.create_task(_every("counts", 5, upkeep.count, stop))
                 group.create_task(_every("prune", 300, upkeep.prune, stop))
+                group.create_task(_every("partitions", 3600, upkeep.partitions, stop))
+                group.create_task(_every("settle", 60, upkeep.settle, stop))
                 group.create_task(_every("shards", 60, upkeep.shards, stop))
                 group.create_task(_every("sweep", 3600, upkeep.sweep, stop))
             group.create_task(_every("memory", 2, give_back, stop))

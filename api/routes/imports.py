@@ -1,4 +1,4 @@
-"""/v1/imports: a whole feed, uploaded or fetched, read by a worker."""
+"""/v1/imports and /v1/events/import: whole files, uploaded or fetched, read by a worker."""
 
 from typing import Annotated, Final
 from uuid import UUID
@@ -14,7 +14,15 @@ from api.routes.jobs import parse_job_id
 from api.wire import JSON, AnyRequest, answer, media_type, read_json, read_query
 from infra.ids import uuid7
 from tenants import imports
-from tenants.imports import BlobSource, ImportFormat, ImportMode, UrlSource, upload_key
+from tenants.imports import (
+    BlobSource,
+    HistoryFormat,
+    HistoryRequest,
+    ImportFormat,
+    ImportMode,
+    UrlSource,
+    upload_key,
+)
 
 FileName = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f/\\]+$(?!\n)")]
 
@@ -36,6 +44,18 @@ class UrlImport(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     format: ImportFormat = "auto"
     mode: ImportMode = "incremental"
     file_name: FileName | None = None
+
+
+class HistoryQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How an uploaded file of events is read."""
+
+    format: Annotated[HistoryFormat, Meta(description="`auto`: told by the file's beginning.")] = "auto"
+    type: (
+        Annotated[
+            str, Meta(max_length=64, pattern=r"^[a-z][a-z0-9_]*$(?!\n)", description="Of lines that name no type.")
+        ]
+        | None
+    ) = None
 
 
 class Accepted(Struct, frozen=True, kw_only=True):
@@ -96,6 +116,46 @@ async def create_import(request: AnyRequest) -> Response[bytes]:
 
 
 @post(
+    "/v1/events/import",
+    status_code=202,
+    opt=contract(
+        scope="catalog:write",
+        tag="Events",
+        summary="Import old events",
+        query=HistoryQuery,
+        body=None,
+        body_types={
+            "application/octet-stream": None,
+            "text/csv": "type,user_id,item_id,ts,price\npurchase,customer-7,SKU-1,2025-11-03T10:00:00Z,79.00\n",
+            "application/x-ndjson": '{"type": "view", "user_id": "u", "item_id": "A", "ts": "2025-11-03T10:00:00Z"}\n',
+        },
+        answer=Accepted,
+        answer_example=_ACCEPTED,
+        status=202,
+        max_body=None,
+    ),
+)
+async def import_events(request: AnyRequest) -> Response[bytes]:
+    """Takes a file of events up to two years old, of any size: CSV with a header, or NDJSON; gzip is told by itself.
+
+    NDJSON is as `POST /v1/events` takes events. CSV is one line of an event per record, with amounts in major units.
+    An event is stored once, by its `event_id` and time, or by all that it says, however often the file is imported.
+    """
+    services = services_of(request)
+    tenant_id = caller_of(request).tenant_id
+    query = read_query(request, HistoryQuery)
+    source = BlobSource(key=upload_key(tenant_id, str(uuid7())))
+    info = await services.blobs.put(source.key, request.stream())
+    if info.size == 0:
+        await services.blobs.delete(source.key)
+        raise BadRequest("The body is empty; send the file of events.")
+    async with services.database.tenant_session(tenant_id) as conn:
+        wanted = HistoryRequest(source=source, format=query.format, default_type=query.type)
+        job_id = await imports.start_history(conn, tenant_id, wanted)
+    return answer(Accepted(job_id=job_id), status=202, headers={"location": f"/v1/jobs/{job_id}"})
+
+
+@post(
     "/v1/imports/{job_id:str}/confirm",
     status_code=202,
     opt=contract(
@@ -138,4 +198,4 @@ async def cancel_import(request: AnyRequest, job_id: FromPath[str]) -> Response[
     return answer(Accepted(job_id=parsed))
 
 
-ROUTES: Final = (create_import, confirm_import, cancel_import)
+ROUTES: Final = (create_import, import_events, confirm_import, cancel_import)

@@ -29,6 +29,7 @@ class Victim(Struct, frozen=True, kw_only=True):
     answer_id: str
     event_id: str
     user_id: str
+    segment_id: str
 
 
 @pytest.fixture
@@ -69,6 +70,14 @@ async def _furnish(app: Application, shop: Shop, mark: str) -> Victim:
         {"type": "view", "item_id": "same", "user_id": "same"},
     ]
     assert (await client.post("/v1/events", json={"events": events})).json()["accepted"] == 2
+    segment_id = f"segment-{uuid4()}"
+    for name in ("same", user_id):
+        assert (await client.put(f"/v1/users/{name}", json={"attributes": {"of": mark}})).is_success
+    for name in ("same", segment_id):
+        tree = {"eq": ["attributes.of", mark]}
+        assert (await client.put(f"/v1/segments/{name}", json={"filter": tree})).is_success
+    assert (await client.put("/v1/users/gone", json={})).is_success
+    assert (await client.delete("/v1/users/gone")).status_code == 204
     await _fill(app, shop.tenant_id, UUID(job_id), mark)
     for name in ("same", mark):
         body = {"defaults": {"filter": {"eq": ["brand", mark]}}}
@@ -83,6 +92,7 @@ async def _furnish(app: Application, shop: Shop, mark: str) -> Victim:
         answer_id=answered["recommendation_id"],
         event_id=event_id,
         user_id=user_id,
+        segment_id=segment_id,
     )
 
 
@@ -154,6 +164,6 @@ def assert_nothing_leaked(answer: httpx.Response, victim: Victim) -> None:
     """Nothing of the victim is in the answer: no text, no id that the attacker has not said itself."""
     told = answer.text + str(answer.headers)
     said = str(answer.request.url) + answer.request.content.decode(errors="replace")
-    others = (victim.answer_id, victim.event_id, victim.user_id)
+    others = (victim.answer_id, victim.event_id, victim.user_id, victim.segment_id)
     for secret in (MARK, str(victim.shop.tenant_id), victim.item_id, victim.job_id, victim.key_id, *others):
         assert secret not in told or secret in said, told

@@ -111,6 +111,38 @@ PROBES: dict[tuple[str, str], Callable[[Victim], list[Call]]] = {
             },
         )
     ],
+    ("POST", "/v1/events/import"): lambda v: [("/v1/events/import", {"content": f"user_id,item_id\n{v.user_id},x\n"})],
+    ("GET", "/v1/events"): lambda v: [
+        ("/v1/events?limit=1000", {}),
+        (f"/v1/events?user_id={v.user_id}", {}),
+        (f"/v1/events?item_id={v.item_id}", {}),
+        (f"/v1/events?event_id={v.event_id}", {}),
+    ],
+    ("GET", "/v1/events/weights"): lambda v: [("/v1/events/weights", {})],
+    ("PUT", "/v1/events/weights"): lambda v: [("/v1/events/weights", {"json": {"weights": {"view": 7}}})],
+    ("PUT", "/v1/users/{user_id}"): lambda v: [
+        (f"/v1/users/{v.user_id}", {"json": {"segments": ["mine"]}}),
+        ("/v1/users/same", {"json": {"segments": ["mine"]}}),
+    ],
+    ("GET", "/v1/users/{user_id}"): lambda v: [(f"/v1/users/{v.user_id}", {}), ("/v1/users/same", {})],
+    ("DELETE", "/v1/users/{user_id}"): lambda v: [(f"/v1/users/{v.user_id}", {}), ("/v1/users/same", {})],
+    ("POST", "/v1/users/{user_id}/merge"): lambda v: [
+        (f"/v1/users/{v.user_id}/merge", {"json": {"visitor_id": "same"}}),
+        ("/v1/users/same/merge", {"json": {"visitor_id": v.user_id}}),
+    ],
+    ("GET", "/v1/segments"): lambda v: [("/v1/segments", {})],
+    ("PUT", "/v1/segments/{segment_id}"): lambda v: [
+        (f"/v1/segments/{v.segment_id}", {"json": {"filter": {"exists": "id"}}}),
+        ("/v1/segments/same", {"json": {"filter": {"exists": "id"}}}),
+    ],
+    ("GET", "/v1/segments/{segment_id}"): lambda v: [
+        (f"/v1/segments/{v.segment_id}?count=true", {}),
+        ("/v1/segments/same?count=true", {}),
+    ],
+    ("DELETE", "/v1/segments/{segment_id}"): lambda v: [
+        (f"/v1/segments/{v.segment_id}", {}),
+        ("/v1/segments/same", {}),
+    ],
     ("GET", "/v1/keys"): lambda v: [("/v1/keys", {})],
     ("POST", "/v1/keys"): lambda v: [("/v1/keys", {"json": {"name": "mine"}})],
     ("DELETE", "/v1/keys/{key_id}"): lambda v: [(f"/v1/keys/{v.key_id}", {})],

@@ -4,12 +4,15 @@ from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
+import asyncpg
 import structlog
 from sqlalchemy import text
 
 from infra.blob import BlobStore
 from infra.db import Database, driver
+from infra.partitions import drop_partition, ensure_partitions, old_partitions
 from infra.telemetry import gauge
+from tenants.audience import settle_late
 from tenants.lifecycle import TenantNotFound
 from tenants.shards import (
     LARGE,
@@ -31,6 +34,9 @@ CHANGES_KEPT: Final = timedelta(hours=1)
 
 FAULTS_KEPT: Final = timedelta(days=30)
 
+LATE: Final = timedelta(minutes=10)
+"""An API process believes what it remembers of a shopper for less than a second; the rest is for its clock."""
+
 INDEX_MB: Final = 256
 """What the building of a large tenant's index may take."""
 
@@ -40,10 +46,14 @@ queue_pending = gauge("queue_items_pending", "Items that wait to be encoded", ["
 class Upkeep:
     """Small tasks across tenants, each of which may be repeated at any time."""
 
-    def __init__(self, database: Database, blobs: BlobStore, *, clock: Clock = utc_now) -> None:
+    def __init__(
+        self, database: Database, blobs: BlobStore, *, clock: Clock = utc_now, events_days: int | None = None
+    ) -> None:
+        """`events_days`: how long events are kept; None for ever."""
         self._database = database
         self._blobs = blobs
         self._clock = clock
+        self._events_days = events_days
         self._unused: set[str] = set()
 
     async def count(self) -> None:
@@ -66,6 +76,27 @@ class Upkeep:
                 {"before": self._clock() - FAULTS_KEPT},
             )
         return int(changes.rowcount) + int(faults.rowcount)
+
+    async def partitions(self) -> int:
+        """Make the partitions of the coming months and drop those whose time is over; how many of both."""
+        now = self._clock()
+        async with self._database.system_session(reason="partitions ahead") as system:
+            count = await ensure_partitions(await driver(system), now)
+        async with self._database.system_session(reason="partitions whose time is over") as system:
+            old = await old_partitions(await driver(system), now, events_days=self._events_days)
+        for table, first in old:
+            # One by one: where one is being read, the others need not wait.
+            try:
+                async with self._database.system_session(reason="drop an old partition") as system:
+                    count += await drop_partition(await driver(system), table, first)
+            except asyncpg.LockNotAvailableError:
+                log.info("partitions.postponed", table=table, first=first.isoformat())
+        return count
+
+    async def settle(self) -> int:
+        """Put right what was written in the very moment in which its shopper was merged or erased; how many rows."""
+        async with self._database.system_session(reason="late events of merged and erased shoppers") as system:
+            return await settle_late(await driver(system), self._clock() - LATE)
 
     async def shards(self, *, above: int = LARGE) -> int:
         """Give large tenants shards of their own, and index what those lack; how many tenants were moved.

@@ -188,16 +188,16 @@ _INGEST = (
     # q quantity, p price, v value, c currency, o order, a answer, x position, w placement, z session, d event_id,
     # h hash of the body, g rating, f flags, k context. Returns the repeats of an event_id that were not taken, with
     # whether the body is that of the first. In the order of keys, so that two calls wait instead of dead-locking;
-    # lateral with a limit, so that the look-up is an index probe whatever the statistics say.
+    # lateral with a limit, so that the look-up is an index probe whatever the statistics say; the plan is made once.
     """
     create function take_events(batch jsonb, moment timestamptz) returns table (event_no uuid, same_body boolean)
-    language plpgsql security definer set search_path = pg_catalog, public
+    language plpgsql security definer set search_path = pg_catalog, public set plan_cache_mode = force_generic_plan
     as $$
     #variable_conflict use_column
     declare
         this_week constant date := date_trunc('week', moment at time zone 'UTC')::date;
         last_week constant date := this_week - 7;
-        refused uuid[];
+        repeats boolean;
     begin
         with r as materialized (
             select * from jsonb_to_recordset(batch) as r(
@@ -231,14 +231,15 @@ _INGEST = (
                 clicks = n.clicks + excluded.clicks, views = n.views + excluded.views,
                 carts = n.carts + excluded.carts, purchases = n.purchases + excluded.purchases
         )
-        select array_agg(r.e) from r left join seen on seen.event_no = r.e
-        where r.d is not null and r.l is null and seen.event_no is null into refused;
-        if refused is not null then
+        select (select count(*) from r where d is not null and l is null) > (select count(*) from seen) into repeats;
+        if repeats then
+            -- Whose id was noted with another number than its own was not taken.
             return query
                 select distinct on (r.e) r.e, o.body_hash = decode(r.h, 'hex')
                 from jsonb_to_recordset(batch) as r(t uuid, e uuid, l int2, d text, h text)
-                join event_seen o on o.tenant_id = r.t and o.event_id = r.d and o.week in (this_week, last_week)
-                where r.l is null and r.e = any(refused) order by r.e, o.week;
+                join lateral (select o.event_no, o.body_hash, o.week from event_seen o
+                    where o.tenant_id = r.t and o.event_id = r.d and o.week in (this_week, last_week)) o on true
+                where r.l is null and r.d is not null and o.event_no <> r.e order by r.e, o.week;
         end if;
     end
     $$

@@ -331,3 +331,14 @@ async def test_the_ingest_role_reads_and_writes_no_table(app: Application) -> No
     for statement in ("select 1 from events", "select 1 from event_seen", "delete from events", "select 1 from items"):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await ingest.execute(statement)
+
+
+async def test_a_history_is_queued(shop: Shop) -> None:
+    """The job is there at once; a worker reads the file."""
+    file = b"user_id,item_id,ts\nu,i,2025-12-01T00:00:00Z\n"
+    answer = await shop.client.post("/v1/events/import?type=purchase&format=csv", content=file)
+    assert answer.status_code == 202
+    job = (await shop.client.get(answer.headers["location"])).json()
+    assert (job["kind"], job["status"]) == ("events_import", "queued")
+    assert (await shop.client.post("/v1/events/import", content=b"")).status_code == 400
+    assert (await shop.client.post("/v1/events/import?type=Bad", content=file)).status_code == 422

@@ -6,8 +6,9 @@ from uuid import uuid4
 import msgspec
 import pytest
 
-from api.bots import PER_MINUTE, Rates, is_bot
+from api.bots import PER_MINUTE, Rates
 from infra.db import TenantId
+from tenants.agents import is_bot
 from tenants.events import BOT, Event
 
 NOW = datetime(2026, 1, 15, 12, tzinfo=UTC)

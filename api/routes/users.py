@@ -1,0 +1,134 @@
+"""/v1/users: what a shop says of its users, visitors who sign in, and people erased."""
+
+from typing import Any, Final
+
+from litestar import Response, delete, get, post, put
+from litestar.params import FromPath
+from msgspec import Struct
+
+from api.contract import contract
+from api.deps import caller_of, services_of
+from api.wire import AnyRequest, answer, decode_id, no_content, read_json
+from infra.changes import Change
+from infra.decode import InvalidFields, convert
+from infra.errors import FieldError
+from tenants import audience
+from tenants.audience import KnownUser, User
+from tenants.item import Id
+from tenants.shoppers import SHOPPER_CHANGE
+
+_EXAMPLE: Final = {"id": "customer-7", "segments": ["vip"], "attributes": {"country": "DE", "age": 34}}
+
+
+class StoredUser(Struct, frozen=True, kw_only=True):
+    """What a write of a user did."""
+
+    id: str
+    status: str
+
+
+class Merge(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The visitor who turned out to be the user."""
+
+    visitor_id: Id
+
+
+class MergeResult(Struct, frozen=True, kw_only=True):
+    """How many lines of events are the user's now; `merged` is false where they were before."""
+
+    merged: bool
+    events: int
+
+
+@put(
+    "/v1/users/{user_id:str}",
+    status_code=200,
+    opt=contract(
+        scope="catalog:write",
+        tag="Users",
+        summary="Describe a user",
+        body=User,
+        body_example=_EXAMPLE,
+        answer=StoredUser,
+        answer_example=StoredUser(id="customer-7", status="updated"),
+        also={201: "The user had not been described before."},
+    ),
+)
+async def put_user(request: AnyRequest, user_id: FromPath[str]) -> Response[bytes]:
+    """Stores the user whole; `id` may be left out of the body. No user needs to be described to have events."""
+    external_id = decode_id(user_id)
+    plain = await read_json(request, dict[str, Any])
+    if plain.setdefault("id", external_id) != external_id:
+        fault = FieldError(pointer="/id", code="id_mismatch", message="The body has another id than the address.")
+        raise InvalidFields("Leave `id` out of the body, or give the id of the address.", errors=[fault])
+    user = convert(plain, User)
+    services = services_of(request)
+    tenant_id = caller_of(request).tenant_id
+    async with services.database.tenant_session(tenant_id) as conn:
+        new = await audience.store_user(conn, tenant_id, user, now=services.clock())
+    return answer(StoredUser(id=external_id, status="created" if new else "updated"), status=201 if new else 200)
+
+
+@get(
+    "/v1/users/{user_id:str}",
+    opt=contract(scope="catalog:read", tag="Users", summary="Show a user", answer=KnownUser),
+)
+async def get_user(request: AnyRequest, user_id: FromPath[str]) -> Response[bytes]:
+    """The user as it was described, or bare where only events name it."""
+    external_id = decode_id(user_id)
+    tenant_id = caller_of(request).tenant_id
+    async with services_of(request).database.tenant_session(tenant_id) as conn:
+        return answer(await audience.get_user(conn, tenant_id, external_id))
+
+
+@delete(
+    "/v1/users/{user_id:str}",
+    status_code=204,
+    opt=contract(scope="catalog:write", tag="Users", summary="Erase a person", status=204),
+)
+async def erase_user(request: AnyRequest, user_id: FromPath[str]) -> Response[None]:
+    """Erases the person everywhere, at once and for good: description, events, merged visitors, caches.
+
+    Answers that were given stay as sums, with nobody in them; what is trained from now on knows nothing of the person.
+    """
+    external_id = decode_id(user_id)
+    services = services_of(request)
+    tenant_id = caller_of(request).tenant_id
+    async with services.database.tenant_session(tenant_id) as conn:
+        erased = await audience.erase_user(conn, tenant_id, external_id, now=services.clock(), secret=services.secret)
+    for number in erased.shopper_nos:
+        services.feed.announce(Change(kind=SHOPPER_CHANGE, tenant_id=tenant_id, ref=str(number)))
+    return no_content()
+
+
+@post(
+    "/v1/users/{user_id:str}/merge",
+    status_code=200,
+    opt=contract(
+        scope="catalog:write",
+        tag="Users",
+        summary="Merge a visitor into a user",
+        body=Merge,
+        body_example={"visitor_id": "3f0c2a9e5b7d41f8a6c4e2d09b8f7a61"},
+        answer=MergeResult,
+        answer_example=MergeResult(merged=True, events=14),
+    ),
+)
+async def merge_user(request: AnyRequest, user_id: FromPath[str]) -> Response[bytes]:
+    """To be called when a visitor signs in: what the visitor did, and does from now on, the user has done.
+
+    It may be repeated. A visitor who is another user already is a 409: give every browser a new visitor id when its
+    user signs out.
+    """
+    external_id = decode_id(user_id)
+    merge = await read_json(request, Merge)
+    services = services_of(request)
+    tenant_id = caller_of(request).tenant_id
+    async with services.database.tenant_session(tenant_id) as conn:
+        merged = await audience.merge_visitor(conn, tenant_id, external_id, merge.visitor_id, now=services.clock())
+    if merged.visitor_no is not None:
+        services.feed.announce(Change(kind=SHOPPER_CHANGE, tenant_id=tenant_id, ref=str(merged.visitor_no)))
+    return answer(MergeResult(merged=merged.visitor_no is not None, events=merged.events))
+
+
+ROUTES: Final = (put_user, get_user, erase_user, merge_user)

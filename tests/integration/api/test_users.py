@@ -1,0 +1,236 @@
+"""Users, segments, visitors who sign in, and people erased."""
+
+from typing import Any
+
+import pytest
+
+from api.app import Application
+from infra.db import driver
+from tenants import segments
+from tenants.audience import settle_late, subject_hash
+from tenants.shoppers import USER
+from tests.integration.api.conftest import MakeShop, Shop
+
+pytestmark = pytest.mark.anyio
+
+VISITOR = "3f0c2a9e5b7d41f8a6c4e2d09b8f7a61"
+
+
+async def rows(app: Application, shop: Shop, sql: str) -> list[tuple[Any, ...]]:
+    """What a statement of the tenant finds; `$1` is the tenant."""
+    async with app.services.database.tenant_session(shop.tenant_id) as conn:
+        return [tuple(record) for record in await (await driver(conn)).fetch(sql, shop.tenant_id)]
+
+
+async def send(shop: Shop, *events: dict[str, Any]) -> None:
+    """Events that are all taken."""
+    answer = await shop.client.post("/v1/events", json={"events": list(events)})
+    assert answer.json()["accepted"] == len(events), answer.text
+
+
+WHO = """
+select s.kind, s.external_id, count(*) from events e join shopper_ids s on s.tenant_id = $1
+and s.shopper_no = e.shopper_no where e.tenant_id = $1 group by 1, 2 order by 1, 2
+"""
+
+
+async def test_a_user_is_stored_whole(shop: Shop) -> None:
+    """PUT replaces; events alone make a user known too."""
+    user = {"segments": ["vip"], "attributes": {"country": "DE"}, "seller_id": "s"}
+    assert (await shop.client.put("/v1/users/a", json=user)).status_code == 201
+    assert (await shop.client.put("/v1/users/a", json={"segments": ["x"]})).status_code == 200
+    shown = (await shop.client.get("/v1/users/a")).json()
+    assert shown["user"] == {"id": "a", "segments": ["x"]}
+    await send(shop, {"type": "view", "item_id": "i", "user_id": "b"})
+    assert (await shop.client.get("/v1/users/b")).json()["user"] == {"id": "b"}
+    assert (await shop.client.get("/v1/users/c")).json()["code"] == "user_not_found"
+
+
+async def test_every_bad_field_of_a_user_is_named(shop: Shop) -> None:
+    """As of everything else."""
+    bad = await shop.client.put("/v1/users/a", json={"segments": "x", "seller_id": "", "age": 3})
+    assert bad.status_code == 422
+    assert {fault["pointer"] for fault in bad.json()["errors"]} == {"/segments", "/seller_id", "/age"}
+    nul = await shop.client.put("/v1/users/a", json={"attributes": {"a": "\0"}})
+    assert nul.json()["code"] == "invalid_user"
+
+
+async def test_a_merged_visitor_has_done_what_the_user_did(app: Application, shop: Shop) -> None:
+    """The past is moved, the future goes there, and a repeat changes nothing."""
+    view = {"type": "view", "item_id": "i"}
+    await send(shop, {**view, "visitor_id": VISITOR}, {**view, "visitor_id": VISITOR}, {**view, "user_id": "u"})
+    first = await shop.client.post("/v1/users/u/merge", json={"visitor_id": VISITOR})
+    assert first.json() == {"merged": True, "events": 2}
+    await send(shop, {**view, "visitor_id": VISITOR})
+    assert await rows(app, shop, WHO) == [(1, "u", 4)]
+    again = await shop.client.post("/v1/users/u/merge", json={"visitor_id": VISITOR})
+    assert again.json() == {"merged": False, "events": 0}
+    assert (await shop.client.get("/v1/users/u")).json()["visitors"] == 1
+
+
+async def test_people_unknown_so_far_can_be_merged(app: Application, shop: Shop) -> None:
+    """Their events come later."""
+    await shop.client.post("/v1/users/u/merge", json={"visitor_id": VISITOR})
+    await send(shop, {"type": "view", "item_id": "i", "visitor_id": VISITOR})
+    assert await rows(app, shop, WHO) == [(1, "u", 1)]
+
+
+async def test_the_variant_is_of_whom_was_seen_first(app: Application, shop: Shop) -> None:
+    """A visitor who was there before the user keeps the bucket."""
+    buckets = "select external_id, bucket_key from shopper_ids where tenant_id = $1"
+    await send(shop, {"type": "view", "item_id": "i", "visitor_id": VISITOR})
+    await send(shop, {"type": "view", "item_id": "i", "user_id": "u"})
+    before = dict(await rows(app, shop, buckets))
+    await shop.client.post("/v1/users/u/merge", json={"visitor_id": VISITOR})
+    assert dict(await rows(app, shop, buckets))["u"] == before[VISITOR]
+    await shop.client.post("/v1/users/u/merge", json={"visitor_id": "later"})
+    assert dict(await rows(app, shop, buckets))["u"] == before[VISITOR]
+
+
+async def test_a_visitor_is_one_user(shop: Shop) -> None:
+    """A second one is a conflict; the user's own id is a mistake."""
+    await shop.client.post("/v1/users/u/merge", json={"visitor_id": VISITOR})
+    taken = await shop.client.post("/v1/users/w/merge", json={"visitor_id": VISITOR})
+    assert (taken.status_code, taken.json()["code"]) == (409, "visitor_merged")
+    itself = await shop.client.post("/v1/users/u/merge", json={"visitor_id": "u"})
+    assert (itself.status_code, itself.json()["code"]) == (422, "merge_with_itself")
+
+
+async def test_an_erased_person_is_nowhere(app: Application, shop: Shop) -> None:
+    """No row of any table holds the ids or the numbers; a keyed hash remembers that somebody was erased."""
+    secret_id, secret_visitor = "person-to-be-forgotten", "visitor-to-be-forgotten"
+    await shop.client.put(f"/v1/users/{secret_id}", json={"attributes": {"name": "x"}})
+    await send(shop, {"type": "view", "item_id": "i", "visitor_id": secret_visitor, "event_id": "e"})
+    await shop.client.post(f"/v1/users/{secret_id}/merge", json={"visitor_id": secret_visitor})
+    await send(
+        shop,
+        {"type": "view", "item_id": "i", "user_id": secret_id, "event_id": "f"},
+        {"type": "view", "item_id": "i", "user_id": "other"},
+    )
+    assert (await shop.client.delete(f"/v1/users/{secret_id}")).status_code == 204
+    assert (await shop.client.delete(f"/v1/users/{secret_id}")).status_code == 404
+    async with app.services.database.system_session(reason="test look") as conn:
+        raw = await driver(conn)
+        tables = await raw.fetch(
+            "select c.relname from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attname = 'tenant_id' "
+            "where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p') and not c.relispartition"
+        )
+        for (table,) in tables:
+            found = await raw.fetchval(
+                f"select count(*) from {table} t where t.tenant_id = $1 and t::text ~ 'to-be-forgotten'",
+                shop.tenant_id,
+            )
+            assert (table, found) == (table, 0)
+    assert await rows(app, shop, WHO) == [(1, "other", 1)]
+    subjects = {subject for (subject,) in await rows(app, shop, "select subject from erasures where tenant_id = $1")}
+    assert subject_hash(app.services.secret, shop.tenant_id, USER, secret_id) in subjects
+    assert len(subjects) == 2
+
+
+async def test_an_erased_person_who_returns_is_new(app: Application, shop: Shop) -> None:
+    """With another number, also in a process that remembers the old one."""
+    number = "select shopper_no from shopper_ids where tenant_id = $1"
+    await send(shop, {"type": "view", "item_id": "i", "user_id": "u"})
+    before = await rows(app, shop, number)
+    await shop.client.delete("/v1/users/u")
+    await send(shop, {"type": "view", "item_id": "i", "user_id": "u"})
+    after = await rows(app, shop, number)
+    assert len(before) == len(after) == 1
+    assert before != after
+
+
+async def test_what_came_in_the_moment_of_an_erasure_goes_too(app: Application, shop: Shop) -> None:
+    """Another process believed its memory a moment too long; upkeep looks again, and so for a merge."""
+    await send(shop, {"type": "view", "item_id": "i", "user_id": "u"}, {"type": "view", "item_id": "i", "user_id": "w"})
+    await send(shop, {"type": "view", "item_id": "i", "visitor_id": VISITOR})
+    numbers = dict(await rows(app, shop, "select external_id, shopper_no from shopper_ids where tenant_id = $1"))
+    await shop.client.delete("/v1/users/u")
+    await shop.client.post("/v1/users/w/merge", json={"visitor_id": VISITOR})
+    async with app.services.database.system_session(reason="test set-up") as conn:
+        raw = await driver(conn)
+        for late in ("u", VISITOR):
+            await raw.execute(
+                "insert into events (tenant_id, ts, event_no, type, shopper_no) "
+                "values ($1, now(), gen_random_uuid(), 'view', $2)",
+                shop.tenant_id,
+                numbers[late],
+            )
+        records = await raw.fetch("select now() - interval '10 minutes'")
+        await settle_late(raw, records[0][0])
+    found = await rows(app, shop, "select shopper_no, count(*) from events where tenant_id = $1 group by 1")
+    assert found == [(numbers["w"], 3)]
+
+
+# Segments
+
+
+async def test_a_segment_finds_shoppers_by_what_they_are_and_did(app: Application, shop: Shop) -> None:
+    """And holds whom the shop has put there itself."""
+    people = {"a": {"country": "DE", "age": 30}, "b": {"country": "DE", "age": 50}, "c": {"country": "FR"}}
+    for name, attributes in people.items():
+        await shop.client.put(f"/v1/users/{name}", json={"attributes": attributes})
+    await shop.client.put("/v1/users/d", json={"segments": ["germans"], "seller_id": "s"})
+    await send(
+        shop,
+        *({"type": "purchase", "item_id": "i", "user_id": name} for name in ("a", "a", "b")),
+        {"type": "purchase", "user_id": "c", "items": [{"id": "i"}, {"id": "j"}]},
+    )
+
+    async def found(tree: dict[str, Any]) -> set[str]:
+        stored = await shop.client.put("/v1/segments/germans", json={"filter": tree})
+        assert stored.is_success, stored.text
+        services = app.services
+        async with services.database.tenant_session(shop.tenant_id) as conn:
+            numbers = await segments.members(conn, shop.tenant_id, "germans", now=services.clock())
+            saved = await segments.list_segments(conn, shop.tenant_id)
+            for number in numbers:
+                assert "germans" in await segments.segments_of(
+                    conn, shop.tenant_id, number, saved, now=services.clock()
+                )
+        names = dict(await rows(app, shop, "select shopper_no, external_id from shopper_ids where tenant_id = $1"))
+        return {names[number] for number in numbers} - {"d"}
+
+    assert await found({"eq": ["attributes.country", "DE"]}) == {"a", "b"}
+    assert await found({"gt": ["attributes.age", 40]}) == {"b"}
+    assert await found({"gte": ["events.purchase", 2]}) == {"a"}
+    assert await found({"eq": ["events.purchase.30d", 1]}) == {"b", "c"}
+    assert await found({"not": {"exists": "attributes.age"}}) == {"c"}
+    assert await found({"and": [{"in": ["id", ["a", "c"]]}, {"exists": "events.purchase.7d"}]}) == {"a", "c"}
+    assert await found({"or": [{"exists": "seller_id"}, {"eq": ["segments", "nobody"]}]}) == set()
+    shown = (await shop.client.get("/v1/segments/germans?count=true")).json()
+    assert shown["members"] == 1
+
+
+async def test_segments_are_listed_and_forgotten(shop: Shop) -> None:
+    """By name."""
+    for name in ("b", "a"):
+        stored = await shop.client.put(f"/v1/segments/{name}", json={"filter": {"exists": "seller_id"}})
+        assert stored.status_code == 201
+    assert [each["id"] for each in (await shop.client.get("/v1/segments")).json()["segments"]] == ["a", "b"]
+    assert (await shop.client.delete("/v1/segments/a")).status_code == 204
+    assert (await shop.client.get("/v1/segments/a")).json()["code"] == "segment_not_found"
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {"eq": ["brand", "x"]},
+        {"eq": ["events.purchase.0d", 1]},
+        {"gt": ["seller_id", "x"]},
+        {"eq": ["events.purchase", "x"]},
+        {"eq": ["segments", "a\0b"]},
+    ],
+)
+async def test_a_filter_of_another_grammar_is_named(shop: Shop, tree: dict[str, Any]) -> None:
+    """It says which fields there are."""
+    answer = await shop.client.put("/v1/segments/x", json={"filter": tree})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_filter")
+
+
+async def test_two_shops_merge_their_own(app: Application, make_shop: MakeShop) -> None:
+    """One visitor id in two shops is two visitors."""
+    one, two = await make_shop(), await make_shop()
+    for shop in (one, two):
+        await send(shop, {"type": "view", "item_id": "i", "visitor_id": VISITOR})
+    await one.client.post("/v1/users/u/merge", json={"visitor_id": VISITOR})
+    assert await rows(app, two, WHO) == [(0, VISITOR, 1)]
