@@ -109,7 +109,7 @@ class Database:
     async def _connect_hot(self) -> Connection:
         return await asyncpg.connect(
             role_url(self.url, APP),
-            server_settings={"jit": "off", "application_name": "kindred"},
+            server_settings={"jit": "off", "application_name": "kindred", "plan_cache_mode": "force_generic_plan"},
             command_timeout=30,
         )
 

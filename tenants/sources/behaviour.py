@@ -8,7 +8,7 @@ with those of look-alikes where an item has few events of its own; `own` is the 
 from typing import Final
 
 from tenants.nearest import each
-from tenants.sources.neighbours import evidence, summed
+from tenants.sources.neighbours import summed
 from tenants.sources.scene import Scene
 from tenants.wanted import TENANT
 
@@ -27,9 +27,9 @@ def graph(scene: Scene) -> str | None:
         f"coalesce((select (m.settings ->> 'alpha')::float8 from behaviour_models m "
         f"where m.tenant_id = {TENANT} and m.model = {scene.bind(scene.model, 'int4')}), {_ALPHA})"
     )
-    near = f"""
-        select n.item_no, sum(n.z) as z, {evidence(scene, "n")} as because from (
-            {_near(scene)}) n group by n.item_no order by 2 desc, 1 limit {RESCORED}"""
+    own = each("behaviour_vectors", _own(scene, "a.item_no"), alias="b")
+    itself = f"select a.item_no, a.w * b.own, a.item_no from anchor a {own}"
+    near = f"{summed(scene, 'graph', scene.model, also=itself)} order by 2 desc, 1 limit {RESCORED}"
     return f"""
     with folded as materialized ({_folded(scene)}), alpha as materialized (select {alpha} as value),
     near as materialized ({near})
@@ -48,15 +48,6 @@ def als(scene: Scene) -> str | None:
     select b.item_no, -(subvector(b.vec, {dims} + 1, {dims}) <#> u.vec) as z, null::int4 as because
     from folded u, behaviour_vectors b
     where b.tenant_id = {TENANT} and b.model = {scene.bind(scene.model, "int4")} and u.vec is not null"""
-
-
-def _near(scene: Scene) -> str:
-    assert scene.model is not None
-    own = _own(scene, "a.item_no")
-    return (
-        f"select s.item_no, s.z, s.because from ({summed(scene, 'graph', scene.model)}) s union all "
-        f"select a.item_no, a.w * b.own, a.item_no from anchor a {each('behaviour_vectors', own, alias='b')}"
-    )
 
 
 def _folded(scene: Scene) -> str:
