@@ -8,7 +8,7 @@ import structlog
 import uvicorn
 
 from api.app import create_app
-from infra.blob import open_blobs
+from infra.blob_open import open_blobs
 from infra.db import Database
 from infra.errors import KindredError
 from infra.settings import Settings

@@ -4,7 +4,6 @@ python -m benchmarks.memory
 """
 
 import asyncio
-from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -14,22 +13,6 @@ from benchmarks.stage import Stage, memory_mb
 from infra.demo.load import load_demo, wait_until_encoded
 
 _BROWSED = 300
-
-
-def _postgres_mb(stage: Stage) -> float:
-    """The server and all its backends: those whose parent is the postmaster, and it."""
-    postmaster = stage.server.pid
-    assert postmaster is not None
-    pids = [postmaster]
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if int(fields[1]) == postmaster:
-                pids.append(int(entry.name))
-    return sum(memory_mb(pid) for pid in pids)
 
 
 async def _browse(stage: Stage) -> None:
@@ -50,7 +33,7 @@ def main() -> None:
     with Stage() as stage:
         asyncio.run(_browse(stage))
         api, worker = memory_mb(stage.api_pid), memory_mb(stage.worker_pid)
-        postgres = _postgres_mb(stage)
+        postgres = sum(memory_mb(pid) for pid in stage.postgres_pids)
     print_report(
         "memory",
         [

@@ -83,11 +83,11 @@ class Stage:
         shutil.rmtree(self._folder, ignore_errors=True)
         shutil.rmtree(self.server.home, ignore_errors=True)
 
-    def _start(self, role: str) -> subprocess.Popen[bytes]:
+    def _start(self, role: str, *, port: int | None = None) -> subprocess.Popen[bytes]:
         environment = {
             **os.environ,
             "KINDRED_DATA_DIR": str(self._folder),
-            "KINDRED_PORT": str(self.settings.port),
+            "KINDRED_PORT": str(port or self.settings.port),
             "KINDRED_LOG_LEVEL": "warning",
             "KINDRED_ENCODER_THREADS": str(self.settings.encoder_threads),
             "DATABASE_URL": self.server.url(APP),
@@ -96,11 +96,12 @@ class Stage:
         self._children.append(child)
         return child
 
-    def _wait_ready(self) -> None:
+    def _wait_ready(self, port: int | None = None) -> None:
         deadline = time.monotonic() + _READY_S
         while time.monotonic() < deadline:
             with contextlib.suppress(httpx.TransportError):
-                if httpx.get(f"{self.url}/health/ready", trust_env=False).is_success:
+                url = f"http://127.0.0.1:{port or self.settings.port}/health/ready"
+                if httpx.get(url, trust_env=False).is_success:
                     return
             time.sleep(0.1)
         raise RuntimeError("the installation did not become ready")
@@ -110,6 +111,21 @@ class Stage:
         worker = self._children.pop()
         worker.send_signal(signal.SIGTERM)
         worker.wait(60)
+
+    def start_second_api(self) -> int:
+        """A further API process over the same database; its port. Returns when it is ready."""
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port: int = free.getsockname()[1]
+        self._start("api", port=port)
+        self._wait_ready(port)
+        return port
+
+    @property
+    def postgres_pids(self) -> list[int]:
+        """The server and all its backends: those whose parent is the postmaster, and it."""
+        postmaster = self.server.pid
+        assert postmaster is not None
+        return [postmaster, *_children_of(postmaster)]
 
     @property
     def api_pid(self) -> int:
@@ -179,6 +195,16 @@ async def until_encoded(client: httpx.AsyncClient) -> dict[str, Any]:
         if not counts["text"]["pending"] and not counts["image"]["pending"]:
             return counts
         await asyncio.sleep(_PAUSE_S)
+
+
+def _children_of(parent: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
+                    found.append(int(entry.name))
+    return found
 
 
 def memory_mb(pid: int, field: str = "Pss") -> float:

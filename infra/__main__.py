@@ -341,7 +341,7 @@ async def _tenants_list(database: Any, settings: Settings, arguments: Arguments)
 
 
 async def _tenants_delete(database: Any, settings: Settings, arguments: Arguments) -> int:
-    from infra.blob import open_blobs
+    from infra.blob_open import open_blobs
     from tenants.lifecycle import delete_tenant, erase_tenant, find_tenant
 
     tenant = await find_tenant(database, arguments.name)
@@ -499,7 +499,7 @@ def _doctor(settings: Settings, arguments: Arguments) -> int:
     from rich.console import Console
 
     from infra import doctor, migrate
-    from infra.blob import open_blobs
+    from infra.blob_open import open_blobs
     from workers.encoders.registry import open_pack
 
     async def packs() -> str:

@@ -11,7 +11,7 @@ from typing import Final
 
 import structlog
 
-from infra.blob import open_blobs
+from infra.blob_open import open_blobs
 from infra.db import Database
 from infra.embedded import EmbeddedPostgres
 from infra.errors import Invalid, NotFound

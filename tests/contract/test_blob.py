@@ -14,17 +14,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from moto.server import ThreadedMotoServer
 
-import infra.blob
+import infra.blob_folder
 from infra.blob import (
     BadBlobKey,
     BadBlobUrl,
     BlobMissing,
     BlobStore,
     BlobsUnavailable,
-    FolderBlobs,
     check_key,
-    open_blobs,
 )
+from infra.blob_folder import FolderBlobs
+from infra.blob_open import open_blobs
 from infra.blob_s3 import PART_BYTES, S3Blobs
 
 T = TypeVar("T")
@@ -380,7 +380,7 @@ def test_a_folder_that_goes_while_it_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[OSError]
 ) -> None:
     """A put whose folder another process removes at that moment tries again; if for ever, it says so."""
-    made = infra.blob._make_folder
+    made = infra.blob_folder._make_folder
     left = [error(17, "gone")] * 5
 
     def make(folder: Path) -> list[Path]:
@@ -388,7 +388,7 @@ def test_a_folder_that_goes_while_it_is_made(
             raise left.pop()
         return made(folder)
 
-    monkeypatch.setattr("infra.blob._make_folder", make)
+    monkeypatch.setattr("infra.blob_folder._make_folder", make)
 
     async def work(store: BlobStore) -> None:
         await store.put("a/b", b"x")

@@ -9,7 +9,7 @@ import pytest
 from msgspec import Struct
 
 from api.app import Application, create_app
-from infra.blob import FolderBlobs
+from infra.blob_folder import FolderBlobs
 from infra.db import Database, TenantId
 from infra.settings import Settings
 from tenants.generations import ensure_layout, ensure_space

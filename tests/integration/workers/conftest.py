@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from infra.blob import FolderBlobs
+from infra.blob_folder import FolderBlobs
 from infra.db import Database, TenantId, fetch
 from tenants.catalog import upsert_items
 from tenants.item import Item

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from infra.blob import FolderBlobs
+from infra.blob_folder import FolderBlobs
 from infra.db import Database
 from infra.fetch import BadStatus, ServerBusy
 from tenants.photos import photo_key, store_photo

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from infra.blob import FolderBlobs
+from infra.blob_folder import FolderBlobs
 from infra.db import Database
 from tenants.lifecycle import load_tenant
 from workers.jobs.encode import TextLoop

@@ -12,7 +12,7 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from infra.blob import FolderBlobs
+from infra.blob_folder import FolderBlobs
 from infra.db import Database, TenantId
 from infra.fetch import Fetcher
 from tenants.imports import BlobSource, UrlSource, cancel_import, confirm_import, start_import, upload_key

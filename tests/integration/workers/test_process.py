@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from infra.blob import FolderBlobs
+from infra.blob_folder import FolderBlobs
 from infra.db import Database, TenantId, fetch
 from infra.embedded import EmbeddedPostgres
 from infra.encoder import EncoderClient

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from infra.blob import FolderBlobs
+from infra.blob_folder import FolderBlobs
 from infra.changes import record_change
 from infra.db import Database
 from tenants.photos import photo_key, store_photo

@@ -11,7 +11,7 @@ from msgspec import Raw
 
 from api.app import Application, create_app
 from api.openapi import Operation, document, operations
-from infra.blob import FolderBlobs
+from infra.blob_folder import FolderBlobs
 from infra.db import Database
 from infra.settings import Settings
 
