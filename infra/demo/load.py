@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -9,10 +10,13 @@ import httpx
 from rich.console import Console
 
 from infra.demo.catalogue import DemoItem, demo_items
+from infra.demo.shop import DemoVisitor
+from infra.demo.shoppers import PERSONAS, demo_events, visitor_id
 from infra.importer import ImportRefused, problem_text, progress_bar
 
 NAME: Final = "demo"
 _BATCH: Final = 200
+_EVENTS: Final = 1000
 _CONCURRENT: Final = 8
 _POLL_S: Final = 0.2
 
@@ -53,6 +57,26 @@ async def _upload(client: httpx.AsyncClient, batch: Sequence[DemoItem]) -> None:
     await asyncio.gather(
         *(one(str(item.item["id"]), position, photo) for item in batch for position, photo in enumerate(item.photos))
     )
+
+
+async def load_shoppers(client: httpx.AsyncClient, console: Console, *, now: datetime) -> None:
+    """Tell what the simulated shoppers did in the week before `now`. Raises ImportRefused."""
+    events = await asyncio.to_thread(lambda: list(demo_events(now)))
+    with progress_bar(console) as bars:
+        bar = bars.add_task("Two thousand shoppers", total=len(events))
+        for start in range(0, len(events), _EVENTS):
+            batch = events[start : start + _EVENTS]
+            answer = await client.post("/v1/events", json={"events": batch})
+            if not answer.is_success or answer.json()["rejected"]:
+                raise ImportRefused(problem_text(answer) if not answer.is_success else answer.text[:500])
+            bars.advance(bar, len(batch))
+
+
+def demo_visitors() -> list[DemoVisitor]:
+    """Those whom the storefront lets one shop as."""
+    return [
+        DemoVisitor(name=persona.name, visitor_id=visitor_id(number)) for number, persona in enumerate(PERSONAS)
+    ]
 
 
 async def wait_until_encoded(client: httpx.AsyncClient, console: Console) -> dict[str, Any]:

@@ -9,11 +9,19 @@ from msgspec import Struct
 _FILE: Final = "demo.json"
 
 
+class DemoVisitor(Struct, frozen=True, kw_only=True):
+    """Somebody whom the storefront lets one shop as."""
+
+    name: str
+    visitor_id: str
+
+
 class DemoShop(Struct, frozen=True, kw_only=True):
-    """The shop that the storefront shows: its name, and a key that may only recommend and search."""
+    """The shop that the storefront shows: its name, and a key that may only recommend, search and tell events."""
 
     name: str
     publishable_key: str
+    visitors: list[DemoVisitor] = []
 
 
 def write_demo(data_dir: Path, shop: DemoShop) -> None:

@@ -80,8 +80,8 @@ function scoreBar(score, explain) {
   return bar;
 }
 
-/** One product as a list item with a link; `score` shows how it was chosen. */
-export function card(item, { score = false } = {}) {
+/** One product as a list item with a link; `score` shows how it was chosen, `answer` the recommendation it is of. */
+export function card(item, { score = false, answer } = {}) {
   const fields = item.fields ?? {};
   const link = el("a", { class: "card", href: `#item=${encodeURIComponent(item.id)}` });
   const photo = el("span", { class: "card-photo" }, picture(fields.images?.[0]));
@@ -104,6 +104,10 @@ export function card(item, { score = false } = {}) {
   }
   const entry = el("li", {}, link);
   entry.dataset.id = item.id;
+  if (answer) {
+    entry.dataset.answer = answer;
+    entry.dataset.rank = item.rank;
+  }
   return entry;
 }
 

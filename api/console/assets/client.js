@@ -1,4 +1,4 @@
-/** The public API as this page uses it: two calls, one kind of error. */
+/** The public API as this page uses it: three calls, one kind of error. */
 
 const key = document.querySelector('meta[name="kindred-key"]').content;
 
@@ -44,6 +44,9 @@ async function post(path, body, signal) {
 
 /** POST /v1/recommend; rejects with ApiError, or AbortError when `signal` fires. */
 export const recommend = (body, signal) => post("/v1/recommend", { fields: FIELDS, ...body }, signal);
+
+/** POST /v1/events; a page goes on when it fails, since nobody's click should. */
+export const tell = (events) => post("/v1/events", { events }).catch(() => null);
 
 /** POST /v1/search; as recommend. */
 export const search = (body, signal) => post("/v1/search", { fields: FIELDS, ...body }, signal);

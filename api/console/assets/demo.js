@@ -3,6 +3,7 @@
 import { FIELDS, recommend, search } from "./client.js";
 import { card, el, languageName, message, picture, priceNodes, skeletons } from "./cards.js";
 import { Row } from "./row.js";
+import { choose, shopper, shoppers, tellView } from "./shopper.js";
 
 const PAGE = 48;
 const SEARCH_COUNT = 48;
@@ -166,6 +167,30 @@ async function loadMore() {
   }
 }
 
+// --- the shopper's own rows -------------------------------------------------------------------
+
+const personal = {
+  forYou: new Row($("row-for-you"), (answer) => {
+    const because = answer.items.find((item) => item.explain?.because)?.explain.because;
+    const title = because && products.get(because[0])?.title;
+    $("for-you-why").textContent = title ? `Among others because of “${title}”.` : "Look at a few products, and this row follows.";
+  }, { waits: false }),
+  trending: new Row($("row-trending"), undefined, { waits: false }),
+  recent: new Row($("row-recent"), (answer) => { $("recent").hidden = answer.items.length === 0; }, { waits: false }),
+};
+
+/** Ask for the rows anew: quietly after a click, so that one sees what moved. */
+function loadPersonal({ quiet = false } = {}) {
+  const visitor_id = shopper().visitor_id;
+  personal.forYou.ask({ strategy: "for_you", visitor_id }, { quiet });
+  personal.trending.ask({ strategy: "trending", fallback: "popular" }, { quiet: true });
+  personal.recent.ask({ strategy: "recently_viewed", visitor_id, fallback: "none" }, { quiet: true });
+}
+
+function renderShopper() {
+  $("shopper").replaceChildren(...shoppers.map((one) => el("option", { value: one.visitor_id, selected: one === shopper() }, one.name)));
+}
+
 // --- one product ------------------------------------------------------------------------------
 
 const rows = {
@@ -174,8 +199,11 @@ const rows = {
   }),
   looks: new Row($("row-looks")),
   text: new Row($("row-text")),
+  together: new Row($("row-together"), (answer) => { $("together").hidden = answer.items.length === 0; }, { waits: false }),
 };
 let shown = null;
+let arrived = null;
+let told = Promise.resolve();
 let dialTimer = 0;
 
 const photoShare = () => Number($("dial").value) / 100;
@@ -257,7 +285,10 @@ async function openItem(id) {
   if (!fields) return showMissing("This product is not in the shop", "It may have been removed. Go back and choose another.");
   fillDetail(id, fields);
   for (const section of document.querySelectorAll(".row-section, .request")) section.hidden = false;
+  told = tellView(id, arrived);
+  arrived = null;
   askSimilar(id, false);
+  rows.together.ask({ strategy: "bought_together", item_ids: [id], fallback: "none" });
   if (fields.images?.length) rows.looks.ask({ strategy: "visually_similar", item_ids: [id] });
   else rows.looks.explain("This product has no photo", "Upload one with PUT /v1/items/{id}/images/0, and its look-alikes appear here.");
   rows.text.ask({ strategy: "similar", item_ids: [id], weights: { text: 1, image: 0 } });
@@ -294,6 +325,10 @@ function render() {
   shown = null;
   document.title = homeTitle;
   if (document.activeElement !== $("query")) $("query").value = where.q ?? "";
+  const home = !where.q && !where.lang && !where.cat;
+  $("personal").hidden = !home;
+  // After what was just told, so that the rows know of it.
+  if (home) told.then(() => loadPersonal({ quiet: wasOpen }));
   const key = JSON.stringify([where.q ?? "", where.lang ?? "", where.cat ?? "", where.sub ?? ""]);
   renderChips(where);
   if (key !== shop.key) {
@@ -340,8 +375,16 @@ document.addEventListener("click", (event) => {
   const link = event.target.closest("a.card");
   if (!link || event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey) return;
   event.preventDefault();
+  const { answer, rank } = link.closest("li").dataset;
+  arrived = answer ? { recommendation_id: answer, position: Number(rank) } : null;
   go({ item: decodeURIComponent(link.getAttribute("href").slice("#item=".length)) });
 });
+$("shopper").addEventListener("change", () => {
+  choose($("shopper").value);
+  if (route().item) go({ item: "" });
+  else loadPersonal();
+});
+renderShopper();
 window.addEventListener("popstate", render);
 window.addEventListener("hashchange", render);
 render();

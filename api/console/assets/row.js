@@ -9,12 +9,16 @@ const RETRIES = 20;
 const still = window.matchMedia("(prefers-reduced-motion: reduce)");
 
 export class Row {
-  /** @param {HTMLElement} root where the row lives @param {(answer: object) => void} [onAnswer] */
-  constructor(root, onAnswer) {
+  /**
+   * @param {HTMLElement} root where the row lives @param {(answer: object) => void} [onAnswer]
+   * @param {{waits?: boolean}} [options] waits: a fallback means that the product is still being encoded
+   */
+  constructor(root, onAnswer, { waits = true } = {}) {
     this.list = el("ul", { class: "strip" });
     this.note = el("div", { class: "row-note" });
     root.append(this.note, this.list);
     this.onAnswer = onAnswer;
+    this.waits = waits;
     this.body = null;
   }
 
@@ -57,15 +61,16 @@ export class Row {
   }
 
   show(answer, tries) {
-    this.list.classList.toggle("is-fallback", answer.fallback_used);
+    const waiting = this.waits && answer.fallback_used;
+    this.list.classList.toggle("is-fallback", waiting);
     if (answer.items.length === 0) {
       this.list.replaceChildren();
       this.note.replaceChildren(message("Nothing to compare it with yet", "Add more products to the shop, and they appear here."));
     } else {
-      this.note.replaceChildren(...(answer.fallback_used ? [this.waiting(tries)] : []));
-      this.move(answer.items.map((item) => card(item, { score: true })));
+      this.note.replaceChildren(...(waiting ? [this.waiting(tries)] : []));
+      this.move(answer.items.map((item) => card(item, { score: true, answer: answer.recommendation_id })));
     }
-    if (answer.fallback_used && tries < RETRIES) {
+    if (waiting && tries < RETRIES) {
       this.timer = setTimeout(() => this.ask(this.body, { quiet: true, tries: tries + 1 }), RETRY_MS);
     }
     this.onAnswer?.(answer);

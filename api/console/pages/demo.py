@@ -6,6 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 from litestar import MediaType, Request, Response, get
 from litestar.exceptions import NotFoundException
 from litestar.params import FromPath
@@ -21,6 +22,7 @@ _ASSETS: Final = {
     "cards.js": "text/javascript; charset=utf-8",
     "client.js": "text/javascript; charset=utf-8",
     "row.js": "text/javascript; charset=utf-8",
+    "shopper.js": "text/javascript; charset=utf-8",
 }
 # Products may show photos of other hosts; all else comes from here, and nothing inline runs.
 _POLICY: Final = (
@@ -42,7 +44,9 @@ def render_demo(shop: DemoShop | None) -> str:
     name = "demo.html" if shop is not None else "demo_absent.html"
     page = _file("templates", name)[0].decode()
     if shop is not None:
-        page = page.replace("{{shop_name}}", escape(shop.name)).replace("{{key}}", escape(shop.publishable_key))
+        visitors = msgspec.json.encode(shop.visitors).decode()
+        for name, value in (("shop_name", shop.name), ("key", shop.publishable_key), ("visitors", visitors)):
+            page = page.replace("{{" + name + "}}", escape(value))
     return page
 
 
