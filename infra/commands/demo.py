@@ -3,6 +3,7 @@
 import asyncio
 import json
 from argparse import Namespace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -12,7 +13,7 @@ from infra.commands.database import open_database
 from infra.commands.imports import local_photos
 from infra.commands.keys import make_key
 from infra.db import Database, TenantId
-from infra.demo.load import NAME, load_demo, wait_until_encoded
+from infra.demo.load import NAME, demo_visitors, learn, load_demo, load_shoppers, wait_until_encoded
 from infra.demo.shop import DemoShop, write_demo
 from infra.importer import Options, import_feed
 from infra.settings import Settings
@@ -31,12 +32,16 @@ async def load_shop(settings: Settings, url: str, folder: Path | None) -> None:
     async with httpx.AsyncClient(base_url=url, headers=headers, timeout=120, trust_env=False) as client:
         if folder is None:
             await load_demo(client, console)
+            await load_shoppers(client, console, now=datetime.now(UTC))
         else:
             options = Options(file=folder / "items.jsonl", format="ndjson", images_dir=folder)
             await import_feed(client, options, console, local_photos=local_photos)
-        write_demo(settings.data_dir, DemoShop(name=name, publishable_key=public.key))
+        visitors = demo_visitors() if folder is None else []
+        write_demo(settings.data_dir, DemoShop(name=name, publishable_key=public.key, visitors=visitors))
         listed = (await client.get("/v1/items", params={"limit": 1})).json()["items"]
         await wait_until_encoded(client, console)
+        if folder is None:
+            await learn(client, console)
     seed = json.dumps(listed[0]["id"] if listed else "item id", ensure_ascii=False)
     console.print(
         f"\nThe shop [bold]{name}[/bold] is loaded.\n"

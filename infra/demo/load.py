@@ -72,6 +72,21 @@ async def load_shoppers(client: httpx.AsyncClient, console: Console, *, now: dat
             bars.advance(bar, len(batch))
 
 
+async def learn(client: httpx.AsyncClient, console: Console) -> None:
+    """Have a worker learn from what was told, and wait for it. Raises ImportRefused."""
+    with console.status("Learning from what they did"):
+        answer = await client.post("/v1/models/train")
+        if not answer.is_success:
+            raise ImportRefused(problem_text(answer))
+        address = f"/v1/jobs/{answer.json()['job_id']}"
+        job: dict[str, Any] = {"status": "queued"}
+        while job["status"] in ("queued", "running"):
+            await asyncio.sleep(_POLL_S)
+            job = (await client.get(address)).json()
+    if job["status"] != "done":
+        raise ImportRefused(job["error"] or "The training did not end well; the workers' log says why.")
+
+
 def demo_visitors() -> list[DemoVisitor]:
     """Those whom the storefront lets one shop as."""
     return [

@@ -172,7 +172,7 @@ async function loadMore() {
 const personal = {
   forYou: new Row($("row-for-you"), (answer) => {
     const because = answer.items.find((item) => item.explain?.because)?.explain.because;
-    const title = because && products.get(because[0])?.title;
+    const title = because && products.get(because.item_id)?.title;
     $("for-you-why").textContent = title ? `Among others because of “${title}”.` : "Look at a few products, and this row follows.";
   }, { waits: false }),
   trending: new Row($("row-trending"), undefined, { waits: false }),
