@@ -159,6 +159,22 @@ async def test_one_shops_poison_fails_nobody_else(app: Application, make_shop: M
     assert len(await rows(app, bad, "select 1 from events where tenant_id = $1")) == 2
 
 
+async def test_the_end_of_the_process_stores_what_waits(app: Application, shop: Shop) -> None:
+    """Also where nobody waits for the answer any more."""
+    now = datetime.now(UTC)
+    ingest = app.services.ingest
+    batches = [
+        [[EventRow(t=shop.tenant_id, e=f"0198c0de-0000-7000-8000-{number:012x}", y="view", m=now)]]
+        for number in range(20)
+    ]
+    calls = [asyncio.create_task(ingest.take(batch)) for batch in batches]
+    await asyncio.sleep(0)  # they have begun
+    for call in calls:
+        call.cancel()
+    await ingest.close()
+    assert await rows(app, shop, "select count(*) from events where tenant_id = $1") == [(20,)]
+
+
 async def test_a_full_buffer_says_come_again(app: Application, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """503 with Retry-After, and nothing of the call is stored."""
     monkeypatch.setattr("api.ingest.MAX_WAITING_BYTES", 400)
