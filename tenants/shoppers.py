@@ -46,7 +46,7 @@ async def number_ids(
 
     One round trip, which sets the tenant itself. Safe beside others that name the same ids. No id holds a NUL.
     """
-    record = await raw.fetchrow(
+    (record,) = await raw.fetch(
         _NUMBER,
         tenant_id,
         [_KIND[key[0]] for key in shoppers],
