@@ -9,6 +9,7 @@ PROGRAMS = (
     "similar",
     "large_tenant",
     "bulk_upsert",
+    "event_ingest",
     "text_encoding",
     "text_precision",
     "languages",

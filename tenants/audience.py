@@ -213,9 +213,11 @@ async def erase_user(
     """
     raw = await driver(conn)
     records = await raw.fetch(
-        "select s.shopper_no, s.kind, s.external_id from shopper_ids u "
-        "join shopper_ids s on s.tenant_id = $1 and (s.shopper_no = u.shopper_no or s.merged_into = u.shopper_no) "
-        "where u.tenant_id = $1 and u.kind = $2 and u.external_id = $3 order by s.shopper_no for update of s",
+        "with u as materialized (select shopper_no from shopper_ids "
+        "where tenant_id = $1 and kind = $2 and external_id = $3) "
+        "select s.shopper_no, s.kind, s.external_id from shopper_ids s where s.tenant_id = $1 and s.shopper_no = any("
+        "array(select shopper_no from u union all select v.shopper_no from shopper_ids v "
+        "where v.tenant_id = $1 and v.merged_into = (select shopper_no from u))) order by s.shopper_no for update",
         tenant_id,
         USER,
         user_id,
@@ -268,7 +270,7 @@ def subject_hash(secret: bytes, tenant_id: TenantId, kind: int, external_id: str
 
 _LATE: Final = """
 select s.tenant_id, s.shopper_no, s.merged_into from shopper_ids s
-where s.merged_into is not null and s.merged_at > $1
+where s.merged_at > $1
 union all select e.tenant_id, e.shopper_no, null from erasures e where e.erased_at > $1
 """
 

@@ -32,6 +32,7 @@ create table shopper_ids (
     unique (tenant_id, kind, external_id)
 );
 create index shopper_ids_merged on shopper_ids (tenant_id, merged_into) where merged_into is not null;
+create index shopper_ids_merged_at on shopper_ids (merged_at) where merged_at is not null;
 
 create table users (
     tenant_id uuid not null,
@@ -63,6 +64,7 @@ create table erasures (
     erased_at timestamptz not null default now(),
     primary key (tenant_id, subject)
 );
+create index erasures_late on erasures (erased_at);
 
 -- One row per item of an event (line). event_no is a UUIDv7 of when it was received. flags: 1 a bot's.
 create table events (

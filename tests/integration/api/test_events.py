@@ -1,6 +1,7 @@
 """Events over HTTP: each has its outcome, what is accepted is stored, and no shop disturbs another."""
 
 import asyncio
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -156,6 +157,22 @@ async def test_one_shops_poison_fails_nobody_else(app: Application, make_shop: M
     assert [list(outcome.unstorable) for outcome in outcomes] == [[], [poison[0].e], []]
     assert len(await rows(app, good, "select 1 from events where tenant_id = $1")) == 2
     assert len(await rows(app, bad, "select 1 from events where tenant_id = $1")) == 2
+
+
+async def test_the_end_of_the_process_stores_what_waits(app: Application, shop: Shop) -> None:
+    """Also where nobody waits for the answer any more."""
+    now = datetime.now(UTC)
+    ingest = app.services.ingest
+    batches = [
+        [[EventRow(t=shop.tenant_id, e=f"0198c0de-0000-7000-8000-{number:012x}", y="view", m=now)]]
+        for number in range(20)
+    ]
+    calls = [asyncio.create_task(ingest.take(batch)) for batch in batches]
+    await asyncio.sleep(0)  # they have begun
+    for call in calls:
+        call.cancel()
+    await ingest.close()
+    assert await rows(app, shop, "select count(*) from events where tenant_id = $1") == [(20,)]
 
 
 async def test_a_full_buffer_says_come_again(app: Application, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,3 +359,24 @@ async def test_a_history_is_queued(shop: Shop) -> None:
     assert (job["kind"], job["status"]) == ("events_import", "queued")
     assert (await shop.client.post("/v1/events/import", content=b"")).status_code == 400
     assert (await shop.client.post("/v1/events/import?type=Bad", content=file)).status_code == 422
+
+
+async def test_a_lost_connection_is_replaced(app: Application, shop: Shop) -> None:
+    """A call is refused with 503 at worst; those after it are taken, and nothing acknowledged is missing."""
+    event = {"type": "view", "item_id": "i"}
+    await send(shop, event)
+    async with app.services.database.ingest.acquire() as connection:
+        pid = connection.get_server_pid()
+    async with app.services.database.system_session(reason="test look") as conn:
+        raw = await driver(conn)
+        # A role may end its own sessions only, so the ingest role ends itself.
+        assert await raw.fetchval("select count(*) from pg_stat_activity where pid = $1", pid) == 1
+    with suppress(asyncpg.PostgresError, OSError):
+        await app.services.database.ingest.execute("select pg_terminate_backend(pg_backend_pid())")
+    taken = 1
+    for _ in range(3):
+        answer = await shop.client.post("/v1/events", json={"events": [event]})
+        assert answer.status_code in (200, 503)
+        taken += answer.status_code == 200
+    assert answer.status_code == 200
+    assert len(await rows(app, shop, STORED)) == taken
