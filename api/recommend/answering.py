@@ -16,6 +16,7 @@ from msgspec import Struct, structs
 from api.auth import Caller, UserIdRefused
 from api.recommend.asked import Asked, level_of, logged, placed, read_asked, shopper_of
 from api.recommend.cache import AnswerCache, Entry, Key, Level
+from api.recommend.cards import Cards
 from api.recommend.cursor import write_cursor
 from api.recommend.log import AnswerLog, Shopper, Shown, shown
 from api.recommend.pipeline import rerank, serve
@@ -66,6 +67,7 @@ class Answering:
         self._log = log
         self._cache = cache
         self._profiles = profiles
+        self._cards = Cards(database, cache)
         self._secret = secret
         self._clock = clock
         self._number: dict[tuple[TenantId, str], int] = {}
@@ -103,7 +105,13 @@ class Answering:
     async def make(self, tenant: TenantRef, asked: Asked) -> Served:
         """One list, made anew."""
         return await serve(
-            self._database, tenant, asked.query, now=self._clock(), secret=self._secret, sources=asked.sources
+            self._database,
+            tenant,
+            asked.query,
+            now=self._clock(),
+            secret=self._secret,
+            sources=asked.sources,
+            cards=self._cards,
         )
 
     def note(
@@ -241,6 +249,7 @@ class Answering:
                 now=now,
                 secret=self._secret,
                 sources=asked.sources,
+                cards=self._cards,
             ),
             self._numbers(tenant.tenant_id, asked.query.item_ids),
         )
