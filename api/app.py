@@ -12,14 +12,33 @@ from api.auth import Authenticator, requires
 from api.bots import Rates
 from api.console.pages import demo
 from api.deps import Clock, Services, utc_now
+from api.direct import direct_routes
 from api.edge import Edge
 from api.ingest import Ingest
 from api.negotiation import acceptable
 from api.openapi import operations
 from api.problems import answer_problem
 from api.readiness import Readiness, Warmer
+from api.recommend.answering import Answering
+from api.recommend.cache import AnswerCache
+from api.recommend.log import AnswerLog
 from api.recommend.search import QueryVectors
-from api.routes import docs, encoding, events, health, imports, items, jobs, keys, models, photos, recommend, search
+from api.routes import (
+    docs,
+    encoding,
+    events,
+    health,
+    imports,
+    items,
+    jobs,
+    keys,
+    models,
+    photos,
+    placements,
+    recommend,
+    recommendations,
+    search,
+)
 from infra.blob import BlobStore
 from infra.changes import ChangeFeed
 from infra.db import Database
@@ -27,6 +46,7 @@ from infra.encoder import EncoderClient
 from infra.secret import load_secret
 from infra.settings import Settings
 from tenants.directory import Directory
+from tenants.placements import Placements
 from tenants.shoppers import ShopperIds
 
 ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
@@ -38,7 +58,9 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     *imports.ROUTES,
     *jobs.ROUTES,
     *recommend.ROUTES,
+    *recommendations.ROUTES,
     *search.ROUTES,
+    *placements.ROUTES,
     *events.ROUTES,
     *keys.ROUTES,
     *models.ROUTES,
@@ -51,7 +73,7 @@ class Application(Edge):
     """What the server runs; `services` and `framework` are for tests and for who embeds it."""
 
     def __init__(self, framework: Litestar, services: Services) -> None:
-        super().__init__(framework, services.authenticator)
+        super().__init__(framework, services.authenticator, direct_routes(ROUTES, services))
         self.framework = framework
         self.services = services
 
@@ -71,6 +93,7 @@ def create_app(
     secret = load_secret(settings)
     feed = ChangeFeed(database)
     encoder = EncoderClient(settings.encoder_address)
+    answer_log = AnswerLog(database)
     services = Services(
         settings=settings,
         database=database,
@@ -80,6 +103,15 @@ def create_app(
         authenticator=Authenticator(database, feed, secret=secret, clock=clock),
         readiness=Readiness(database, feed, warmers=list(warmers)),
         query_vectors=QueryVectors(encoder),
+        answer_log=answer_log,
+        answering=Answering(
+            database,
+            Placements(database, feed),
+            answer_log,
+            AnswerCache(feed, max_bytes=settings.cache_mb * 1_000_000),
+            secret=secret,
+            clock=clock,
+        ),
         ingest=Ingest(database, clock=clock),
         shopper_ids=ShopperIds(database, feed),
         rates=Rates(),
@@ -107,9 +139,11 @@ def _running(services: Services, encoder: EncoderClient) -> Any:
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         await services.database.open()
         await services.feed.start()
+        services.answer_log.start()
         try:
             yield
         finally:
+            await services.answer_log.close()
             # Requests are answered by now; what waits is of clients that hung up.
             await services.ingest.close()
             await services.feed.close()

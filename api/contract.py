@@ -29,6 +29,8 @@ class Contract(Struct, frozen=True, kw_only=True):
     """Media types of an answer that is not JSON."""
     query: type[Struct] | None = None
     status: int = 200
+    conditional: bool = False
+    """Whether `If-Match` is heeded."""
     also: Mapping[int, str] = {}
     """Further statuses that are no errors."""
 
@@ -39,10 +41,13 @@ def contract(
     summary: str,
     tag: str,
     max_body: int | Literal["default"] | None = "default",
+    direct: object = None,
     **said: Any,
 ) -> dict[str, Any]:
-    """The `opt` of a route. `max_body` is in bytes, None for any size."""
+    """The `opt` of a route. `max_body` is in bytes, None for any size; `direct`: a `DirectHandler` (api/direct.py)."""
     opt: dict[str, Any] = {"scope": scope, KEY: Contract(summary=summary, tag=tag, **said)}
     if max_body != "default":
         opt["max_body"] = max_body
+    if direct is not None:
+        opt["direct"] = direct
     return opt

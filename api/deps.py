@@ -14,6 +14,8 @@ from api.auth import Authenticator, Caller
 from api.bots import Rates
 from api.ingest import Ingest
 from api.readiness import Readiness
+from api.recommend.answering import Answering
+from api.recommend.log import AnswerLog
 from api.recommend.search import QueryVectors
 from api.wire import AnyRequest
 from infra.blob import BlobStore
@@ -43,6 +45,8 @@ class Services(Struct, frozen=True, kw_only=True):
     authenticator: Authenticator
     readiness: Readiness
     query_vectors: QueryVectors
+    answer_log: AnswerLog
+    answering: Answering
     ingest: Ingest
     shopper_ids: ShopperIds
     rates: Rates

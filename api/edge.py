@@ -5,6 +5,7 @@ itself must still be answered as problem+json, counted and logged.
 """
 
 import re
+from collections.abc import Mapping
 from time import perf_counter
 from typing import Any, Final
 from urllib.parse import parse_qs, quote, unquote
@@ -14,6 +15,7 @@ import structlog
 from litestar.types import ASGIApp, Receive, Send
 
 from api.auth import Authenticator, Caller
+from api.direct import PLAIN, PLAIN_BODY, DirectRoute, whole_body
 from api.problems import BadRequest, Problem, headers_of, known, problem
 from infra.errors import TooLarge
 from infra.ids import uuid7
@@ -56,9 +58,15 @@ class ClientGone(BadRequest):
 class Edge:
     """Wraps the framework's application."""
 
-    def __init__(self, app: ASGIApp, authenticator: Authenticator) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        authenticator: Authenticator,
+        direct: Mapping[tuple[str, str], DirectRoute] | None = None,
+    ) -> None:
         self._app = app
         self._authenticator = authenticator
+        self._direct = direct or {}
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Serve one connection (ASGI 3)."""
@@ -74,7 +82,13 @@ class Edge:
                 await exchange.answer(204, [], b"")
                 return
             if exchange.path.startswith("/v1/"):
-                scope["state"]["caller"] = await self._caller(exchange)
+                caller = scope["state"]["caller"] = await self._caller(exchange)
+                route = self._direct.get((scope["method"], exchange.path))
+                if route is not None and exchange.plain and isinstance(caller, Caller) and route.scope in caller.scopes:
+                    scope["path_template"] = exchange.path
+                    body = await route.handle(caller, await whole_body(exchange.receive))
+                    await exchange.answer(200, [(b"content-type", b"application/json")], body)
+                    return
             await self._app(scope, exchange.receive, exchange.send)
         except Exception as error:
             await exchange.fail(error)
@@ -102,6 +116,8 @@ class _Exchange:
         self.key: str | None = None
         self.origin: str | None = None
         self.preflight = False
+        # Whether there is nothing about it but a key and a body of JSON that is not large.
+        self.plain = True
         request_id = b""
         for name, value in scope["headers"]:
             if name == b"authorization":
@@ -116,6 +132,10 @@ class _Exchange:
                 request_id = value
             elif name == b"access-control-request-method":
                 self.preflight = scope["method"] == "OPTIONS"
+            elif name in PLAIN and not PLAIN[name](value):
+                self.plain = False
+        if self._length is None or self._length > PLAIN_BODY:
+            self.plain = False
         if self.key is None and scope["path"] == _BEACONS and scope["method"] == "POST" and scope["query_string"]:
             self.key = _beacon_key(scope["query_string"])
         self.request_id = request_id.decode() if request_id else str(uuid7())

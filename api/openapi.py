@@ -32,6 +32,7 @@ _TITLES: Final = {
     405: "The method is not allowed here",
     406: "No answer in an accepted form",
     409: "Conflict with the present state",
+    412: "A condition of the request does not hold",
     413: "The request is too large",
     415: "The body's type is not taken",
     422: "Fields cannot be used; every bad one is named",
@@ -137,7 +138,7 @@ def _operation(operation: Operation, named: Mapping[int, Any], components: Mappi
         "summary": said.summary,
         "description": inspect.cleandoc(fn.__doc__ or ""),
         "tags": [said.tag],
-        "parameters": [*_path_parameters(operation.path), *_query_parameters(said, components)],
+        "parameters": [*_path_parameters(operation.path), *_query_parameters(said, components), *_conditions(said)],
         "responses": _responses(operation, named),
     }
     if operation.scope == PUBLIC:
@@ -171,6 +172,13 @@ def _path_parameters(path: str) -> list[dict[str, Any]]:
             schema = {"type": "string", "minLength": 1, "maxLength": 200}
         made.append({"name": name, "in": "path", "required": True, "schema": schema})
     return made
+
+
+def _conditions(said: Contract) -> list[dict[str, Any]]:
+    if not said.conditional:
+        return []
+    told = "The `ETag` of the version that the change is of; another one is stored: 412."
+    return [{"name": "If-Match", "in": "header", "required": False, "schema": {"type": "string"}, "description": told}]
 
 
 def _query_parameters(said: Contract, components: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -209,6 +217,8 @@ def _responses(operation: Operation, named: Mapping[int, Any]) -> dict[str, Any]
         expected |= {401, 403}
     if said.query is not None or said.body is not None or said.body_types or "{" in operation.path:
         expected |= {404, 415, 422, 409}
+    if said.conditional:
+        expected.add(412)
     for status in sorted(expected):
         responses.setdefault(str(status), {"$ref": f"#/components/responses/{status}"})
     return responses

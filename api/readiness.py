@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import Any, Final
 
 import asyncpg
@@ -25,6 +26,8 @@ _AWAY: Final = (
     sqlalchemy.exc.SQLAlchemyError,
     RuntimeError,
 )
+
+_WARM_UP_S: Final = 5.0
 
 _MODELS_KNOWN: Final = text("select exists (select 1 from layouts)")
 
@@ -76,16 +79,13 @@ class Readiness:
         async with self._warming:
             if self._warm:
                 return
-            held: list[Any] = []
-            try:
-                while len(held) < self._database.hot.get_max_size():
-                    held.append(await self._database.hot.acquire(timeout=5))
-                for connection in held:
+            async with AsyncExitStack() as held:
+                hot = self._database.hot
+                async with asyncio.timeout(_WARM_UP_S):
+                    connections = [await held.enter_async_context(hot.connection()) for _ in range(hot.size)]
+                for connection in connections:
                     for warmer in self._warmers:
                         await warmer(connection)
-            finally:
-                for connection in held:
-                    await self._database.hot.release(connection)
             self._warm = True
 
     async def _database_state(self, missing: dict[str, str]) -> None:

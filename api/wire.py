@@ -112,6 +112,11 @@ def answer(body: object, *, status: int = 200, headers: Mapping[str, str] | None
     return Response(_encode(body), status_code=status, media_type=JSON, headers=headers)
 
 
+def encoded(body: bytes) -> Response[bytes]:
+    """JSON that is encoded already."""
+    return Response(body, status_code=200, media_type=JSON)
+
+
 def no_content() -> Response[None]:
     """204."""
     return Response(None, status_code=204)

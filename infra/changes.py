@@ -7,7 +7,7 @@ Rows seen twice are applied once.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import Any, Final
@@ -17,7 +17,7 @@ import structlog
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from infra.db import Database, TenantId, driver
+from infra.db import Database, TenantId, driver, note_for_commit
 from infra.roles import SYSTEM, role_url
 
 POLL_S: Final = 0.05
@@ -31,11 +31,18 @@ _log = structlog.get_logger(__name__)
 
 
 class Change(Struct, frozen=True, kw_only=True):
-    """Something of a tenant changed: `kind` says what (`key`, `tenant`, …), `ref` which, where that matters."""
+    """Something of a tenant changed: `kind` says what (`key`, `tenant`, `items`, …), `ref` which where that matters."""
 
     kind: str
     tenant_id: TenantId
     ref: str
+
+
+class _Own(Struct, frozen=True):
+    """A change that this process makes itself."""
+
+    change_id: int
+    change: Change
 
 
 OnChange = Callable[[Change], None]
@@ -52,9 +59,30 @@ _START: Final = "select pg_snapshot_xmin(pg_current_snapshot())::text"
 
 
 async def record_change(conn: AsyncConnection, tenant_id: TenantId, kind: str, ref: str = "") -> None:
-    """Tell every API process, in the transaction of `conn`: it is told if and when that commits."""
+    """Tell every API process, in the transaction of `conn`: it is told if and when that commits.
+
+    The process that commits is told at once, the others by their next poll.
+    """
     raw = await driver(conn)
-    await raw.execute("insert into changes (tenant_id, kind, ref) values ($1, $2, $3)", tenant_id, kind, ref)
+    change_id = await raw.fetchval(
+        "insert into changes (tenant_id, kind, ref) values ($1, $2, $3) returning change_id", tenant_id, kind, ref
+    )
+    note_for_commit(conn, _Own(change_id, Change(kind=kind, tenant_id=tenant_id, ref=ref)))
+
+
+MAX_ITEMS: Final = 500
+"""Item numbers that one change names; beyond, it says that any item may have changed."""
+
+ANY_ITEM: Final = "*"
+
+
+async def record_items(conn: AsyncConnection, tenant_id: TenantId, item_nos: Sequence[int]) -> None:
+    """Tell that these items were changed or withdrawn; none of them: that items, or their vectors, were added.
+
+    A change too may make an item fit where it did not before, so every `items` change tells of additions.
+    """
+    ref = ANY_ITEM if len(item_nos) > MAX_ITEMS else ",".join(map(str, item_nos))
+    await record_change(conn, tenant_id, "items", ref)
 
 
 class ChangeFeed:
@@ -72,8 +100,10 @@ class ChangeFeed:
         self._connection: asyncpg.Connection[Any] | None = None
         self._safe = "0"
         self._applied: dict[int, int] = {}  # change_id -> xid, of rows that the next poll reads again
+        self._told: set[int] = set()  # own changes, applied when they were committed
         self._polled_at: float | None = None
         self._task: asyncio.Task[None] | None = None
+        database.on_commit(self._committed)
 
     def subscribe(self, on_change: OnChange, on_reset: OnReset) -> None:
         """Call `on_change` for every change and `on_reset` when some may have been missed. Both must be quick."""
@@ -83,6 +113,12 @@ class ChangeFeed:
         """Apply a change that this process just committed at once, without waiting for the poll."""
         for on_change, _ in self._subscribers:
             on_change(change)
+
+    def _committed(self, notes: Sequence[object]) -> None:
+        for note in notes:
+            if isinstance(note, _Own):
+                self._told.add(note.change_id)
+                self.announce(note.change)
 
     @property
     def age_s(self) -> float:
@@ -121,6 +157,9 @@ class ChangeFeed:
             if change_id is None or change_id in self._applied:
                 continue
             self._applied[change_id] = int(row["xid"])
+            if change_id in self._told:
+                self._told.discard(change_id)
+                continue
             found.append(Change(kind=row["kind"], tenant_id=row["tenant_id"], ref=row["ref"]))
         for change in found:
             self.announce(change)
@@ -138,6 +177,7 @@ class ChangeFeed:
         # From here on, and forget the rest: what was committed before is in no cache after the reset.
         self._safe = await self._connection.fetchval(_START, timeout=_TIMEOUT_S)
         self._applied.clear()
+        self._told.clear()
         for _, on_reset in self._subscribers:
             on_reset()
 

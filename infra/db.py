@@ -5,8 +5,9 @@ one. Hot reads use `Database.fetch_scoped`, which sets the tenant inside the
 statement itself: one round trip instead of four.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from typing import Any, Final, NewType
 from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID
@@ -17,6 +18,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
+from infra.hotpool import Connection, HotPool
 from infra.roles import APP, INGEST, OWNER, SYSTEM, role_url
 
 TenantId = NewType("TenantId", UUID)
@@ -26,8 +28,10 @@ _log = structlog.get_logger()
 # SQLAlchemy begins the transaction with its first statement: those that go to the driver alone would commit one by
 # one, and their locks would end with each.
 _START: Final = text("select 1")
+_NOTES: Final = "kindred_notes"
 
 
+@lru_cache(maxsize=256)
 def scoped(inner: str) -> str:
     """Wrap `inner` into the one-statement form: the tenant is set, then read, in one round trip.
 
@@ -36,6 +40,8 @@ def scoped(inner: str) -> str:
     planner from merging `inner` with the outer query and the reference to `s.v`
     makes it wait for `s`: nothing inside is read before the setting is made,
     under any plan (DECISIONS 5).
+
+    The same text is the same object, which spares the driver comparing it for each request.
     """
     return (
         "with s as materialized (select set_config('app.tenant_id', $1, true) v) "
@@ -53,10 +59,6 @@ def _engine(url: str, size: int) -> AsyncEngine:
     )
 
 
-async def _keep_session(connection: Any) -> None:
-    """Nothing is set at session level, so a returned connection needs no reset (one round trip less)."""
-
-
 class Database:
     """Connections of one process to one database.
 
@@ -71,27 +73,34 @@ class Database:
         self.url = url
         self.direct_url = direct_url or url
         self._hot_size = hot
-        self._hot: asyncpg.Pool | None = None
+        self._hot: HotPool | None = None
         self._ingest_size = ingest
         self._ingest: asyncpg.Pool | None = None
+        self._committed: list[Callable[[Sequence[Any]], None]] = []
         self._app = _engine(role_url(url, APP), sessions)
         self._system = _engine(role_url(self.direct_url, SYSTEM), 1)
 
     async def open(self) -> None:
         """Connect the hot pool. Raises what asyncpg raises when the database is away."""
         if self._hot_size:
-            self._hot = await self._pool(APP, self._hot_size, least=1)
+            self._hot = HotPool(self._connect_hot, self._hot_size)
+            async with self._hot.connection():
+                pass
+
         if self._ingest_size:
             # Connects when the first group comes.
-            self._ingest = await self._pool(INGEST, self._ingest_size, least=0)
+            self._ingest = await asyncpg.create_pool(
+                role_url(self.url, INGEST),
+                min_size=0,
+                max_size=self._ingest_size,
+                server_settings={"jit": "off", "application_name": "kindred"},
+                command_timeout=30,
+            )
 
-    async def _pool(self, role: str, size: int, *, least: int) -> asyncpg.Pool:
-        return await asyncpg.create_pool(
-            role_url(self.url, role),
-            min_size=least,
-            max_size=size,
-            reset=_keep_session,
-            server_settings={"jit": "off", "application_name": "kindred"},
+    async def _connect_hot(self) -> Connection:
+        return await asyncpg.connect(
+            role_url(self.url, APP),
+            server_settings={"jit": "off", "application_name": "kindred", "plan_cache_mode": "force_generic_plan"},
             command_timeout=30,
         )
 
@@ -105,7 +114,7 @@ class Database:
         await self._system.dispose()
 
     @property
-    def hot(self) -> asyncpg.Pool:
+    def hot(self) -> HotPool:
         """The pool of the hot paths; only for statements in the one-statement form."""
         if self._hot is None:
             raise RuntimeError("Database.open() was not called")
@@ -118,10 +127,20 @@ class Database:
             raise RuntimeError("Database.open() was not called, or it was made without `ingest`")
         return self._ingest
 
-    async def fetch_scoped(self, tenant_id: TenantId, inner: str, *args: object) -> list[asyncpg.Record]:
-        """Run `scoped(inner)` in one round trip, in autocommit."""
-        rows: list[asyncpg.Record] = await self.hot.fetch(scoped(inner), str(tenant_id), tenant_id, *args)
-        return rows
+    async def fetch_scoped(
+        self, tenant_id: TenantId, inner: str, *args: object, timeout_s: float | None = None
+    ) -> list[asyncpg.Record]:
+        """Run `scoped(inner)` in one round trip, in autocommit. Raises TimeoutError, the statement cancelled."""
+        return await self.hot.fetch(scoped(inner), str(tenant_id), tenant_id, *args, timeout_s=timeout_s)
+
+    def on_commit(self, told: Callable[[Sequence[Any]], None]) -> None:
+        """Call `told` with what a transaction noted by `note_for_commit`, as soon as it has committed."""
+        self._committed.append(told)
+
+    def _tell(self, notes: Sequence[Any]) -> None:
+        if notes:
+            for told in self._committed:
+                told(notes)
 
     @asynccontextmanager
     async def tenant_session(self, tenant_id: TenantId) -> AsyncIterator[AsyncConnection]:
@@ -130,7 +149,10 @@ class Database:
             await connection.execute(
                 text("select set_config('app.tenant_id', :tenant, true)"), {"tenant": str(tenant_id)}
             )
+            # The dictionary is of the pooled connection and outlives a transaction that failed.
+            notes = connection.info[_NOTES] = []
             yield connection
+        self._tell(notes)
 
     @asynccontextmanager
     async def system_session(self, *, reason: str) -> AsyncIterator[AsyncConnection]:
@@ -138,7 +160,9 @@ class Database:
         _log.debug("db.system_session", reason=reason)
         async with self._system.begin() as connection:
             await connection.execute(_START)
+            notes = connection.info[_NOTES] = []
             yield connection
+        self._tell(notes)
 
     @asynccontextmanager
     async def anonymous_session(self) -> AsyncIterator[AsyncConnection]:
@@ -146,6 +170,13 @@ class Database:
         async with self._app.begin() as connection:
             await connection.execute(_START)
             yield connection
+
+
+def note_for_commit(connection: AsyncConnection, note: Any) -> None:
+    """Have this told to the listeners of `Database.on_commit` if and when the transaction commits."""
+    notes = connection.info.get(_NOTES)
+    if notes is not None:
+        notes.append(note)
 
 
 async def driver(connection: AsyncConnection) -> Any:

@@ -53,6 +53,13 @@ class Conflict(KindredError):
     title = "Conflict with the present state"
 
 
+class PreconditionFailed(KindredError):
+    """What the request says must be so is not so."""
+
+    code = "precondition_failed"
+    title = "A condition of the request does not hold"
+
+
 class Unauthenticated(KindredError):
     """No key, or none that is valid."""
 

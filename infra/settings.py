@@ -156,6 +156,9 @@ class Settings:
         "info",
         "Least level that is logged.",
     )
+    cache_mb: int = _setting(
+        "KINDRED_CACHE_MB", _count(1, 100_000), 48, "Megabytes of answers and items that an API process keeps at most."
+    )
     fetch_allow: tuple[IPv4Network | IPv6Network, ...] = _setting(
         "KINDRED_FETCH_ALLOW",
         _networks,

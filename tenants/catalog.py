@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from infra.changes import record_items
 from infra.db import TenantId, driver
 from infra.decode import convert
 from infra.errors import FieldError, Invalid
@@ -261,6 +262,8 @@ async def upsert_items(
         await raw.execute(_LOCK, tenant.tenant_id, [numbers[write.item.id] for write in known_before])
         await _store(raw, tenant, known_before, numbers, _upsert_statement(shard), now)
         await _store(raw, tenant, fresh, numbers, _insert_statement(shard), now)
+        # A number without an item may be of one that was deleted, or that only events have named.
+        await record_items(conn, tenant.tenant_id, [numbers[write.item.id] for write in known_before])
     for write in changed:
         status: Literal["created", "updated"] = "updated" if write.item.id in existing else "created"
         outcomes[write.at] = Outcome(index=write.at, id=write.item.id, status=status)
@@ -539,4 +542,6 @@ async def delete_items(conn: AsyncConnection, tenant_id: TenantId, item_nos: Seq
         for statement in _DELETE:
             done: str = await raw.execute(statement.format(shard=shard), tenant_id, chunk)
         removed += int(done.rpartition(" ")[2])
+    if removed:
+        await record_items(conn, tenant_id, numbers)
     return removed

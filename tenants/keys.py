@@ -188,9 +188,10 @@ FIND_KEY: Final = (
 
 async def find_key(database: Database, key_hash: bytes) -> FoundKey | None:
     """The key with exactly that hash, revoked and expired ones included; one round trip, before any tenant is known."""
-    record = await database.hot.fetchrow(FIND_KEY, key_hash)
-    if record is None:
+    records = await database.hot.fetch(FIND_KEY, key_hash)
+    if not records:
         return None
+    (record,) = records
     return FoundKey(
         tenant_id=record["tenant_id"],
         key_id=record["key_id"],

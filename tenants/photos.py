@@ -10,6 +10,7 @@ from uuid import UUID
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from infra.changes import record_items
 from infra.db import TenantId, driver
 from infra.errors import Invalid, NotFound
 from tenants.item import MAX_PHOTOS, ItemNotFound
@@ -109,7 +110,7 @@ async def store_photo(
         size,
     )
     if changed:
-        await _photos_changed(raw, tenant_id, item_no)
+        await _photos_changed(conn, tenant_id, item_no)
 
 
 async def delete_photo(conn: AsyncConnection, tenant_id: TenantId, external_id: str, position: int) -> None:
@@ -124,7 +125,7 @@ async def delete_photo(conn: AsyncConnection, tenant_id: TenantId, external_id: 
     )
     if not removed:
         raise PhotoNotFound(f"Item {external_id!r} has no uploaded photo at position {position}.")
-    await _photos_changed(raw, tenant_id, item_no)
+    await _photos_changed(conn, tenant_id, item_no)
 
 
 async def get_photo(conn: AsyncConnection, tenant_id: TenantId, external_id: str, position: int) -> Photo:
@@ -160,8 +161,10 @@ async def _lock_item(raw: Any, tenant_id: TenantId, external_id: str) -> int:
     return item_no
 
 
-async def _photos_changed(raw: Any, tenant_id: TenantId, item_no: int) -> None:
+async def _photos_changed(conn: AsyncConnection, tenant_id: TenantId, item_no: int) -> None:
     """Queue the item's photos again, also when none is left: the worker then takes the vector away."""
+    await record_items(conn, tenant_id, [item_no])
+    raw = await driver(conn)
     await raw.execute(
         "update items set image_version = image_version + 1, image_due = '-infinity', image_attempts = 0, "
         "image_reason = null, image_state = 0 where tenant_id = $1 and item_no = $2",

@@ -10,7 +10,7 @@ from infra.db import Database
 from tenants.lifecycle import TenantRef
 from tenants.likeness import Likeness, find_similar
 from tenants.speech import RRF_K, Spoken, find_spoken
-from tenants.wanted import SCALAR_FIELDS, TENANT, Found, Hit, Statement, Wanted, found_of
+from tenants.wanted import SCALAR_FIELDS, TENANT, Found, Hit, Statement, Wanted, found_of, one_per_group
 
 __all__ = [
     "RRF_K",
@@ -46,7 +46,7 @@ async def _newest(database: Database, tenant: TenantRef, wanted: Wanted, cut: in
         select f.item_no, f.group_id, f.created_at from item_facets f where {eligible}
         order by f.created_at desc, f.item_no desc limit {limit}
     ), firsts as materialized (
-        select n.* from (select f.*, {statement.one_per_group("f.created_at desc, f.item_no desc")} as in_group
+        select n.* from (select f.*, {one_per_group("f.created_at desc, f.item_no desc")} as in_group
             from near f) n
         where n.in_group = 1 order by n.created_at desc, n.item_no desc limit {rows}
     ), hits as (

@@ -84,7 +84,7 @@ class ShopperIds:
             new = [key for key in shoppers if key not in found]
             new_items = [item for item in items if item not in found_items]
             drops = self._drops
-            record = await self._database.hot.fetchrow(
+            (record,) = await self._database.hot.fetch(
                 _NUMBER,
                 tenant_id,
                 [_KIND[key[0]] for key in new],

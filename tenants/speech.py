@@ -12,7 +12,7 @@ from infra.db import Database
 from tenants.lifecycle import Generation, SpaceRef, TenantRef
 from tenants.nearest import FILTERED_CUT, FIRST_CUT, HalfQuery, each, nearest, passes_few, rounded
 from tenants.vectorform import halfvec_text
-from tenants.wanted import TENANT, Found, Statement, Wanted, found_of, spread
+from tenants.wanted import TENANT, Found, Statement, Wanted, found_of, one_per_group, spread
 from tenants.words import TITLE_MARK
 
 
@@ -189,7 +189,7 @@ async def _spoken(
     ), hits as (
         select f.item_no, f.group_id, o.score, u.words / o.best as text, u.vectors / o.best as image,
             null::float8 as text_cosine, null::float8 as image_cosine,
-            {statement.one_per_group("o.score desc, f.item_no")} as in_group, {columns}
+            {one_per_group("o.score desc, f.item_no")} as in_group, {columns}
         from fused u {found_facets}
         {join}
         cross join lateral (select b.best, (coalesce(u.words, 0) + coalesce(u.vectors, 0)) / b.best as score

@@ -14,6 +14,7 @@ from msgspec import Struct, json
 from numpy.typing import NDArray
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from infra.changes import record_items
 from infra.db import TenantId, driver
 from tenants.document import item_text
 from tenants.generations import Layout
@@ -315,6 +316,7 @@ async def store_halves(
         )
     served = [layout.layout_id for layout in (*layouts, *untouched)]
     await raw.execute(_UNFUSE.format(shard=shard), tenant_id, numbers, served)
+    await record_items(conn, tenant_id, [])
     return numbers
 
 

@@ -19,7 +19,11 @@ SCALAR_FIELDS: Final = frozenset({"group_id", "brand", "seller_id", "currency", 
 
 
 class Hit(Struct, frozen=True):
-    """One item found. `text` and `image` are its shares of `score` (0..1); None where a half played no part."""
+    """One item found. `text` and `image` are its shares of `score` (0..1); None where a half played no part.
+
+    Of a blended list: `parts` are the shares of its sources, the largest first, `because` the id of the item that is
+    the evidence, `fallback` whether only the fallback named it, `vector` its fused vector as float16, big-endian.
+    """
 
     item_no: int
     id: str
@@ -32,6 +36,10 @@ class Hit(Struct, frozen=True):
     capped: tuple[str | None, ...]
     doc: str | None
     photos: str | None
+    parts: tuple[tuple[str, float], ...] = ()
+    because: str | None = None
+    fallback: bool = False
+    vector: bytes | None = None
 
 
 class Found(Struct, frozen=True, kw_only=True):
@@ -127,9 +135,11 @@ class Statement:
             f"and v.layout_id = {int(self.tenant.generation.layout_id)}"
         )
 
-    def one_per_group(self, order: str) -> str:
-        group = "coalesce(f.group_id, f.item_no::text), f.group_id is null"
-        return f"row_number() over (partition by {group} order by {order})"
+
+def one_per_group(order: str) -> str:
+    """SQL: the place of `f` among the items of its group; an item without a group is the first of its own."""
+    group = "coalesce(f.group_id, f.item_no::text), f.group_id is null"
+    return f"row_number() over (partition by {group} order by {order})"
 
 
 def _outside_groups(members: str) -> str:

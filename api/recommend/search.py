@@ -12,6 +12,7 @@ from datetime import datetime
 from time import perf_counter
 from typing import Annotated, Any, Final
 
+import msgspec
 import numpy as np
 from msgspec import Meta, Struct, structs
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from api.recommend.diversify import diversify
 from api.recommend.pipeline import answer
 from api.recommend.plan import plan
 from api.recommend.recall import wanted
-from api.recommend.types import Answer, Candidate, Count, Exclude, Plan, Query, Share, Slate
+from api.recommend.types import Candidate, Count, Exclude, Plan, Query, Served, Share, Slate
 from infra.db import Database
 from infra.decode import InvalidFields
 from infra.encoder import EncoderClient, EncoderUnavailable
@@ -32,9 +33,10 @@ from tenants.words import query_tokens
 
 _CACHED_QUERIES: Final = 4096
 _EVERYTHING: Final = 1_000_000
+_encode: Final = msgspec.json.Encoder(order="deterministic").encode
 
 
-class SearchQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SearchQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """The body of `POST /v1/search`; at least one of query, image and item_id."""
 
     query: Annotated[str, Meta(max_length=512)] | None = None
@@ -51,6 +53,13 @@ class SearchQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     include: list[str] = []
     fields: Annotated[list[str], Meta(max_length=40)] = []
     explain: bool = False
+
+
+def logged(query: SearchQuery) -> bytes:
+    """The request as the log keeps it: of a photo that was sent along, only that there was one."""
+    if query.image is not None and not query.image.startswith(("http://", "https://")):
+        query = structs.replace(query, image="(photo)")
+    return _encode(query)
 
 
 class QueryVectors:
@@ -92,13 +101,13 @@ class QueryVectors:
 
 async def search(
     database: Database, vectors: QueryVectors, tenant: TenantRef, query: SearchQuery, *, now: datetime, secret: bytes
-) -> Answer:
+) -> Served:
     """Answer one search. Raises what `plan` and `QueryVectors.photo` raise."""
     started = perf_counter()
     if not (query.query or "").strip() and query.image is None and query.item_id is None:
         fault = FieldError(pointer="/query", code="missing_field", message="Send `query`, `image` or `item_id`.")
         raise InvalidFields(fault.message, errors=[fault])
-    planned = structs.replace(plan(_as_query(query), tenant, now=now, secret=secret), source="search")
+    planned = structs.replace(plan(_as_query(query), tenant, now=now, secret=secret), strategy="search")
     spoken, degraded = await _speak(vectors, tenant, query)
     limit = planned.count if not planned.max_per else planned.count * 4
     found = await _find(database, planned, query, spoken, limit)
@@ -108,7 +117,7 @@ async def search(
         chosen = _choose(planned, found)
     unknown = [query.item_id] if query.item_id is not None and query.item_id not in found.known else []
     slate = Slate(candidates=chosen, fallback_used=degraded, unknown_seeds=unknown)
-    return answer(planned, slate, secret=secret, started=started)
+    return Served(plan=planned, slate=slate, answer=answer(planned, slate, secret=secret, started=started))
 
 
 def _as_query(query: SearchQuery) -> Query:
@@ -178,5 +187,5 @@ def _fuse(lists: list[Found]) -> Found:
 
 
 def _choose(planned: Plan, found: Found) -> list[Candidate]:
-    candidates = (Candidate(hit=hit, source="search") for hit in found.hits if hit.score >= planned.min_score)
+    candidates = (Candidate(hit=hit, source="search") for hit in found.hits if hit.score >= planned.asked.min_score)
     return list(diversify(candidates, count=planned.count, max_per=planned.max_per))

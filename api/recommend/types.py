@@ -10,12 +10,27 @@ from tenants.filters import Filter
 from tenants.item import Id
 from tenants.lifecycle import TenantRef
 from tenants.retrieval import Hit
+from tenants.sources.scene import Asked
 
-Strategy = Literal["for_you", "similar", "visually_similar", "popular", "new"]
-Source = Literal["similar", "visual", "popular", "new", "search"]
+Strategy = Literal[
+    "for_you",
+    "similar",
+    "visually_similar",
+    "bought_together",
+    "also_viewed",
+    "cart",
+    "trending",
+    "popular",
+    "new",
+    "recently_viewed",
+    "buy_again",
+    "on_sale",
+]
+"""What a request may ask for."""
 
 MAX_COUNT: Final = 100
 MAX_SEEDS: Final = 20
+MAX_RERANKED: Final = 500
 FIELDS: Final = frozenset(
     {
         "group_id",
@@ -45,7 +60,7 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 Weight = Annotated[float, Meta(ge=0, le=1000)]
 
 
-class Weights(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Weights(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """The dial: how much each modality counts, relative to the others."""
 
     text: Weight | None = None
@@ -53,22 +68,32 @@ class Weights(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     behaviour: Weight | None = None
 
 
-class Session(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Session(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What this shopper just looked at, oldest first; nothing of it is stored."""
 
     recent_items: Annotated[list[Id], Meta(max_length=100)] = []
 
 
-class Exclude(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Items that must not be in the list."""
+class Exclude(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Items that must not be in the list.
+
+    `seen`: anything this shopper did something with, `purchased` and `in_cart` as they say, and other variants of
+    these; of the last 1,000 events within a year.
+    """
 
     ids: Annotated[list[Id], Meta(max_length=1000)] = []
+    seen: bool = False
+    purchased: bool = False
+    in_cart: bool = False
 
 
-class Query(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Query(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """The body of `POST /v1/recommend`."""
 
+    placement: Id | None = None
     strategy: Strategy | None = None
+    user_id: Id | None = None
+    visitor_id: Id | None = None
     item_ids: Annotated[list[Id], Meta(max_length=MAX_SEEDS)] = []
     session: Session = Session()
     count: Count = 10
@@ -78,61 +103,105 @@ class Query(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     same: Annotated[list[str], Meta(max_length=10)] = []
     max_per: dict[str, Annotated[int, Meta(ge=1, le=100)]] = {}
     weights: Weights = Weights()
+    diversity: Share = 0.0
     min_score: Share = 0.0
     fallback: Literal["popular", "none"] = "popular"
+    include: list[Literal["out_of_stock"]] = []
+    fields: Annotated[list[str], Meta(max_length=40)] = []
+    explain: bool = False
+    context: dict[str, Any] = {}
+
+
+class RerankQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of `POST /v1/rerank`: these items, in the order in which they would be recommended."""
+
+    item_ids: Annotated[list[Id], Meta(min_length=1, max_length=MAX_RERANKED)]
+    user_id: Id | None = None
+    visitor_id: Id | None = None
+    session: Session = Session()
+    weights: Weights = Weights()
     include: list[Literal["out_of_stock"]] = []
     fields: Annotated[list[str], Meta(max_length=40)] = []
     explain: bool = False
 
 
 class Plan(Struct, frozen=True, kw_only=True):
-    """A checked request with every default filled in; all that the later stages read."""
+    """A checked request with every default filled in; all that the later stages read.
+
+    `strategy` is what was asked for; `asked` the sources with their weights, the shopper and the anchors of the list.
+    `seeds` are the items that were named in the request and are missed when unknown.
+    """
 
     tenant: TenantRef
     now: datetime
-    source: Source
+    strategy: str
+    asked: Asked
     count: int
     seeds: Sequence[str]
-    text_weight: float
-    image_weight: float
     filter: Filter | None
-    same: Sequence[str]
     exclude_ids: Sequence[str]
     shown: Sequence[int]
     max_per: Mapping[str, int]
-    min_score: float
+    diversity: float
     out_of_stock: bool
     fallback: bool
     fields: Sequence[str]
     explain: bool
+    placement: str | None = None
     warnings: Sequence[str] = ()
+
+    @property
+    def personal(self) -> bool:
+        """Whether the list depends on who asks."""
+        return self.asked.shopper is not None or bool(self.asked.recent)
 
 
 class Candidate(Struct, frozen=True, kw_only=True):
-    """One item that may be answered, and where it came from."""
+    """One item that may be answered, the source that speaks most for it, and the share of each in its score."""
 
     hit: Hit
-    source: Source
+    source: str
     fallback: bool = False
+    parts: Sequence[tuple[str, float]] = ()
 
 
 class Slate(Struct, frozen=True, kw_only=True):
-    """The final list of one answer."""
+    """The final list of one answer. `warnings`: what went wrong on the way."""
 
     candidates: Sequence[Candidate]
     fallback_used: bool
     unknown_seeds: Sequence[str]
+    warnings: Sequence[str] = ()
+
+
+class Because(Struct, frozen=True, kw_only=True):
+    """The evidence: an item that this shopper met, or that was asked about."""
+
+    item_id: str
+
+
+class Served(Struct, frozen=True, kw_only=True):
+    """One answer, and what it was made of: for the log and the caches."""
+
+    plan: Plan
+    slate: Slate
+    answer: "Answer"
 
 
 class Explain(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the score is made of: the parts add up to the score before it is cut to 0..1.
 
-    A likeness has `text` and `image` parts, beside the plain cosines they come
-    from; a search has `words` and `vectors`. A part that played no role is absent.
+    A likeness has `text` and `image` parts, beside the plain cosines they come from: those to the item named in
+    `because`, or to the mean of the items asked about. `behaviour` is what shoppers did, `popularity` what sells or is
+    new, `attributes` what is described alike; a search has `words` and `vectors`. A part that played no role is absent.
     """
 
     text: float | None = None
     image: float | None = None
+    behaviour: float | None = None
+    popularity: float | None = None
+    attributes: float | None = None
+    because: Because | None = None
     text_similarity: float | None = None
     image_similarity: float | None = None
     words: float | None = None
@@ -145,7 +214,7 @@ class RecommendedItem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     id: str
     score: float
     rank: int
-    source: Source
+    source: str
     fallback: bool
     fields: dict[str, Any] | None = None
     explain: Explain | None = None

@@ -9,13 +9,13 @@ import msgspec
 from litestar import Response, post
 from msgspec import Meta, Struct
 
-from api.auth import Caller
+from api.auth import Caller, UserIdRefused
 from api.contract import contract
 from api.deps import Services, caller_of, services_of, tenant_of
 from api.ingest import Outcome
 from api.wire import JSON, AnyRequest, answer, expect_media_type, read_query
 from infra.decode import InvalidFields, faults, plain_json, summary
-from infra.errors import FieldError, Forbidden, TooLarge
+from infra.errors import FieldError, TooLarge
 from infra.telemetry import Children, counter
 from tenants.events import MAX_BYTES, MAX_EVENTS, Event, check, ids_of, live_window, numbered, rows_of, suspicious
 from tenants.ga4 import is_ga4, translate
@@ -45,13 +45,6 @@ _EXAMPLE: Final = {
         },
     ]
 }
-
-
-class UserIdRefused(Forbidden):
-    """A publishable key identifies nobody, so it may not speak for a user."""
-
-    code = "user_id_refused"
-    title = "A publishable key may not name a user"
 
 
 class EventBatch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -4,13 +4,13 @@ from typing import Annotated, Any, Final
 
 from litestar import Request, Response, get, post
 from litestar.params import FromPath
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
+from api.auth import Caller
 from api.contract import contract
-from api.deps import services_of, tenant_of
-from api.recommend.pipeline import serve
-from api.recommend.types import Answer, Count, Query, Weight, Weights
-from api.wire import answer, decode_id, read_json, read_query
+from api.deps import Services, caller_of, services_of, tenant_of
+from api.recommend.types import Answer, Count, Query, RerankQuery, Weight, Weights
+from api.wire import JSON, decode_id, encoded, expect_media_type, read_json, read_query
 
 _TAG: Final = "Recommendations"
 _ANSWER: Final = {
@@ -33,6 +33,11 @@ _ANSWER: Final = {
 }
 
 
+async def answer_recommend(services: Services, caller: Caller, body: bytes) -> bytes:
+    """The answer to a JSON body, encoded. Raises what `Answering.recommend` raises."""
+    return await services.answering.recommend(caller, await services.directory.get(caller.tenant_id), body)
+
+
 @post(
     "/v1/recommend",
     status_code=200,
@@ -40,6 +45,7 @@ _ANSWER: Final = {
         scope="recommend",
         summary="Recommend items",
         tag=_TAG,
+        direct=answer_recommend,
         body=Query,
         body_example={
             "strategy": "similar",
@@ -57,11 +63,8 @@ _ANSWER: Final = {
 async def recommend(request: Request[Any, Any, Any]) -> Response[bytes]:
     """A list by one strategy. Unknown seeds are named in `warnings`; a list that its strategy cannot fill is filled
     with popular items, marked `fallback`, unless `fallback` is `none`."""
-    services = services_of(request)
-    query = await read_json(request, Query)
-    tenant = await tenant_of(request)
-    found = await serve(services.database, tenant, query, now=services.clock(), secret=services.secret)
-    return answer(found)
+    expect_media_type(request, JSON)
+    return encoded(await answer_recommend(services_of(request), caller_of(request), await request.body()))
 
 
 class SimilarQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -87,7 +90,6 @@ class SimilarQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 )
 async def similar(request: Request[Any, Any, Any], item_id: FromPath[str]) -> Response[bytes]:
     """`POST /v1/recommend` with `strategy: similar` and one seed."""
-    services = services_of(request)
     asked = read_query(request, SimilarQuery)
     query = Query(
         strategy="similar",
@@ -98,7 +100,72 @@ async def similar(request: Request[Any, Any, Any], item_id: FromPath[str]) -> Re
         explain=asked.explain,
     )
     tenant = await tenant_of(request)
-    return answer(await serve(services.database, tenant, query, now=services.clock(), secret=services.secret))
+    return encoded(await services_of(request).answering.recommend_query(caller_of(request), tenant, query))
 
 
-ROUTES: Final = (recommend, similar)
+@post(
+    "/v1/rerank",
+    status_code=200,
+    opt=contract(
+        scope="recommend",
+        summary="Put items in a shopper's order",
+        tag=_TAG,
+        body=RerankQuery,
+        body_example={"item_ids": ["lamp-1", "lamp-7"], "user_id": "u-1", "explain": True},
+        answer=Answer,
+        answer_example=_ANSWER,
+    ),
+)
+async def rerank(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """The given items in the order in which `for_you` would recommend them; those it says nothing of come last, by
+    popularity, marked `fallback`. What may not be shown is left out, what is unknown is named in `warnings`."""
+    query = await read_json(request, RerankQuery)
+    tenant = await tenant_of(request)
+    return encoded(await services_of(request).answering.rerank(caller_of(request), tenant, query))
+
+
+class RowQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The query string of the convenience GETs of a list."""
+
+    count: Count = 10
+    fields: Annotated[str, Meta(description="Names, separated by commas.", examples=["title,price"])] = ""
+    explain: bool = False
+
+
+@get(
+    "/v1/users/{user_id:str}/recommendations",
+    opt=contract(
+        scope="recommend",
+        summary="Items for a user",
+        tag=_TAG,
+        query=RowQuery,
+        answer=Answer,
+        answer_example=_ANSWER,
+    ),
+)
+async def for_user(request: Request[Any, Any, Any], user_id: FromPath[str]) -> Response[bytes]:
+    """`POST /v1/recommend` with `strategy: for_you` and the user."""
+    return await _listed(request, Query(strategy="for_you", user_id=decode_id(user_id)))
+
+
+@get(
+    "/v1/trending",
+    opt=contract(
+        scope="recommend", summary="Items on the rise", tag=_TAG, query=RowQuery, answer=Answer, answer_example=_ANSWER
+    ),
+)
+async def trending(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """`POST /v1/recommend` with `strategy: trending`."""
+    return await _listed(request, Query(strategy="trending"))
+
+
+async def _listed(request: Request[Any, Any, Any], query: Query) -> Response[bytes]:
+    asked = read_query(request, RowQuery)
+    query = structs.replace(
+        query, count=asked.count, fields=[name for name in asked.fields.split(",") if name], explain=asked.explain
+    )
+    tenant = await tenant_of(request)
+    return encoded(await services_of(request).answering.recommend_query(caller_of(request), tenant, query))
+
+
+ROUTES: Final = (recommend, similar, rerank, for_user, trending)

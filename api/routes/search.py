@@ -1,18 +1,37 @@
 """Search: `POST /v1/search` by words, by photo, by an item, or by several of them."""
 
+from time import perf_counter
 from typing import Any, Final
 
+import msgspec
 from litestar import Request, Response, post
 
+from api.auth import Caller
 from api.contract import contract
-from api.deps import services_of, tenant_of
-from api.recommend.search import SearchQuery
+from api.deps import Services, caller_of, services_of
+from api.recommend.search import SearchQuery, logged
 from api.recommend.search import search as find
 from api.recommend.types import Answer
-from api.wire import answer, read_json
+from api.wire import JSON, encoded, expect_media_type
+from infra.decode import decode_json
+
+_encode: Final = msgspec.json.Encoder().encode
 
 MAX_BODY: Final = 15_000_000
 """A photo of 10 MB in base64, and the rest."""
+
+
+async def answer_search(services: Services, caller: Caller, body: bytes) -> bytes:
+    """The answer to a JSON body, encoded. Raises what `decode_json` and `api.recommend.search` raise."""
+    started = perf_counter()
+    query = decode_json(body, SearchQuery)
+    tenant = await services.directory.get(caller.tenant_id)
+    served = await find(
+        services.database, services.query_vectors, tenant, query, now=services.clock(), secret=services.secret
+    )
+    took_s = perf_counter() - started
+    services.answering.note(caller, "search", served, strategy="search", request=logged(query), took_s=took_s)
+    return _encode(served.answer)
 
 
 @post(
@@ -23,6 +42,7 @@ MAX_BODY: Final = 15_000_000
         summary="Search items",
         tag="Search",
         max_body=MAX_BODY,
+        direct=answer_search,
         body=SearchQuery,
         body_example={"query": "red desk lamp", "count": 10, "fields": ["title", "price"]},
         answer=Answer,
@@ -48,14 +68,8 @@ MAX_BODY: Final = 15_000_000
 async def search(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Words and meaning together. An item is found by its words as soon as it is stored; when the encoder is away,
     words alone answer and `fallback_used` is true."""
-    services = services_of(request)
-    query = await read_json(request, SearchQuery)
-    tenant = await tenant_of(request)
-    return answer(
-        await find(
-            services.database, services.query_vectors, tenant, query, now=services.clock(), secret=services.secret
-        )
-    )
+    expect_media_type(request, JSON)
+    return encoded(await answer_search(services_of(request), caller_of(request), await request.body()))
 
 
 ROUTES: Final = (search,)

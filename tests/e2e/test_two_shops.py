@@ -163,7 +163,7 @@ def test_looks_similar_is_by_the_photo_alone(shops: Shops) -> None:
     """The nearest look of a red bag is a bag or red; never a lamp in another colour, however it is described."""
     answer = shops.harbour.recommend(strategy="visually_similar", item_ids=["9"], count=1)
     assert answer["items"][0]["id"] in {"1", "5", "10", "11", "12"}
-    assert answer["items"][0]["source"] == "visual"
+    assert answer["items"][0]["source"] == "visually_similar"
 
 
 def test_the_newest_come_first(shops: Shops) -> None:

@@ -27,6 +27,7 @@ class Victim(Struct, frozen=True, kw_only=True):
     item_id: str
     job_id: str
     key_id: str
+    answer_id: str
     event_id: str
     user_id: str
 
@@ -70,7 +71,20 @@ async def _furnish(app: Application, shop: Shop, mark: str) -> Victim:
     ]
     assert (await client.post("/v1/events", json={"events": events})).json()["accepted"] == 2
     await _fill(app, shop.tenant_id, UUID(job_id), mark)
-    return Victim(shop=shop, item_id=only, job_id=job_id, key_id=key_id, event_id=event_id, user_id=user_id)
+    for name in ("same", mark):
+        body = {"defaults": {"filter": {"eq": ["brand", mark]}}}
+        assert (await client.put(f"/v1/placements/{name}", json=body)).status_code == 201
+    answered = (await client.post("/v1/recommend", json={"placement": mark})).json()
+    await app.services.answer_log.close()
+    return Victim(
+        shop=shop,
+        item_id=only,
+        job_id=job_id,
+        key_id=key_id,
+        answer_id=answered["recommendation_id"],
+        event_id=event_id,
+        user_id=user_id,
+    )
 
 
 async def _fill(app: Application, tenant_id: TenantId, job_id: UUID, mark: str) -> None:
@@ -180,6 +194,6 @@ def assert_nothing_leaked(answer: httpx.Response, victim: Victim) -> None:
     """Nothing of the victim is in the answer: no text, no id that the attacker has not said itself."""
     told = answer.text + str(answer.headers)
     said = str(answer.request.url) + answer.request.content.decode(errors="replace")
-    others = (victim.event_id, victim.user_id)
+    others = (victim.answer_id, victim.event_id, victim.user_id)
     for secret in (MARK, str(victim.shop.tenant_id), victim.item_id, victim.job_id, victim.key_id, *others):
         assert secret not in told or secret in said, told

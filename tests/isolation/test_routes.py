@@ -76,9 +76,27 @@ PROBES: dict[tuple[str, str], Callable[[Victim], list[Call]]] = {
         )
         for strategy, seeds in (("similar", [v.item_id]), ("visually_similar", ["same"]), ("new", []), ("popular", []))
     ],
+    ("POST", "/v1/rerank"): lambda v: [
+        ("/v1/rerank", {"json": {"item_ids": [v.item_id, "same"], "fields": ["title", "brand"], "explain": True}}),
+    ],
+    ("GET", "/v1/users/{user_id}/recommendations"): lambda v: [
+        ("/v1/users/same/recommendations?fields=title,brand&explain=true", {}),
+    ],
+    ("GET", "/v1/trending"): lambda v: [("/v1/trending?fields=title,brand", {})],
     ("POST", "/v1/search"): lambda v: [
         ("/v1/search", {"json": {"query": "lamp", "fields": ["title", "brand"]}}),
         ("/v1/search", {"json": {"query": "lamp", "filter": {"exists": "brand"}, "fields": ["brand"]}}),
+    ],
+    ("GET", "/v1/recommendations/{recommendation_id}"): lambda v: [(f"/v1/recommendations/{v.answer_id}", {})],
+    ("GET", "/v1/placements"): lambda v: [("/v1/placements", {})],
+    ("GET", "/v1/placements/{placement_id}"): lambda v: [(f"/v1/placements/{MARK}", {}), ("/v1/placements/same", {})],
+    ("PUT", "/v1/placements/{placement_id}"): lambda v: [
+        (f"/v1/placements/{MARK}", {"json": {"defaults": {"strategy": "new"}}}),
+        ("/v1/placements/same", {"json": {"defaults": {"strategy": "new"}}}),
+    ],
+    ("DELETE", "/v1/placements/{placement_id}"): lambda v: [
+        (f"/v1/placements/{MARK}", {}),
+        ("/v1/placements/same", {}),
     ],
     ("POST", "/v1/events"): lambda v: [
         (

@@ -41,7 +41,11 @@ create table answers (
     took_us int not null,
     primary key (tenant_id, answer_id)
 ) partition by range (answer_id);
-create index answers_shopper on answers (tenant_id, shopper_no) where shopper_no is not null
+create index answers_shopper on answers (tenant_id, shopper_no) where shopper_no is not null;
+
+-- The next moment at which an item comes or goes by itself: until then a cached answer may live.
+create index item_facets_comes on item_facets (tenant_id, available_from) where available_from > '-infinity';
+create index item_facets_goes on item_facets (tenant_id, expires_at) where expires_at < 'infinity'
 """
 
 

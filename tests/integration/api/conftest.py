@@ -42,7 +42,9 @@ async def app(database_url: str, tmp_path: Path, anyio_backend: str) -> AsyncIte
         await ensure_layout(conn, text, await ensure_space(conn, name="test-image", kind="image", dim=256))
     await made.services.feed.poll()
     await made.services.feed.start()
+    made.services.answer_log.start()
     yield made
+    await made.services.answer_log.close()
     await made.services.feed.close()
     await database.close()
 

@@ -22,7 +22,7 @@ async def test_ready_when_nothing_is_missing(anonymous: httpx.AsyncClient, app: 
     """200, after the hot statements were run on every hot connection."""
     answer = await anonymous.get("/health/ready")
     assert (answer.status_code, answer.json()) == (200, {"status": "ready", "missing": []})
-    assert app.services.database.hot.get_size() == app.services.database.hot.get_max_size()
+    assert app.services.database.hot.opened == app.services.database.hot.size
 
 
 async def test_a_stale_feed_is_named(anonymous: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:

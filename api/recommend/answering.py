@@ -1,0 +1,227 @@
+"""From the bytes of a request to the bytes of its answer: placement, caches, pipeline, log.
+
+`pipeline.serve` says how a list is made; here stands when it need not be made again, and what is noted of it.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from time import perf_counter
+from typing import Final
+
+import msgspec
+from msgspec import structs
+
+from api.auth import Caller, UserIdRefused
+from api.recommend.asked import Asked, level_of, logged, placed, read_asked, shopper_of
+from api.recommend.cache import AnswerCache, Entry, Key, Level
+from api.recommend.log import AnswerLog, Shopper, Shown, shown
+from api.recommend.pipeline import rerank, serve
+from api.recommend.types import Query, RerankQuery, Served, Session
+from infra.db import Database, TenantId
+from infra.decode import InvalidFields
+from infra.errors import FieldError
+from infra.ids import uuid7
+from tenants.answers import Kind
+from tenants.lifecycle import TenantRef
+from tenants.placements import Placements
+from tenants.validity import next_boundary, numbers_of
+
+_KNOWN_NUMBERS: Final = 20_000
+_RANDOM_ID: Final = re.compile(r"[A-Za-z0-9_\-.]{22,128}")
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class Answering:
+    """Answers requests of one process; the only way to `serve`, so that every answer is in the log."""
+
+    def __init__(
+        self,
+        database: Database,
+        placements: Placements,
+        log: AnswerLog,
+        cache: AnswerCache,
+        *,
+        secret: bytes,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._database = database
+        self._placements = placements
+        self._log = log
+        self._cache = cache
+        self._secret = secret
+        self._clock = clock
+        self._number: dict[tuple[TenantId, str], int] = {}
+        self._making: dict[tuple[Key, int], asyncio.Future[Entry]] = {}
+
+    async def recommend(self, caller: Caller, tenant: TenantRef, body: bytes) -> bytes:
+        """The answer of `POST /v1/recommend`, encoded. Raises what `read_asked` and `serve` raise."""
+        started = perf_counter()
+        asked = await read_asked(self._placements, tenant.tenant_id, body, allowed=caller.placements)
+        refuse_names(caller, asked.query)
+        return await self._answer(caller, tenant, asked, started)
+
+    async def recommend_query(self, caller: Caller, tenant: TenantRef, query: Query) -> bytes:
+        """The same of a query made here, which names no placement."""
+        started = perf_counter()
+        asked = await placed(self._placements, tenant.tenant_id, query, allowed=caller.placements)
+        refuse_names(caller, asked.query)
+        return await self._answer(caller, tenant, asked, started)
+
+    async def rerank(self, caller: Caller, tenant: TenantRef, query: RerankQuery) -> bytes:
+        """The answer of `POST /v1/rerank`, encoded. Raises what `rerank` raises, and UserIdRefused."""
+        started = perf_counter()
+        refuse_names(caller, query)
+        served = await rerank(self._database, tenant, query, now=self._clock(), secret=self._secret)
+        anonymous = structs.replace(query, user_id=None, visitor_id=None, session=Session())
+        self.note(
+            caller,
+            "rerank",
+            served,
+            strategy="for_you",
+            request=_encode(anonymous),
+            shopper=shopper_of(query),
+            took_s=perf_counter() - started,
+        )
+        return _encode(served.answer)
+
+    async def make(self, tenant: TenantRef, asked: Asked) -> Served:
+        """One list, made anew."""
+        return await serve(
+            self._database, tenant, asked.query, now=self._clock(), secret=self._secret, sources=asked.sources
+        )
+
+    def note(
+        self,
+        caller: Caller,
+        kind: Kind,
+        served: Served,
+        *,
+        strategy: str,
+        request: bytes,
+        placement: str | None = None,
+        shopper: Shopper | None = None,
+        took_s: float,
+    ) -> None:
+        """Put an answer that was made into the log."""
+        row = shown_of(kind, served, strategy=strategy, request=request, placement=placement)
+        answer_id = served.answer.recommendation_id
+        self._log.record(answer_id, row, key_id=caller.key_id, shopper=shopper, took_s=took_s)
+
+    async def _answer(self, caller: Caller, tenant: TenantRef, asked: Asked, started: float) -> bytes:
+        request = logged(asked.query)
+        level = level_of(asked)
+        if level is None:
+            served = await self.make(tenant, asked)
+            self.note(
+                caller,
+                "recommend",
+                served,
+                strategy=strategy_of(asked),
+                request=request,
+                placement=asked.query.placement,
+                shopper=asked.shopper,
+                took_s=perf_counter() - started,
+            )
+            return _encode(served.answer)
+        key = (tenant.tenant_id, tenant.generation.gen, request)
+        now = self._clock()
+        entry = self._cache.get(key, now, level=level)
+        if entry is None:
+            entry = await self._shared(key, tenant, asked, level, now)
+        answer_id = str(uuid7())
+        took_s = perf_counter() - started
+        self._log.record(answer_id, entry.shown, key_id=caller.key_id, shopper=asked.shopper, took_s=took_s)
+        return entry.render(answer_id, took_s * 1000)
+
+    async def _shared(self, key: Key, tenant: TenantRef, asked: Asked, level: Level, now: datetime) -> Entry:
+        """Make the list once for all who ask for it at the same version."""
+        version = self._cache.version(tenant.tenant_id)
+        making = self._making.get((key, version))
+        if making is None:
+            # A task of its own: whoever hangs up takes the list from nobody else.
+            making = asyncio.ensure_future(self._keep(key, tenant, asked, level, now, version))
+            self._making[key, version] = making
+            making.add_done_callback(lambda _: self._making.pop((key, version), None))
+        return await asyncio.shield(making)
+
+    async def _keep(
+        self, key: Key, tenant: TenantRef, asked: Asked, level: Level, now: datetime, version: int
+    ) -> Entry:
+        until = await self._horizon(tenant, now, version)
+        served, seeds = await asyncio.gather(
+            # Whoever is the first to ask, the list is everybody's.
+            serve(
+                self._database,
+                tenant,
+                structs.replace(asked.query, user_id=None, visitor_id=None),
+                now=now,
+                secret=self._secret,
+                sources=asked.sources,
+            ),
+            self._numbers(tenant.tenant_id, asked.query.item_ids),
+        )
+        row = shown_of(
+            "recommend", served, strategy=strategy_of(asked), request=key[2], placement=asked.query.placement
+        )
+        shown_nos = [candidate.hit.item_no for candidate in served.slate.candidates]
+        entry = self._cache.entry(_encode(served.answer), row, level=level, items=[*shown_nos, *seeds], until=until)
+        self._cache.put(key, entry, version=version)
+        return entry
+
+    async def _numbers(self, tenant_id: TenantId, external_ids: Sequence[str]) -> list[int]:
+        """The numbers of the seeds, so that a change of one finds the answers that start from it."""
+        missing = [name for name in external_ids if (tenant_id, name) not in self._number]
+        if missing:
+            if len(self._number) > _KNOWN_NUMBERS:
+                self._number.clear()
+            found = await numbers_of(self._database, tenant_id, missing)
+            self._number.update({(tenant_id, name): number for name, number in found.items()})
+        keys = [(tenant_id, name) for name in external_ids]
+        return [self._number[key] for key in keys if key in self._number]
+
+    async def _horizon(self, tenant: TenantRef, now: datetime, version: int) -> datetime | None:
+        known = self._cache.horizon(tenant.tenant_id, now)
+        if known is not None:
+            return known[0]
+        until = await next_boundary(self._database, tenant.tenant_id, now)
+        self._cache.set_horizon(tenant.tenant_id, until, version=version)
+        return until
+
+
+def refuse_names(caller: Caller, query: Query | RerankQuery) -> None:
+    """A publishable key names visitors alone, by ids that nobody can guess. Raises UserIdRefused, InvalidFields."""
+    if caller.kind != "publishable":
+        return
+    if query.user_id is not None:
+        raise UserIdRefused(
+            "A publishable key can be read by everybody, so nobody is believed to be a user by it. "
+            "Send the random `visitor_id` of this browser."
+        )
+    if query.visitor_id is not None and not _RANDOM_ID.fullmatch(query.visitor_id):
+        message = "With a publishable key a visitor's id has 128 random bits, as a random UUID has."
+        raise InvalidFields(message, errors=[FieldError(pointer="/visitor_id", code="guessable", message=message)])
+
+
+def strategy_of(asked: Asked) -> str:
+    """What a list is called in the log: its strategy, or the sources that it is blended from."""
+    return "+".join(source.strategy for source in asked.sources) or asked.query.strategy or "for_you"
+
+
+def shown_of(kind: Kind, served: Served, *, strategy: str, request: bytes, placement: str | None = None) -> Shown:
+    """What the log keeps of a list."""
+    candidates = served.slate.candidates
+    return shown(
+        served.plan.tenant.tenant_id,
+        kind=kind,
+        strategy=strategy,
+        gen=served.plan.tenant.generation.gen,
+        request=request,
+        items=[candidate.hit.item_no for candidate in candidates],
+        scores=[candidate.hit.score for candidate in candidates],
+        sources=[candidate.source for candidate in candidates],
+        fallbacks=[candidate.fallback for candidate in candidates],
+        placement=placement,
+    )

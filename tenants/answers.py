@@ -1,0 +1,142 @@
+"""What was answered: the log of answers, one of them shown again, and the sums over them.
+
+The log is written by the ingest role, which may insert and nothing else, so one
+statement holds rows of many tenants. Whoever reads it is under row-level security.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Literal, get_args
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+
+from infra.db import Database, TenantId, driver
+from infra.errors import NotFound
+
+Kind = Literal["recommend", "search", "rerank"]
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+"""As stored: 0, 1, 2."""
+
+KEPT: Final = timedelta(days=30)
+"""How long an answer can be shown again."""
+
+SCORE_UNITS: Final = 10_000
+"""Scores are stored in this part of 1."""
+
+
+class RecommendationNotFound(NotFound):
+    """No answer of this tenant within 30 days has that id; an answer can be shown a second after it was given."""
+
+    code = "recommendation_not_found"
+    title = "There is no such recommendation"
+
+
+INSERT_ANSWERS: Final = """
+insert into answers (answer_id, tenant_id, kind, placement, strategy, shopper_no, key_id, gen, variant, request,
+    items, scores, sources, flags, candidates, took_us)
+select a, t, k, p, st, sh, ke, g, v, q, i, sc, so, f, c, u
+from jsonb_to_recordset($1::text::jsonb) as r(
+    a uuid, t uuid, k int2, p text, st text, sh int8, ke text, g int4, v text, q jsonb,
+    i int4[], sc int2[], so text[], f int2[], c jsonb, u int4)
+on conflict do nothing
+"""
+"""Every column of the rows, as JSON. Only the ingest role runs it. A repeat changes nothing: whoever lost the
+connection before the answer may send the rows again."""
+
+FIND_SHOPPERS: Final = """
+select a.kind, a.external_id, s.shopper_no from unnest($3::int2[], $4::text[]) a(kind, external_id)
+cross join lateral (select coalesce(s.merged_into, s.shopper_no) as shopper_no from shopper_ids s
+    where s.tenant_id = $2::uuid and s.kind = a.kind and s.external_id = a.external_id limit 1) s
+"""
+"""The numbers of shoppers by kind (0 visitor, 1 user) and id, in the form of `Database.fetch_scoped`."""
+
+
+class ShownAgain(Struct, frozen=True, kw_only=True):
+    """One place of a list that was answered; `id` is null for an item that is gone."""
+
+    id: str | None
+    rank: int
+    score: float
+    source: str
+    fallback: bool
+
+
+class PastAnswer(Struct, frozen=True, kw_only=True):
+    """An answer as it was given. `request` leaves out who asked and the session that was sent along."""
+
+    recommendation_id: str
+    kind: Kind
+    at: datetime
+    placement: str | None
+    strategy: str
+    variant: str | None
+    generation: int
+    key_id: str
+    request: msgspec.Raw
+    items: list[ShownAgain]
+    candidates: msgspec.Raw | None
+    took_ms: float
+
+
+_GET: Final = """
+select a.kind, a.placement, a.strategy, a.variant, a.gen, a.key_id, a.request::text as request, a.scores, a.sources,
+    a.flags, a.candidates::text as candidates, a.took_us,
+    (select array_agg(d.external_id order by n.at) from unnest(a.items) with ordinality n(item_no, at)
+        left join item_ids d on d.tenant_id = $2::uuid and d.item_no = n.item_no) as ids
+from answers a where a.tenant_id = $2::uuid and a.answer_id = $3
+"""
+
+
+async def get_answer(database: Database, tenant_id: TenantId, answer_id: UUID, *, now: datetime) -> PastAnswer:
+    """One answer of the last 30 days. Raises RecommendationNotFound."""
+    at = moment_of(answer_id)
+    records = [] if at is None or at < now - KEPT else await database.fetch_scoped(tenant_id, _GET, answer_id)
+    if at is None or not records:
+        raise RecommendationNotFound(
+            "There is no such recommendation. Answers are kept for 30 days; a new one can be read after a second."
+        )
+    (record,) = records
+    places = zip(record["ids"] or (), record["scores"], record["sources"], record["flags"], strict=True)
+    return PastAnswer(
+        recommendation_id=str(answer_id),
+        kind=KINDS[record["kind"]],
+        at=at,
+        placement=record["placement"],
+        strategy=record["strategy"],
+        variant=record["variant"],
+        generation=record["gen"],
+        key_id=record["key_id"],
+        request=msgspec.Raw(record["request"].encode()),
+        items=[
+            ShownAgain(id=name, rank=rank, score=score / SCORE_UNITS, source=source, fallback=bool(flag & 1))
+            for rank, (name, score, source, flag) in enumerate(places, 1)
+        ],
+        candidates=None if record["candidates"] is None else msgspec.Raw(record["candidates"].encode()),
+        took_ms=record["took_us"] / 1000,
+    )
+
+
+def moment_of(answer_id: UUID) -> datetime | None:
+    """When an id was made: the milliseconds in front of a UUIDv7 (RFC 9562); None for any other UUID."""
+    if answer_id.version != 7:
+        return None
+    return datetime.fromtimestamp((answer_id.int >> 80) / 1000, tz=UTC)
+
+
+async def make_partitions(database: Database, now: datetime, *, ahead: int = 3) -> Sequence[str]:
+    """Make sure that this month and the next `ahead` have a place in the log; the names of those just made.
+
+    Idempotent; the daily upkeep does it too. Here so that a process that has just been started can log at once.
+    """
+    first = datetime(now.year, now.month, 1, tzinfo=UTC)
+    made = []
+    async with database.system_session(reason="make partitions of the answer log") as conn:
+        raw: Any = await driver(conn)
+        for _ in range(ahead + 1):
+            after = (first + timedelta(days=32)).replace(day=1)
+            if await raw.fetchval("select make_partition('answers', $1, $2)", first, after):
+                made.append(f"answers_{first:%Y%m%d}")
+            first = after
+    return made

@@ -1,0 +1,77 @@
+"""Sources from what this shopper did before: looked at, or bought."""
+
+from typing import Final
+
+from tenants.sources.scene import MEANT, Scene
+from tenants.wanted import TENANT
+
+DEFAULT_DAYS: Final = 30.0
+"""Between two purchases of an item of which nothing better is known."""
+
+_SPREAD: Final = 0.6
+_OTHERS: Final = 30
+_OF_EACH: Final = 20
+
+
+def recently_viewed(scene: Scene) -> str | None:
+    """What was looked at, the latest first; the session's items count as looked at now."""
+    parts = []
+    if scene.asked.recent:
+        parts.append(f"select r.item_no, {scene.now} as ts, r.place from recent r")
+    if scene.asked.shopper is not None:
+        parts.append(
+            "select a.item_no, a.ts, 0 as place from activity a "
+            "where a.type not in ('remove_from_cart', 'refund', 'dislike')"
+        )
+    if not parts:
+        return None
+    return f"""
+    select v.item_no, 1.0 / (1 + row_number() over (order by v.ts desc, v.place, v.item_no) / 10.0)::float8 as z,
+        null::int4 as because
+    from (select v.item_no, max(v.ts) as ts, min(v.place) as place from ({" union all ".join(parts)}) v
+        group by v.item_no) v"""
+
+
+def buy_again(scene: Scene) -> str | None:
+    """What was bought and is due: z(j) = exp(-½ (ln(days since / usual days) / 0.6)²) · (1 - ½ · unsure).
+
+    The usual days are the shopper's own mean pause where there were two purchases, else the item's (of the learning
+    job), else 30 days, of which we are unsure.
+    """
+    if scene.asked.shopper is None:
+        return None
+    model = scene.bind(scene.model or 0, "int4")
+    return f"""
+    select p.item_no, exp(-0.5 * power(ln(greatest(p.since, 0.5) / p.usual) / {_SPREAD}, 2))
+        * case when p.unsure then 0.5 else 1 end as z, p.item_no as because
+    from (
+        select b.item_no, extract(epoch from greatest({scene.now} - b.last, interval '0'))::float8 / 86400 as since,
+            greatest(coalesce(b.own, s.repurchase_days, {DEFAULT_DAYS}), 0.5)::float8 as usual,
+            b.own is null and s.repurchase_days is null as unsure
+        from (select a.item_no, max(a.ts) as last, case when count(distinct a.ts::date) > 1 then
+                extract(epoch from max(a.ts) - min(a.ts))::float8 / 86400 / (count(distinct a.ts::date) - 1) end as own
+            from activity a where a.type = 'purchase' group by a.item_no) b
+        left join lateral (select s.repurchase_days from item_scores s where s.tenant_id = {TENANT}
+            and s.model = {model} and s.segment = '' and s.item_no = b.item_no offset 0) s on true
+    ) p"""
+
+
+def user_cf(scene: Scene) -> str | None:
+    """What shoppers of like taste met lately: z(j) = Σ over 30 of them of likeness · weight of their last 20 events."""
+    if scene.asked.shopper is None or scene.model is None:
+        return None
+    alike = f"""
+        select o.shopper_no, o.score / 32767.0::float8 as score from shopper_neighbours n
+        cross join lateral unnest(n.others, n.scores) with ordinality o(shopper_no, score, place)
+        where n.tenant_id = {TENANT} and n.model = {scene.bind(scene.model, "int4")}
+            and n.shopper_no = (select s.shopper_no from shopper s) and o.place <= {_OTHERS}"""
+    return f"""
+    select e.item_no, sum(o.score * t.weight) as z, null::int4 as because from ({alike}) o
+    cross join lateral (
+        select e.item_no, e.type from (
+            select e.item_no, e.type, e.ts, e.flags from events e
+            where e.shopper_no = o.shopper_no and {scene.events("e", 90)}
+            order by e.ts desc limit {_OF_EACH * 5}) e
+        where {MEANT} order by e.ts desc limit {_OF_EACH}) e
+    join {scene.weights("t")} on t.type = e.type
+    group by e.item_no"""
