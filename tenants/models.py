@@ -329,7 +329,7 @@ async def serve_model(conn: AsyncConnection, tenant_id: TenantId, model: int, *,
     ModelNotReady.
     """
     record = await (await driver(conn)).fetchrow(
-        "select status, settings -> 'blend' as blend from behaviour_models where tenant_id = $1 and model = $2 "
+        "select status, (settings -> 'blend')::text as blend from behaviour_models where tenant_id = $1 and model = $2 "
         "for share",
         tenant_id,
         model,

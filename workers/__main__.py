@@ -24,6 +24,7 @@ from tenants.imports import HISTORY_JOB, IMPORT_JOB
 from tenants.models import TRAIN_JOB
 from tenants.neighbours import NEIGHBOURS_JOB
 from workers.encoders.server import EncodeServer
+from workers.jobs.drift import DriftWatch
 from workers.jobs.encode import TextLoop
 from workers.jobs.generations import Keeper
 from workers.jobs.history import HistoryImports
@@ -101,6 +102,7 @@ async def serve(settings: Settings, queues: Sequence[str], stop: asyncio.Event) 
                 group.create_task(_keep_running("training", loop.run, stop))
                 group.create_task(_every("schedule", 30, training.schedule, stop))
                 group.create_task(_every("lend", 5, training.lend, stop))
+                group.create_task(_every("drift", 600, DriftWatch(learned).tick, stop))
                 popularity = Popularity(learned)
                 group.create_task(_every("popularity", EVERY_S, popularity.tick, stop))
                 group.create_task(_every("neighbours", 30, neighbours.schedule, stop))

@@ -15,7 +15,7 @@ from scipy.sparse import csr_array
 from infra.copybinary import HEADER, TRAILER, pack_rows
 from workers.training.behaviour.borrowed import Borrowed, borrow, mixing
 from workers.training.behaviour.cooccurrence import fit_llr, pairs_matrix
-from workers.training.behaviour.graph import fit_graph
+from workers.training.behaviour.graph import DIMS, fit_graph
 from workers.training.behaviour.interactions import DAY, Floats, Ints, ShopperItems, cap_rows, shopper_items
 from workers.training.behaviour.item_cf import fit_item_cf
 from workers.training.behaviour.neighbours import Neighbours
@@ -174,7 +174,9 @@ class _Fit:
             return
         matrix = self._by_shopper()
         capped = cap_rows(matrix.weights, matrix.last, CAP)
-        graph = fit_graph(capped)
+        space = "graph" if self._validation is None else self._validation.space
+        # Factors take the place of the spectral vectors, whose decomposition is the longest part of a fit.
+        graph = fit_graph(capped, dims=DIMS if space == "graph" else 0)
         degree = graph.degree
         neighbours, own, alpha = graph.neighbours, graph.own, graph.alpha
         sources, targets = graph.sources(), graph.targets()
@@ -187,7 +189,6 @@ class _Fit:
         # A stored score is at most 1; the factor is made good by alpha, so that sums keep their proportions.
         scale = max(float(neighbours.scores.max(initial=0)), float(own.max(initial=0)), 1e-9)
         self._write_lists(KIND_GRAPH, neighbours, scale)
-        space = "graph" if self._validation is None else self._validation.space
         if space == "als":
             factors = fit_factors(cap_rows(matrix.binary, matrix.last, CAP), mix, factors=FACTORS)
             sources, targets = factors.sources, factors.targets
