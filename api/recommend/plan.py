@@ -88,7 +88,7 @@ def plan(
         seeds=seeds,
         filter=None if query.filter is None else parse_filter(query.filter),
         exclude_ids=query.exclude.ids,
-        shown=[] if query.cursor is None else read_cursor(secret, tenant.tenant_id, query.cursor),
+        shown=[] if query.cursor is None else read_cursor(secret, tenant.tenant_id, query.cursor, now=now),
         max_per=query.max_per,
         diversity=query.diversity,
         out_of_stock="out_of_stock" in query.include,
