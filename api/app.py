@@ -32,6 +32,7 @@ from api.routes import (
     items,
     jobs,
     keys,
+    models,
     photos,
     placements,
     recommend,
@@ -62,6 +63,7 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     *placements.ROUTES,
     *events.ROUTES,
     *keys.ROUTES,
+    *models.ROUTES,
     *demo.ROUTES,
 )
 """Every route."""
