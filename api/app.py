@@ -22,8 +22,10 @@ from api.readiness import Readiness, Warmer
 from api.recommend.answering import Answering
 from api.recommend.cache import AnswerCache
 from api.recommend.log import AnswerLog
+from api.recommend.profiles import Profiles
 from api.recommend.search import QueryVectors
 from api.routes import (
+    analytics,
     docs,
     encoding,
     events,
@@ -59,6 +61,7 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     *jobs.ROUTES,
     *recommend.ROUTES,
     *recommendations.ROUTES,
+    *analytics.ROUTES,
     *search.ROUTES,
     *placements.ROUTES,
     *events.ROUTES,
@@ -109,6 +112,7 @@ def create_app(
             Placements(database, feed),
             answer_log,
             AnswerCache(feed, max_bytes=settings.cache_mb * 1_000_000),
+            Profiles(database, feed),
             secret=secret,
             clock=clock,
         ),

@@ -7,6 +7,7 @@ PROGRAMS = (
     "startup",
     "freshness",
     "similar",
+    "cached",
     "large_tenant",
     "bulk_upsert",
     "text_encoding",

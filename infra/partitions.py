@@ -34,7 +34,8 @@ class Partitioned(Struct, frozen=True, kw_only=True):
 
 PARTITIONED: Final = (
     Partitioned(table="events", step="month", before=1, ahead=3, kept_days=None),
-    Partitioned(table="answers", step="month", before=1, ahead=3, kept_days=31),
+    # Shown again for 30 days, summed up for 92.
+    Partitioned(table="answers", step="month", before=1, ahead=3, kept_days=92),
     Partitioned(table="event_seen", step="week", before=1, ahead=4, kept_days=8),
     Partitioned(table="item_minutes", step="day", before=1, ahead=14, kept_days=3),
 )

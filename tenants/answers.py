@@ -4,9 +4,8 @@ The log is written by the ingest role, which may insert and nothing else, so one
 statement holds rows of many tenants. Whoever reads it is under row-level security.
 """
 
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Literal, get_args
+from typing import Final, Literal, get_args
 from uuid import UUID
 
 import msgspec
@@ -14,6 +13,7 @@ from msgspec import Struct
 
 from infra.db import Database, TenantId, driver
 from infra.errors import NotFound
+from infra.partitions import ensure_partitions
 
 Kind = Literal["recommend", "search", "rerank"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
@@ -125,18 +125,13 @@ def moment_of(answer_id: UUID) -> datetime | None:
     return datetime.fromtimestamp((answer_id.int >> 80) / 1000, tz=UTC)
 
 
-async def make_partitions(database: Database, now: datetime, *, ahead: int = 3) -> Sequence[str]:
-    """Make sure that this month and the next `ahead` have a place in the log; the names of those just made.
-
-    Idempotent; the daily upkeep does it too. Here so that a process that has just been started can log at once.
-    """
-    first = datetime(now.year, now.month, 1, tzinfo=UTC)
-    made = []
+async def make_partitions(database: Database, now: datetime) -> None:
+    """Make sure that the log has a place for what is answered now. The daily upkeep does it too; here, so that a
+    process that has just been started can log at once."""
     async with database.system_session(reason="make partitions of the answer log") as conn:
-        raw: Any = await driver(conn)
-        for _ in range(ahead + 1):
-            after = (first + timedelta(days=32)).replace(day=1)
-            if await raw.fetchval("select make_partition('answers', $1, $2)", first, after):
-                made.append(f"answers_{first:%Y%m%d}")
-            first = after
-    return made
+        await ensure_partitions(await driver(conn), now)
+
+
+def first_id(moment: datetime) -> UUID:
+    """The smallest id that an answer of that moment or later can have: a bound of the log in time."""
+    return UUID(int=int(moment.timestamp() * 1000) << 80)

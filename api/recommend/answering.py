@@ -11,14 +11,17 @@ from time import perf_counter
 from typing import Final
 
 import msgspec
-from msgspec import structs
+from msgspec import Struct, structs
 
 from api.auth import Caller, UserIdRefused
 from api.recommend.asked import Asked, level_of, logged, placed, read_asked, shopper_of
 from api.recommend.cache import AnswerCache, Entry, Key, Level
+from api.recommend.cards import Cards
+from api.recommend.cursor import write_cursor
 from api.recommend.log import AnswerLog, Shopper, Shown, shown
 from api.recommend.pipeline import rerank, serve
-from api.recommend.types import Query, RerankQuery, Served, Session
+from api.recommend.profiles import Profile, Profiles
+from api.recommend.types import Answer, Query, RerankQuery, Served, Session
 from infra.db import Database, TenantId
 from infra.decode import InvalidFields
 from infra.errors import FieldError
@@ -29,9 +32,20 @@ from tenants.placements import Placements
 from tenants.validity import next_boundary, numbers_of
 
 _KNOWN_NUMBERS: Final = 20_000
+_NOBODY: Final = Profile()
 _RANDOM_ID: Final = re.compile(r"[A-Za-z0-9_\-.]{22,128}")
 
 _encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder(Answer).decode
+
+
+class Made(Struct, frozen=True, kw_only=True):
+    """A list before it is given: the numbers and groups of its items in order, and what pages before it showed."""
+
+    answer: Answer
+    numbers: tuple[int, ...]
+    groups: tuple[str | None, ...]
+    shown_before: tuple[int, ...]
 
 
 class Answering:
@@ -43,6 +57,7 @@ class Answering:
         placements: Placements,
         log: AnswerLog,
         cache: AnswerCache,
+        profiles: Profiles,
         *,
         secret: bytes,
         clock: Callable[[], datetime],
@@ -51,6 +66,8 @@ class Answering:
         self._placements = placements
         self._log = log
         self._cache = cache
+        self._profiles = profiles
+        self._cards = Cards(database, cache)
         self._secret = secret
         self._clock = clock
         self._number: dict[tuple[TenantId, str], int] = {}
@@ -59,9 +76,7 @@ class Answering:
     async def recommend(self, caller: Caller, tenant: TenantRef, body: bytes) -> bytes:
         """The answer of `POST /v1/recommend`, encoded. Raises what `read_asked` and `serve` raise."""
         started = perf_counter()
-        asked = await read_asked(self._placements, tenant.tenant_id, body, allowed=caller.placements)
-        refuse_names(caller, asked.query)
-        return await self._answer(caller, tenant, asked, started)
+        return await self._answer(caller, tenant, await self.read(caller, tenant, body), started)
 
     async def recommend_query(self, caller: Caller, tenant: TenantRef, query: Query) -> bytes:
         """The same of a query made here, which names no placement."""
@@ -90,7 +105,13 @@ class Answering:
     async def make(self, tenant: TenantRef, asked: Asked) -> Served:
         """One list, made anew."""
         return await serve(
-            self._database, tenant, asked.query, now=self._clock(), secret=self._secret, sources=asked.sources
+            self._database,
+            tenant,
+            asked.query,
+            now=self._clock(),
+            secret=self._secret,
+            sources=asked.sources,
+            cards=self._cards,
         )
 
     def note(
@@ -110,10 +131,66 @@ class Answering:
         answer_id = served.answer.recommendation_id
         self._log.record(answer_id, row, key_id=caller.key_id, shopper=shopper, took_s=took_s)
 
+    async def read(self, caller: Caller, tenant: TenantRef, body: bytes) -> Asked:
+        """What a body asks for. Raises what `read_asked` raises, and UserIdRefused."""
+        asked = await read_asked(self._placements, tenant.tenant_id, body, allowed=caller.placements)
+        refuse_names(caller, asked.query)
+        return asked
+
+    async def made(self, tenant: TenantRef, asked: Asked) -> Made:
+        """A list, kept or made anew, that is not yet given to anybody. Raises what `serve` raises."""
+        entry = await self._kept(tenant, asked, logged(asked.query))
+        if entry is not None:
+            answer = _decode(entry.render("", 0.0))
+            return Made(answer=answer, numbers=entry.listed, groups=entry.groups, shown_before=())
+        served = await self.make(tenant, asked)
+        hits = [candidate.hit for candidate in served.slate.candidates]
+        return Made(
+            answer=served.answer,
+            numbers=tuple(hit.item_no for hit in hits),
+            groups=tuple(hit.group_id for hit in hits),
+            shown_before=tuple(served.plan.shown),
+        )
+
+    def give(
+        self, caller: Caller, tenant: TenantRef, asked: Asked, made: Made, places: Sequence[int], *, took_s: float
+    ) -> bytes:
+        """Some places of a list as an answer of its own, encoded and in the log."""
+        items = [made.answer.items[place] for place in places]
+        numbers = [made.numbers[place] for place in places]
+        answer_id = str(uuid7())
+        cursor = None
+        if len(items) == asked.query.count:
+            cursor = write_cursor(self._secret, tenant.tenant_id, [*made.shown_before, *numbers], now=self._clock())
+        row = shown(
+            tenant.tenant_id,
+            kind="recommend",
+            strategy=strategy_of(asked),
+            gen=tenant.generation.gen,
+            request=logged(asked.query),
+            items=numbers,
+            scores=[item.score for item in items],
+            sources=[item.source for item in items],
+            fallbacks=[item.fallback for item in items],
+            placement=asked.query.placement,
+        )
+        self._log.record(answer_id, row, key_id=caller.key_id, shopper=asked.shopper, took_s=took_s)
+        ranked = [structs.replace(item, rank=rank) for rank, item in enumerate(items, 1)]
+        return _encode(
+            structs.replace(
+                made.answer,
+                recommendation_id=answer_id,
+                items=ranked,
+                cursor=cursor,
+                fallback_used=made.answer.fallback_used and (not items or any(item.fallback for item in items)),
+                took_ms=round(took_s * 1000, 2),
+            )
+        )
+
     async def _answer(self, caller: Caller, tenant: TenantRef, asked: Asked, started: float) -> bytes:
         request = logged(asked.query)
-        level = level_of(asked)
-        if level is None:
+        entry = await self._kept(tenant, asked, request)
+        if entry is None:
             served = await self.make(tenant, asked)
             self.note(
                 caller,
@@ -126,15 +203,27 @@ class Answering:
                 took_s=perf_counter() - started,
             )
             return _encode(served.answer)
-        key = (tenant.tenant_id, tenant.generation.gen, request)
-        now = self._clock()
-        entry = self._cache.get(key, now, level=level)
-        if entry is None:
-            entry = await self._shared(key, tenant, asked, level, now)
         answer_id = str(uuid7())
         took_s = perf_counter() - started
         self._log.record(answer_id, entry.shown, key_id=caller.key_id, shopper=asked.shopper, took_s=took_s)
         return entry.render(answer_id, took_s * 1000)
+
+    async def _kept(self, tenant: TenantRef, asked: Asked, request: bytes) -> Entry | None:
+        """The list that all shoppers share; None where this shopper's is another."""
+        level = level_of(asked)
+        if level is None:
+            return None
+        now = self._clock()
+        profile = _NOBODY
+        if asked.shopper is not None:
+            profile = await self._profiles.get(tenant.tenant_id, asked.shopper, now)
+        if profile.apart:
+            return None
+        key = (tenant.tenant_id, tenant.generation.gen, request)
+        entry = self._cache.get(key, now, level=level)
+        if entry is None:
+            entry = await self._shared(key, tenant, asked, level, now)
+        return entry if profile.disliked.isdisjoint(entry.listed) else None
 
     async def _shared(self, key: Key, tenant: TenantRef, asked: Asked, level: Level, now: datetime) -> Entry:
         """Make the list once for all who ask for it at the same version."""
@@ -160,14 +249,23 @@ class Answering:
                 now=now,
                 secret=self._secret,
                 sources=asked.sources,
+                cards=self._cards,
             ),
             self._numbers(tenant.tenant_id, asked.query.item_ids),
         )
         row = shown_of(
             "recommend", served, strategy=strategy_of(asked), request=key[2], placement=asked.query.placement
         )
-        shown_nos = [candidate.hit.item_no for candidate in served.slate.candidates]
-        entry = self._cache.entry(_encode(served.answer), row, level=level, items=[*shown_nos, *seeds], until=until)
+        hits = [candidate.hit for candidate in served.slate.candidates]
+        entry = self._cache.entry(
+            _encode(served.answer),
+            row,
+            level=level,
+            listed=[hit.item_no for hit in hits],
+            groups=[hit.group_id for hit in hits],
+            seeds=seeds,
+            until=until,
+        )
         self._cache.put(key, entry, version=version)
         return entry
 

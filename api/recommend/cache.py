@@ -55,6 +55,8 @@ class Entry(Struct):
     tail: bytes
     shown: Shown
     level: Level
+    listed: tuple[int, ...]
+    groups: tuple[str | None, ...]
     items: frozenset[int]
     stored: float
     dies: float
@@ -127,9 +129,17 @@ class AnswerCache:
         return None
 
     def entry(
-        self, encoded: bytes, shown: Shown, *, level: Level, items: Sequence[int], until: datetime | None
+        self,
+        encoded: bytes,
+        shown: Shown,
+        *,
+        level: Level,
+        listed: Sequence[int],
+        groups: Sequence[str | None],
+        seeds: Sequence[int],
+        until: datetime | None,
     ) -> Entry:
-        """An answer that shows or starts from `items`, ready to be given and kept."""
+        """An answer that shows `listed` and starts from `seeds`, ready to be given and kept."""
         middle, tail = pieces(encoded)
         now = self._clock()
         return Entry(
@@ -137,11 +147,13 @@ class AnswerCache:
             tail=tail,
             shown=shown,
             level=level,
-            items=frozenset(items),
+            listed=tuple(listed),
+            groups=tuple(groups),
+            items=frozenset((*listed, *seeds)),
             stored=now,
             dies=now + LIFE_S[level],
             until=until,
-            size=len(encoded) + len(shown.body) + _OVERHEAD + _PER_ITEM * len(items),
+            size=len(encoded) + len(shown.body) + _OVERHEAD + _PER_ITEM * (len(listed) + len(seeds)),
         )
 
     def put(self, key: Key, entry: Entry, *, version: int) -> None:

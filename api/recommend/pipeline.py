@@ -10,7 +10,10 @@ from datetime import datetime
 from time import perf_counter
 from typing import Final
 
+from msgspec import structs
+
 from api.recommend.card import card
+from api.recommend.cards import Cards
 from api.recommend.cursor import write_cursor
 from api.recommend.diversify import diversify, spread_out
 from api.recommend.explain import explain
@@ -45,14 +48,19 @@ async def serve(
     now: datetime,
     secret: bytes,
     sources: Sequence[PlacementSource] = (),
+    cards: Cards | None = None,
 ) -> Served:
     """Answer one request, which its placement has been merged with already; `sources` are the placement's.
 
-    Raises what `plan` raises.
+    With `cards` the fields of items come from there instead of the statement. Raises what `plan` raises.
     """
     started = perf_counter()
     planned = plan(query, tenant, now=now, secret=secret, sources=sources)
-    slate = await fill(database, planned)
+    if cards is not None and planned.fields:
+        slate = await fill(database, structs.replace(planned, fields=()))
+        slate = await cards.fill_in(tenant.tenant_id, slate)
+    else:
+        slate = await fill(database, planned)
     return Served(plan=planned, slate=slate, answer=answer(planned, slate, secret=secret, started=started))
 
 

@@ -2,6 +2,7 @@
 
 from typing import Annotated, Any, Final
 
+import msgspec
 from litestar import Request, Response, get, post
 from litestar.params import FromPath
 from msgspec import Meta, Struct, structs
@@ -9,6 +10,8 @@ from msgspec import Meta, Struct, structs
 from api.auth import Caller
 from api.contract import contract
 from api.deps import Services, caller_of, services_of, tenant_of
+from api.problems import known, problem
+from api.recommend.batch import MAX_REQUESTS, answer_page
 from api.recommend.types import Answer, Count, Query, RerankQuery, Weight, Weights
 from api.wire import JSON, decode_id, encoded, expect_media_type, read_json, read_query
 
@@ -65,6 +68,56 @@ async def recommend(request: Request[Any, Any, Any]) -> Response[bytes]:
     with popular items, marked `fallback`, unless `fallback` is `none`."""
     expect_media_type(request, JSON)
     return encoded(await answer_recommend(services_of(request), caller_of(request), await request.body()))
+
+
+class BatchRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The lists of one page, the most important first. `distinct`: none repeats an item, or a group, of one before."""
+
+    requests: Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=MAX_REQUESTS)]
+    distinct: bool = True
+
+
+class BatchBody(Struct, frozen=True, kw_only=True):
+    """`BatchRequest` as it is documented."""
+
+    requests: Annotated[list[Query], Meta(min_length=1, max_length=MAX_REQUESTS)]
+    distinct: bool = True
+
+
+@post(
+    "/v1/recommend/batch",
+    status_code=200,
+    opt=contract(
+        scope="recommend",
+        summary="Recommend several lists for one page",
+        tag=_TAG,
+        body=BatchBody,
+        body_example={
+            "requests": [{"strategy": "for_you", "user_id": "u-1", "count": 5}, {"strategy": "popular", "count": 5}],
+            "distinct": True,
+        },
+        answer=dict[str, Any],
+        answer_example={"results": [_ANSWER]},
+    ),
+)
+async def recommend_batch(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Up to 20 requests of `POST /v1/recommend`, answered side by side as `results`, in order; one that cannot be
+    answered has its problem in its place. With `distinct`, the default, no list shows an item of a list before it."""
+    wanted = await read_json(request, BatchRequest)
+    services = services_of(request)
+    caller = caller_of(request)
+    tenant = await tenant_of(request)
+    page = await answer_page(services.answering, caller, tenant, wanted.requests, distinct=wanted.distinct)
+    state = request.scope["state"]
+    results = [
+        result
+        if isinstance(result, bytes)
+        else msgspec.json.encode(
+            problem(known(result), path=f"{state['path']}#/requests/{at}", request_id=state["request_id"])
+        )
+        for at, result in enumerate(page)
+    ]
+    return encoded(b'{"results":[%b]}' % b",".join(results))
 
 
 class SimilarQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -168,4 +221,4 @@ async def _listed(request: Request[Any, Any, Any], query: Query) -> Response[byt
     return encoded(await services_of(request).answering.recommend_query(caller_of(request), tenant, query))
 
 
-ROUTES: Final = (recommend, similar, rerank, for_user, trending)
+ROUTES: Final = (recommend, recommend_batch, similar, rerank, for_user, trending)

@@ -1,6 +1,7 @@
 """Two tenants against every route: nothing of another tenant is shown, and nothing of it is changed."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -18,6 +19,10 @@ pytestmark = pytest.mark.anyio
 
 Call = tuple[str, dict[str, Any]]
 JPEG = {"content": b"\xff\xd8\xff x", "headers": {"content-type": "image/jpeg"}}
+
+
+def _days(days: int) -> str:
+    return (datetime.now(UTC) + timedelta(days=days)).isoformat()
 
 
 def _item(victim: Victim) -> str:
@@ -86,6 +91,13 @@ PROBES: dict[tuple[str, str], Callable[[Victim], list[Call]]] = {
     ("POST", "/v1/search"): lambda v: [
         ("/v1/search", {"json": {"query": "lamp", "fields": ["title", "brand"]}}),
         ("/v1/search", {"json": {"query": "lamp", "filter": {"exists": "brand"}, "fields": ["brand"]}}),
+    ],
+    ("POST", "/v1/recommend/batch"): lambda v: [
+        ("/v1/recommend/batch", {"json": {"requests": [{"strategy": "similar", "item_ids": [v.item_id]}, {}]}})
+    ],
+    ("GET", "/v1/analytics"): lambda v: [
+        ("/v1/analytics", {"params": {"from": _days(-1), "to": _days(1), "by": by}})
+        for by in ("placement", "strategy", "position")
     ],
     ("GET", "/v1/recommendations/{recommendation_id}"): lambda v: [(f"/v1/recommendations/{v.answer_id}", {})],
     ("GET", "/v1/placements"): lambda v: [("/v1/placements", {})],
