@@ -93,5 +93,6 @@ def _segment(scene: Scene) -> str:
         "(select coalesce((select g.name from shopper p "
         "cross join lateral unnest(p.segments) with ordinality g(name, place) "
         f"cross join lateral (select 1 from item_scores x where x.tenant_id = {TENANT} and x.model = {model} "
-        "and x.segment = g.name limit 1) known order by g.place limit 1), ''))"
+        # In the order of the index, which is read for it; else, with one segment that all have, the table might be.
+        "and x.segment = g.name order by x.popularity desc limit 1) known order by g.place limit 1), ''))"
     )
