@@ -14,6 +14,7 @@ PROGRAMS = (
     "languages",
     "image_encoder",
     "memory",
+    "behaviour",
 )
 
 

@@ -29,8 +29,8 @@ _LEAST: Final = 0.03
 """A source below this share of the weight is left out: its query would cost more than it says."""
 
 _FRESH: Final = tuple(np.round(np.arange(0, 1.01, 0.05), 2))
-_CLEARLY: Final = 3.0
-_MOST_LOST: Final = 0.04
+_CLEARLY: Final = 2.5
+_MOST_LOST: Final = 0.06
 _BATCH: Final = 256
 _K: Final = 20
 

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh, solve_triangular
 from scipy.sparse import csr_array
+from threadpoolctl import threadpool_limits
 
 from workers.training.behaviour.interactions import Floats
 
@@ -24,6 +25,12 @@ def leading_vectors(matrix: csr_array, dims: int, *, seed: int = 0, width: float
     within span(X, AᵀA X, (AᵀA)² X, …) of `width` · dims columns. Against subspace iteration it captures more with a
     third of the products, as nothing that was computed is thrown away. Columns of the value 0 are left out.
     """
+    # BLAS threads spin while they wait for each other: beside other work on the same cores two are slower than one.
+    with threadpool_limits(1, "blas"):
+        return _leading(matrix, dims, seed, width)
+
+
+def _leading(matrix: csr_array, dims: int, seed: int, width: float) -> tuple[Floats, Floats]:
     n = matrix.shape[1]
     dims = min(dims, *matrix.shape)
     if dims == 0 or matrix.nnz == 0:
