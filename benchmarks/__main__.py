@@ -16,6 +16,7 @@ PROGRAMS = (
     "languages",
     "image_encoder",
     "memory",
+    "behaviour",
 )
 
 

@@ -89,9 +89,7 @@ async def learn(client: httpx.AsyncClient, console: Console) -> None:
 
 def demo_visitors() -> list[DemoVisitor]:
     """Those whom the storefront lets one shop as."""
-    return [
-        DemoVisitor(name=persona.name, visitor_id=visitor_id(number)) for number, persona in enumerate(PERSONAS)
-    ]
+    return [DemoVisitor(name=persona.name, visitor_id=visitor_id(number)) for number, persona in enumerate(PERSONAS)]
 
 
 async def wait_until_encoded(client: httpx.AsyncClient, console: Console) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from api.app import Application, create_app
-from infra.blob import FolderBlobs
+from infra.blob_folder import FolderBlobs
 from infra.changes import Change
 from infra.db import Database
 from infra.settings import Settings

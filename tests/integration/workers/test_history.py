@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from infra.blob import FolderBlobs
+from infra.blob_folder import FolderBlobs
 from infra.db import Database, TenantId
 from tenants.imports import HISTORY_JOB, BlobSource, HistoryRequest, start_history, upload_key
 from tenants.jobs import Job, JobFault, claim_job, get_job, iter_faults
