@@ -18,7 +18,7 @@ class _Connection:
         self.number = number
         self.closed = False
 
-    async def fetch(self, sql: str, *_: object) -> list[int]:
+    async def fetch(self, sql: str, *_: object, timeout: float | None = None) -> list[int]:
         if sql == "wrong":
             raise asyncpg.UndefinedTableError("no such table")
         if sql == "cut":
