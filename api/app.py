@@ -34,6 +34,7 @@ from api.routes import (
     items,
     jobs,
     keys,
+    models,
     photos,
     placements,
     recommend,
@@ -65,6 +66,7 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     *placements.ROUTES,
     *events.ROUTES,
     *keys.ROUTES,
+    *models.ROUTES,
     *demo.ROUTES,
 )
 """Every route."""

@@ -116,7 +116,9 @@ async def _latency(
     sql, args = await _statement(database, ref, msgspec.convert(query(7), Query))
     wanted = "u7" if field == "user_id" else ["6"]
     places = [at for at, value in enumerate(args) if value == wanted]
-    bare = await asyncpg.connect(stage.server.url("kindred_app"), server_settings={"jit": "off", "plan_cache_mode": "force_generic_plan"})
+    bare = await asyncpg.connect(
+        stage.server.url("kindred_app"), server_settings={"jit": "off", "plan_cache_mode": "force_generic_plan"}
+    )
     ours, theirs = [], []
     cpu = 0.0
     async with _Wire(stage, tenant) as client:

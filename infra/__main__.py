@@ -437,6 +437,16 @@ def _import(settings: Settings, arguments: Arguments) -> int:
         ) from error
 
 
+def _evaluate(settings: Settings, arguments: Arguments) -> int:
+    from rich.console import Console
+
+    from workers.evaluation.command import run_command
+
+    if arguments.items is not None:
+        _fetch_missing_packs(settings)
+    return run_command(settings, arguments, Console(), sys.argv[1:])
+
+
 def _models_list(settings: Settings, arguments: Arguments) -> int:
     from rich.console import Console
     from rich.table import Table
@@ -540,6 +550,7 @@ _RUNS: Mapping[str, Run] = {
     "keys list": _with_database(_keys_list),
     "keys revoke": _with_database(_keys_revoke),
     "import": _import,
+    "evaluate": _evaluate,
     "models list": _models_list,
     "models fetch": _models_fetch,
     "models use": _models_use,

@@ -79,6 +79,24 @@ def make_parser(runs: Mapping[str, Run]) -> argparse.ArgumentParser:
     feed.add_argument("--images-dir", type=Path, help="folder of the photos that the feed names by file")
     feed.add_argument("--mode", choices=("incremental", "full"), default="incremental")
 
+    measure = command("evaluate", runs["evaluate"], "Measure the recommendations of every model on interactions.")
+    measure.add_argument("--interactions", type=Path, help="a file to be split; its layout is found by looking")
+    measure.add_argument("--train", type=Path, help="the first half of a split made by others")
+    measure.add_argument("--test", type=Path, help="its second half")
+    measure.add_argument("--items", type=Path, help="the products, as items.jsonl: adds the models of text")
+    measure.add_argument("--images-dir", type=Path, help="folder of the photos that --items names")
+    measure.add_argument(
+        "--split", choices=("time", "leave_last", "random"), default="time", help="time: one moment for all shoppers"
+    )
+    measure.add_argument("--test-share", type=float, default=0.2, help="of the events, for time and random")
+    measure.add_argument(
+        "--seen", choices=("exclude", "include"), default="exclude", help="whether items met before may come again"
+    )
+    measure.add_argument("--k", default="10,20", help="lengths of the lists")
+    measure.add_argument("--models", default="all", help="names, with commas; the baselines are always there")
+    measure.add_argument("--out", type=Path, default=Path("evaluation"), help="folder of card.json and card.html")
+    measure.add_argument("--seed", type=int, default=0)
+
     models = family("models", "Model packs.")
     command("list", runs["models list"], "List the packs that Kindred knows.", under=models)
     fetch = command("fetch", runs["models fetch"], "Fetch or build a pack.", under=models)

@@ -21,14 +21,17 @@ from infra.roles import APP
 from infra.settings import BadSettings, Settings
 from infra.telemetry import configure_logging, serve_metrics
 from tenants.imports import IMPORT_JOB
+from tenants.models import TRAIN_JOB
 from tenants.neighbours import NEIGHBOURS_JOB
 from workers.encoders.server import EncodeServer
+from workers.jobs.drift import DriftWatch
 from workers.jobs.encode import TextLoop
 from workers.jobs.generations import Keeper
 from workers.jobs.imports import Imports
 from workers.jobs.neighbours import Neighbours
 from workers.jobs.photos import PhotoLoop
 from workers.jobs.popularity import EVERY_S, Popularity
+from workers.jobs.train import Training
 from workers.jobs.upkeep import Upkeep
 from workers.memory import give_back, use_one_arena
 from workers.models import Models, load_models
@@ -91,8 +94,12 @@ async def serve(settings: Settings, queues: Sequence[str], stop: asyncio.Event) 
                 learned = Database(url, direct_url=settings.direct_database_url, hot=0, sessions=2)
                 stack.push_async_callback(learned.close)
                 neighbours = Neighbours(learned, folder=scratch, stop=stop)
-                training = JobLoop(learned, {NEIGHBOURS_JOB: neighbours})
-                group.create_task(_keep_running("training", training.run, stop))
+                training = Training(learned, folder=scratch, stop=stop)
+                loop = JobLoop(learned, {NEIGHBOURS_JOB: neighbours, TRAIN_JOB: training})
+                group.create_task(_keep_running("training", loop.run, stop))
+                group.create_task(_every("schedule", 30, training.schedule, stop))
+                group.create_task(_every("lend", 5, training.lend, stop))
+                group.create_task(_every("drift", 600, DriftWatch(learned).tick, stop))
                 popularity = Popularity(learned)
                 group.create_task(_every("popularity", EVERY_S, popularity.tick, stop))
                 group.create_task(_every("neighbours", 30, neighbours.schedule, stop))

@@ -161,7 +161,7 @@ class Answering:
         answer_id = str(uuid7())
         cursor = None
         if len(items) == asked.query.count:
-            cursor = write_cursor(self._secret, tenant.tenant_id, [*made.shown_before, *numbers])
+            cursor = write_cursor(self._secret, tenant.tenant_id, [*made.shown_before, *numbers], now=self._clock())
         row = shown(
             tenant.tenant_id,
             kind="recommend",

@@ -122,7 +122,7 @@ def answer(planned: Plan, slate: Slate, *, secret: bytes, started: float) -> Ans
         model_version=model_version(planned.tenant),
         fallback_used=slate.fallback_used,
         took_ms=round((perf_counter() - started) * 1000, 2),
-        cursor=write_cursor(secret, planned.tenant.tenant_id, shown) if full else None,
+        cursor=write_cursor(secret, planned.tenant.tenant_id, shown, now=planned.now) if full else None,
         warnings=[
             *planned.warnings,
             *slate.warnings,

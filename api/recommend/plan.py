@@ -63,7 +63,7 @@ def plan(
         *_check(query.same, "same", (*SCALAR_FIELDS, *_MANY)),
         *_check(query.max_per, "max_per", (*SCALAR_FIELDS, *_MANY)),
         *_check(query.fields, "fields", FIELDS),
-        *_check_weights(query.weights, query.strategy),
+        *_check_weights(query.weights),
     ]
     named = bool(query.item_ids or query.session.recent_items)
     if query.same and not named:
@@ -88,7 +88,7 @@ def plan(
         seeds=seeds,
         filter=None if query.filter is None else parse_filter(query.filter),
         exclude_ids=query.exclude.ids,
-        shown=[] if query.cursor is None else read_cursor(secret, tenant.tenant_id, query.cursor),
+        shown=[] if query.cursor is None else read_cursor(secret, tenant.tenant_id, query.cursor, now=now),
         max_per=query.max_per,
         diversity=query.diversity,
         out_of_stock="out_of_stock" in query.include,
@@ -231,12 +231,9 @@ def _weights(query: Query, tenant: TenantRef) -> tuple[float, float]:
     return text or 0.0, image or 0.0
 
 
-def _check_weights(weights: Weights, strategy: Strategy | None) -> list[FieldError]:
-    given = [weight for weight in (weights.text, weights.image, weights.behaviour) if weight is not None]
+def _check_weights(weights: Weights) -> list[FieldError]:
     content = [weight for weight in (weights.text, weights.image) if weight is not None]
-    # All of a likeness is content: with neither half there is nothing to look for.
-    nothing = bool(given) and not any(given)
-    if nothing or (strategy == "similar" and content and not any(given)):
+    if content and not any(content) and not weights.behaviour:
         message = "At least one of text, image and behaviour must be above 0."
         return [FieldError(pointer="/weights", code="out_of_range", message=message)]
     return []

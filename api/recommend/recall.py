@@ -1,7 +1,6 @@
 """recall: the candidates of a plan, in one statement; what the personal part fails at, the popular items answer."""
 
 from collections.abc import Sequence
-from typing import Final
 
 import asyncpg
 import structlog
@@ -14,8 +13,10 @@ from tenants.retrieval import Found, Likeness, Wanted, find_newest, find_similar
 from tenants.sources.scene import Asked, Chosen
 from tenants.sources.statement import find_blended
 
-BUDGET_S: Final = 0.15
-"""How long the statement of a list for one shopper may take before the popular items are answered instead."""
+BUDGET_S = 0.5
+"""How long the statement of a list for one shopper may take before the popular items are answered instead. It takes 5
+ms; the first of a connection, which has to be planned, 50, and several times that on a machine without a core to spare.
+"""
 
 _log = structlog.get_logger()
 

@@ -12,7 +12,7 @@ from tenants.sources.neighbours import summed
 from tenants.sources.scene import Scene
 from tenants.wanted import TENANT
 
-RESCORED: Final = 400
+RESCORED: Final = 250
 """The spectral part is computed of so many, the best by their neighbours: of all 10,000 it would take 4 ms."""
 
 _ALPHA: Final = 0.3

@@ -23,15 +23,22 @@ KINDS: Final[dict[Kind, int]] = {
 `behaviour_model`."""
 
 
+ROWS: Final = 3000
+"""So many neighbours are summed at most, the best of each anchor: all 200 of 15 anchors, 100 of 30. Summing 6,000 takes
+6 ms, as long as all else together."""
+
+
 def summed(scene: Scene, kind: Kind, build: int, *, anchor: str = "anchor", also: str = "") -> str:
     """SQL of (item_no, z, because): the neighbours of a CTE of (item_no, w), and `also` rows of the same columns."""
     own = (
         f"i.tenant_id = {TENANT} and i.kind = {scene.bind(KINDS[kind], 'int2')} "
         f"and i.build = {scene.bind(build, 'int4')} and i.item_no = a.item_no"
     )
+    first = f"[1:{ROWS} / (select count(*) from {anchor})]"
     rows = (
         f"select n.item_no, a.w * n.score / 32767 as z, a.item_no as because from {anchor} a "
-        f"{each('item_neighbours', own, alias='i')} cross join lateral unnest(i.others, i.scores) n(item_no, score)"
+        f"{each('item_neighbours', own, alias='i')} "
+        f"cross join lateral unnest(i.others{first}, i.scores{first}) n(item_no, score)"
     )
     rows += f" union all {also}" if also else ""
     return f"select n.item_no, sum(n.z) as z, {evidence(scene, 'n')} as because from ({rows}) n group by n.item_no"

@@ -90,7 +90,9 @@ def _segment(scene: Scene) -> str:
         return "''"
     model = scene.bind(scene.model or 0, "int4")
     return (
-        "(select coalesce((select g.name from shopper p, unnest(p.segments) with ordinality g(name, place) "
-        f"where exists (select 1 from item_scores x where x.tenant_id = {TENANT} and x.model = {model} "
-        "and x.segment = g.name) order by g.place limit 1), ''))"
+        "(select coalesce((select g.name from shopper p "
+        "cross join lateral unnest(p.segments) with ordinality g(name, place) "
+        f"cross join lateral (select 1 from item_scores x where x.tenant_id = {TENANT} and x.model = {model} "
+        # In the order of the index, which is read for it; else, with one segment that all have, the table might be.
+        "and x.segment = g.name order by x.popularity desc limit 1) known order by g.place limit 1), ''))"
     )

@@ -38,7 +38,7 @@ SOURCES: Final[Mapping[str, Source]] = {
 """Every source by its name; one signature, so that any list is names, weights and limits."""
 
 _NOTHING: Final = "select null::int4 as item_no, 0::float8 as z, null::int4 as because where false"
-_WIDE: Final = 200
+_SPARE: Final = 60
 
 
 async def find_blended(
@@ -59,7 +59,7 @@ async def find_blended(
 
 
 def _cut(wanted: Wanted) -> int:
-    return rounded(wanted.limit * 2 + len(wanted.exclude_nos) + len(wanted.exclude_ids) + _WIDE)
+    return rounded(wanted.limit * 2 + len(wanted.exclude_nos) + len(wanted.exclude_ids) + _SPARE)
 
 
 def statement(scene: Scene) -> str:
@@ -91,7 +91,7 @@ def statement(scene: Scene) -> str:
         select p.item_no, sum(p.part) as score, array_agg(p.src order by p.part desc, p.src) as srcs,
             array_agg(p.part order by p.part desc, p.src) as parts,
             (array_agg(p.because order by p.part desc, p.src))[1] as because
-        from parts p group by p.item_no
+        from parts p group by p.item_no order by 2 desc, 1 limit {scene.limit}
     ), hits as materialized (
         select h.* from (
             select f.item_no, f.group_id, r.score, r.srcs, r.parts, r.because, {group} as in_group
@@ -100,6 +100,7 @@ def statement(scene: Scene) -> str:
         where h.in_group = 1 order by h.score desc, h.item_no limit {scene.bind(wanted.limit, "int8")}
     )"""
     )
+    seen.append("(select count(*) from ranked)")
     rows = "select h.*, false as fallback, 0 as place from hits h"
     if asked.fallback:
         ctes += _rest(scene)

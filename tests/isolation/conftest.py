@@ -1,5 +1,6 @@
 """Two shops of one application; one of them is full of things that the other must never see."""
 
+from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
@@ -127,6 +128,45 @@ async def _fill(app: Application, tenant_id: TenantId, job_id: UUID, mark: str) 
         )
         await raw.execute("insert into import_seen (tenant_id, job_id, item_no) values ($1, $2, 1)", tenant_id, job_id)
         await raw.execute("insert into changes (tenant_id, kind, ref) values ($1, 'key', $2)", tenant_id, mark)
+        await _learn(raw, tenant_id, layout, mark)
+
+
+async def _learn(raw: Any, tenant_id: TenantId, layout: int, mark: str) -> None:
+    """A model, a build of neighbours, and a row of each kind that is learned."""
+    settings = '{"of": "' + mark + '"}'
+    vector = "[" + ",".join(["0.5"] * 8) + "]"
+    for statement, *values in (
+        (
+            "insert into behaviour_models (tenant_id, model, status, code_version, settings, counts) "
+            "values ($1, 1, 'ready', $2, $3::text::jsonb, $3::text::jsonb)",
+            mark,
+            settings,
+        ),
+        (
+            "insert into neighbour_builds (tenant_id, build, layout_id, recipe, watermark, items, status) "
+            "values ($1, 1, $2, 'x', now(), 2, 'ready')",
+            layout,
+        ),
+        (
+            "insert into item_neighbours (tenant_id, kind, build, item_no, others, scores) "
+            "values ($1, 1, 1, 1, '{2}', '{9}'), ($1, 3, 1, 1, '{2}', '{9}')",
+        ),
+        (
+            "insert into behaviour_vectors (tenant_id, model, item_no, own, vec) "
+            "values ($1, 1, 1, 0, $2::text::halfvec)",
+            vector,
+        ),
+        (
+            "insert into item_scores (tenant_id, model, segment, item_no, popularity, trend, events) "
+            "values ($1, 1, $2, 1, 1, 0, 1)",
+            mark,
+        ),
+        (
+            "insert into shopper_neighbours (tenant_id, model, shopper_no, others, scores) "
+            "values ($1, 1, 1, '{2}', '{9}')",
+        ),
+    ):
+        await raw.execute(statement, tenant_id, *values)
 
 
 async def rows_of(app: Application, tenant_id: TenantId) -> dict[str, list[str]]:

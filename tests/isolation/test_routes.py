@@ -123,6 +123,9 @@ PROBES: dict[tuple[str, str], Callable[[Victim], list[Call]]] = {
             },
         )
     ],
+    ("GET", "/v1/models"): lambda v: [("/v1/models", {})],
+    ("POST", "/v1/models/train"): lambda v: [("/v1/models/train", {})],
+    ("POST", "/v1/models/{model}/activate"): lambda v: [("/v1/models/1/activate", {}), ("/v1/models/2/activate", {})],
     ("GET", "/v1/keys"): lambda v: [("/v1/keys", {})],
     ("POST", "/v1/keys"): lambda v: [("/v1/keys", {"json": {"name": "mine"}})],
     ("DELETE", "/v1/keys/{key_id}"): lambda v: [(f"/v1/keys/{v.key_id}", {})],

@@ -24,7 +24,13 @@ def _neighbours(folder: Path, report: Report) -> None:
     run(folder, report)
 
 
-TASKS: Final[Mapping[str, Callable[[Path, Report], None]]] = {"neighbours": _neighbours}
+def _behaviour(folder: Path, report: Report) -> None:
+    from workers.training.shop.fit import run
+
+    run(folder, report)
+
+
+TASKS: Final[Mapping[str, Callable[[Path, Report], None]]] = {"behaviour": _behaviour, "neighbours": _neighbours}
 
 
 _EVERY_S: Final = 0.5

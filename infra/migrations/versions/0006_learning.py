@@ -10,12 +10,12 @@ branch_labels = None
 depends_on = None
 
 _TABLES = """
--- A trained artefact: what it was made from, so that it can be made again, and how good it is. readiness: what the
--- shop has and lacks, where there was too little to train on.
+-- A trained artefact: what it was made from, so that it can be made again, and how good it is. waiting: there was too
+-- little to train on. retired: its rows are gone. readiness: what the shop has and lacks.
 create table behaviour_models (
     tenant_id uuid not null references tenants on delete cascade,
     model int not null,
-    status text not null check (status in ('training', 'ready', 'failed', 'retired')),
+    status text not null check (status in ('training', 'ready', 'waiting', 'failed', 'retired')),
     code_version text not null,
     window_from timestamptz,
     window_to timestamptz,

@@ -9,6 +9,7 @@ import pytest
 from msgspec import Struct
 
 from api.app import Application, create_app
+from api.recommend import recall
 from infra.blob import FolderBlobs
 from infra.db import Database, TenantId
 from infra.settings import Settings
@@ -28,6 +29,12 @@ class Shop(Struct, frozen=True, kw_only=True):
 
 
 MakeShop = Callable[[], Awaitable[Shop]]
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No list falls back for the load of the machine."""
+    monkeypatch.setattr(recall, "BUDGET_S", 30.0)
 
 
 @pytest.fixture

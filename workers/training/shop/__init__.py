@@ -1,0 +1,1 @@
+"""One shop's models: from the log of its events to the rows that serve, file to file, and how good they are."""
