@@ -139,6 +139,18 @@ async def _rows(stage: Stage) -> int:
     return count
 
 
+async def _up(port: int) -> None:
+    for _ in range(300):
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            await asyncio.sleep(0.1)
+        else:
+            writer.close()
+            return
+    raise RuntimeError("the bare server did not start")
+
+
 async def _run(seconds: float, rounds: int) -> list[Line]:
     with Stage(workers=False) as stage, socket.create_server(("127.0.0.1", 0)) as free:
         tenant = stage.make_tenant()
@@ -150,7 +162,7 @@ async def _run(seconds: float, rounds: int) -> list[Line]:
         command += ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
         server = subprocess.Popen(command, env=dict(os.environ))
         try:
-            await asyncio.sleep(3)
+            await _up(port)
             lines = []
             for what, shoppers in (("without a shopper", False), ("with shoppers", True)):
                 lines += await _compare(stage, port, _requests(tenant, shoppers=shoppers), what, seconds, rounds)

@@ -26,12 +26,14 @@ class Cards:
         self._database = database
         self._cache = cache
 
-    async def fill_in(self, tenant_id: TenantId, slate: Slate) -> Slate:
-        """The list with its items' documents; an item that was deleted meanwhile is left out."""
+    async def fill_in(self, tenant_id: TenantId, slate: Slate, *, photos: bool) -> Slate:
+        """The list with its items' documents, and `photos` where asked; an item deleted meanwhile is left out."""
         numbers = [candidate.hit.item_no for candidate in slate.candidates]
         cards = await self._of(tenant_id, numbers)
         candidates = [
-            structs.replace(candidate, hit=structs.replace(candidate.hit, doc=card.doc, photos=card.photos))
+            structs.replace(
+                candidate, hit=structs.replace(candidate.hit, doc=card.doc, photos=card.photos if photos else None)
+            )
             for candidate in slate.candidates
             if (card := cards.get(candidate.hit.item_no)) is not None
         ]

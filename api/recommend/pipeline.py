@@ -58,7 +58,7 @@ async def serve(
     planned = plan(query, tenant, now=now, secret=secret, sources=sources)
     if cards is not None and planned.fields:
         slate = await fill(database, structs.replace(planned, fields=()))
-        slate = await cards.fill_in(tenant.tenant_id, slate)
+        slate = await cards.fill_in(tenant.tenant_id, slate, photos="images" in planned.fields)
     else:
         slate = await fill(database, planned)
     return Served(plan=planned, slate=slate, answer=answer(planned, slate, secret=secret, started=started))
