@@ -15,6 +15,7 @@ PROGRAMS = (
     "languages",
     "image_encoder",
     "memory",
+    "behaviour",
 )
 
 

@@ -56,9 +56,17 @@ def options_of(arguments: argparse.Namespace, command: Sequence[str] = ()) -> Op
         models=None if names in {("all",), ()} else names,
         out=arguments.out,
         seed=arguments.seed,
-        # Paths differ between machines, and the card is made to be shown.
-        command=shlex.join(["kindred", *(Path(word).name if "/" in word else word for word in command)]),
+        command=_shown(command),
     )
+
+
+def _shown(command: Sequence[str]) -> str:
+    """The command without what is of this machine: folders, and the folder of the local data."""
+    words = list(command)
+    if "--data-dir" in words[:-1]:
+        place = words.index("--data-dir")
+        del words[place : place + 2]
+    return shlex.join(["kindred", *(Path(word).name if "/" in word else word for word in words)])
 
 
 def run_command(

@@ -29,7 +29,8 @@ _LEAST: Final = 0.03
 """A source below this share of the weight is left out: its query would cost more than it says."""
 
 _FRESH: Final = tuple(np.round(np.arange(0, 1.01, 0.05), 2))
-_CLEARLY: Final = 1.3
+_CLEARLY: Final = 2.5
+_MOST_LOST: Final = 0.06
 _BATCH: Final = 256
 _K: Final = 20
 
@@ -108,7 +109,8 @@ def _fresh_weight(
     alone: Ints,
 ) -> float:
     """The lowest weight of the fresh items at which those never met before are found clearly better than by content
-    alone. The fit itself would leave them out: they are few of what is bought, being new.
+    alone, as long as Recall of all items stays within _MOST_LOST. The fit itself would leave them out: being new, they
+    are little of what is bought.
     """
     wanted = questions.wanted
     new = setting.degree[wanted.weights.indices] == 0
@@ -124,12 +126,18 @@ def _fresh_weight(
 
     goal = _CLEARLY * found(alone)
     union = unite(lists, len(setting.train.items))
-    best, best_weight = -1.0, 0.0
+    count = np.diff(wanted.weights.indptr)
+    best, best_weight, most = -1.0, 0.0, 0.0
     for weight in _FRESH:
         weights = np.array([by_source.get(name, 0.0) for name in named[:-1]] + [weight])
-        share = found(blended(union, weights, len(questions.rows), _K))
+        ids = blended(union, weights, len(questions.rows), _K)
+        whole = float((hits(ids, wanted.weights).sum(axis=1) / count).mean())
+        most = max(most, whole)
+        share = found(ids)
+        if whole < (1 - _MOST_LOST) * most:
+            break
         if share > best:
             best, best_weight = share, float(weight)
         if share > goal:
-            return float(weight)
+            break
     return best_weight

@@ -11,7 +11,7 @@ from workers.evaluation.setting import Setting
 from workers.training.behaviour.als import fit_als
 from workers.training.behaviour.borrowed import WARM, borrow, lenders, mixing
 from workers.training.behaviour.cooccurrence import fit_cosine, fit_llr, pairs_matrix, sessions
-from workers.training.behaviour.graph import fit_exact_graph, fit_graph
+from workers.training.behaviour.graph import Graph, fit_exact_graph, fit_graph
 from workers.training.behaviour.interactions import DAY, Floats, Longs, ShopperItems, cap_rows
 from workers.training.behaviour.item_cf import fit_item_cf
 from workers.training.behaviour.popularity import fit_popularity
@@ -92,8 +92,15 @@ def _graph(setting: Setting) -> Scorer:
 
 
 def _graph_served(setting: Setting) -> Scorer:
-    model = fit_graph(setting.train.weights, seed=setting.seed)
+    model = _cut_graph(setting)
     return lambda _, history: model.score(history.binary)
+
+
+def _cut_graph(setting: Setting) -> Graph:
+    if "graph" not in setting.shared:
+        setting.shared["graph"] = fit_graph(setting.train.weights, seed=setting.seed)
+    found: Graph = setting.shared["graph"]
+    return found
 
 
 def _als(setting: Setting) -> Scorer:
@@ -104,7 +111,7 @@ def _als(setting: Setting) -> Scorer:
 def _behaviour(setting: Setting) -> Scorer:
     content = setting.content.fused()
     assert content is not None
-    graph = fit_graph(setting.train.weights, seed=setting.seed)
+    graph = _cut_graph(setting)
     lent = lenders(content, setting.degree)
     model = borrow(graph, mixing(setting.degree, lent))
     return lambda _, history: model.score(history.binary)

@@ -1,5 +1,7 @@
 """What a model of an evaluation learns from and is asked about: everything numbered from 0."""
 
+from typing import Any
+
 import msgspec
 import numpy as np
 
@@ -24,7 +26,8 @@ class Content(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """A moment to learn at. `log` has shoppers 0…m-1 and items 0…n-1; `train` is its matrix [m × n]; `now` seconds;
-    `repeats` whether items that a shopper has met may be recommended; `timed` whether `ts` are times.
+    `repeats` whether items that a shopper has met may be recommended; `timed` whether `ts` are times; `shared` what
+    several models learn in common, kept so that it is learnt once.
     """
 
     log: Interactions
@@ -34,6 +37,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     repeats: bool
     timed: bool
     seed: int
+    shared: dict[str, Any] = msgspec.field(default_factory=dict)
 
     @property
     def degree(self) -> Floats:

@@ -92,10 +92,9 @@ def borrow(graph: Graph, mix: csr_array, *, quota: float = QUOTA) -> Borrowed:
     few = graph.degree < WARM
     shown = _mixed(csr_array(graph.neighbours.sparse + diags_array(graph.own)), csr_array(mix.T), few, graph, quota)
     both = _mixed(mix, shown, few, graph, quota)
-    own = both.diagonal().astype(np.float32)
     return Borrowed(
         neighbours=cut_rows(both, graph.neighbours.ids.shape[1]),
-        own=own,
+        own=both.diagonal().astype(np.float32),
         sources=np.asarray(mix @ graph.sources(), np.float32),
         targets=np.asarray(mix @ graph.targets(), np.float32),
         alpha=graph.alpha,

@@ -52,28 +52,36 @@ def cut_rows(matrix: csr_array, keep: int = NEIGHBOURS, *, first_row: int | None
     rows = matrix.shape[0]
     ids = np.full((rows, keep), -1, np.int32)
     scores = np.zeros((rows, keep), np.float32)
-    indptr, indices, data = matrix.indptr, matrix.indices, matrix.data
-    for row in range(rows):
-        lo, hi = indptr[row], indptr[row + 1]
-        if lo == hi or keep == 0:
-            continue
-        columns, values = indices[lo:hi], data[lo:hi]
-        chosen = values > 0
-        if first_row is not None:
-            chosen &= columns != row + first_row
-        if not chosen.all():
-            columns, values = columns[chosen], values[chosen]
-        if len(values) > keep:
-            edge = np.partition(values, len(values) - keep)[len(values) - keep]
-            above = values > edge
-            # Of those at the edge the first columns: which of equals is kept must not depend on the partition.
-            at_edge = np.flatnonzero(values == edge)
-            above[np.sort(at_edge[np.argsort(columns[at_edge])][: keep - int(above.sum())])] = True
-            columns, values = columns[above], values[above]
-        best = np.lexsort((columns, -values))
-        ids[row, : len(best)] = columns[best]
-        scores[row, : len(best)] = values[best]
+    row = np.repeat(np.arange(rows, dtype=np.int32), np.diff(matrix.indptr))
+    kept = matrix.data > 0
+    if first_row is not None:
+        kept &= matrix.indices != row + first_row
+    row, columns, values = row[kept], matrix.indices[kept], matrix.data[kept]
+    starts = np.searchsorted(row, np.arange(rows + 1))
+    chosen = np.ones(len(row), bool)
+    for long in np.flatnonzero(np.diff(starts) > keep):
+        lo, hi = starts[long], starts[long + 1]
+        chosen[lo:hi] = _highest(values[lo:hi], columns[lo:hi], keep)
+    row, columns, values = row[chosen], columns[chosen], values[chosen]
+    order = np.lexsort((columns, -values, row))
+    row = row[order]
+    rank = np.arange(len(row)) - np.searchsorted(row, row)
+    ids[row, rank] = columns[order]
+    scores[row, rank] = values[order]
     return Neighbours(ids=ids, scores=scores)
+
+
+def _highest(values: NDArray[Any], columns: NDArray[Any], keep: int) -> NDArray[np.bool_]:
+    """Which of more than `keep` values are the highest; of those at the edge the first columns, as which of equals is
+    kept must not depend on the partition.
+    """
+    if keep == 0:
+        return np.zeros(len(values), bool)
+    edge = np.partition(values, len(values) - keep)[len(values) - keep]
+    above = np.asarray(values > edge)
+    level = np.flatnonzero(values == edge)
+    above[level[np.argsort(columns[level])][: keep - int(above.sum())]] = True
+    return above
 
 
 Weigh = Callable[[csr_array, NDArray[np.int64], int], NDArray[Any]]

@@ -6,11 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh, solve_triangular
 from scipy.sparse import csr_array
+from threadpoolctl import threadpool_limits
 
 from workers.training.behaviour.interactions import Floats
 
 EXACT_TO: Final = 1_200
-"""Up to this many columns the Gram matrix is decomposed as a whole (under a second), to machine precision."""
+"""Up to this many rows or columns their Gram matrix is decomposed as a whole (under a second), to machine precision."""
 
 BLOCK: Final = 32
 WIDTH: Final = 3
@@ -24,6 +25,12 @@ def leading_vectors(matrix: csr_array, dims: int, *, seed: int = 0, width: float
     within span(X, AᵀA X, (AᵀA)² X, …) of `width` · dims columns. Against subspace iteration it captures more with a
     third of the products, as nothing that was computed is thrown away. Columns of the value 0 are left out.
     """
+    # BLAS threads spin while they wait for each other: beside other work on the same cores two are slower than one.
+    with threadpool_limits(1, "blas"):
+        return _leading(matrix, dims, seed, width)
+
+
+def _leading(matrix: csr_array, dims: int, seed: int, width: float) -> tuple[Floats, Floats]:
     n = matrix.shape[1]
     dims = min(dims, *matrix.shape)
     if dims == 0 or matrix.nnz == 0:
@@ -31,7 +38,10 @@ def leading_vectors(matrix: csr_array, dims: int, *, seed: int = 0, width: float
     if n <= EXACT_TO:
         values, vectors = eigh((matrix.T @ matrix).toarray().astype(np.float64), subset_by_index=[n - dims, n - 1])
         return _largest(vectors, values)
-    steps = max(2, int(np.ceil(min(dims * width, n // 2) / BLOCK)))
+    if (m := matrix.shape[0]) <= EXACT_TO:
+        values, left = eigh((matrix @ matrix.T).toarray().astype(np.float64), subset_by_index=[m - dims, m - 1])
+        return _largest((matrix.T @ left) / np.sqrt(np.maximum(values, 1e-30)), values)
+    steps = min(int(np.ceil(dims * width / BLOCK)) + 4, min(matrix.shape) // BLOCK)
     transposed = matrix.T.tocsr()
     basis = np.empty((n, steps * BLOCK), np.float32, order="F")
     inner = np.zeros((steps * BLOCK, steps * BLOCK))
@@ -41,10 +51,10 @@ def leading_vectors(matrix: csr_array, dims: int, *, seed: int = 0, width: float
         basis[:, lo:hi] = block
         block = transposed @ (matrix @ block)
         inner[:hi, lo:hi] = basis[:, :hi].T @ block
-        # Twice: once loses orthogonality in single precision, and copies of found vectors come back.
+        # Normalised in between: what is left of a block when all of the spectrum is found is rounding, and only as
+        # columns of length 1 is it made orthogonal to the basis; else copies of found vectors come back.
         for _ in range(2):
-            block -= basis[:, :hi] @ (basis[:, :hi].T @ block)
-        block = _orthonormal(block)
+            block = _orthonormal(np.asarray(block - basis[:, :hi] @ (basis[:, :hi].T @ block), np.float32))
     inner = np.triu(inner) + np.triu(inner, 1).T
     values, rotation = eigh(inner, subset_by_index=[len(inner) - dims, len(inner) - 1])
     return _largest(basis @ rotation.astype(np.float32), values)
@@ -61,16 +71,17 @@ def _largest(vectors: NDArray[np.floating], values: NDArray[np.float64]) -> tupl
 
 
 def _orthonormal(columns: Floats) -> Floats:
-    """The same span with orthonormal columns, float32.
+    """Orthonormal columns, float32, that span at least what these do.
 
-    By Cholesky of the Gram matrix in doubles, twice: many times faster than Householder on tall matrices.
+    By Cholesky of the Gram matrix in doubles, many times faster than Householder on tall matrices; where the columns
+    are nearly dependent that loses too much, and Householder fills up with other directions.
     """
-    for _ in range(2):
-        wide = columns.astype(np.float64)
-        gram = wide.T @ wide
-        scale = np.sqrt(np.maximum(np.diagonal(gram), 1e-60))
-        gram /= scale * scale[:, None]
-        gram[np.diag_indices(len(gram))] += 1e-9
-        inverse = solve_triangular(np.linalg.cholesky(gram), np.eye(len(gram)), lower=True).T / scale[:, None]
-        columns = (wide @ inverse).astype(np.float32)
-    return columns
+    wide = columns.astype(np.float64)
+    wide /= np.maximum(np.sqrt(np.einsum("ij,ij->j", wide, wide)), 1e-300)
+    try:
+        factor = np.linalg.cholesky(wide.T @ wide)
+    except np.linalg.LinAlgError:
+        factor = np.zeros((1, 1))
+    if np.diagonal(factor).min() < 1e-4:
+        return np.linalg.qr(wide)[0].astype(np.float32)
+    return (wide @ solve_triangular(factor, np.eye(len(factor)), lower=True).T).astype(np.float32)
