@@ -183,7 +183,9 @@ async def _measure(database: Database, tenant_id: TenantId, args: argparse.Names
         (model,) = await list_models(conn, tenant_id)
     metrics = msgspec.json.decode(model.metrics)
     steps = ", ".join(f"{name} {seconds:.0f}" for name, seconds in metrics["seconds"].items())
+    cpu = metrics["usage"]["cpu_s"]
     lines.append(Line("training, from events to serving", f"{took:.0f} s ({steps})", None, None))
+    lines.append(Line("CPU of the training's process, both cores", f"{cpu:.0f} s", None, None))
     recall = metrics["validation"]["recall@20"]
     lines.append(Line("recall@20 on the held-out window", str(recall), None, None))
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -67,6 +67,7 @@ async def list_newcomers(
     return [Newcomers(**dict(record)) for record in records]
 
 
+# Vectors are weighted in single precision: a product of halves that is too small for a half is an error.
 _LEND: Final = """
 with newcomer as materialized (
     select v.item_no, v.vec, v.text_space, v.image_space from fused_vectors v
@@ -95,7 +96,7 @@ with newcomer as materialized (
     select l.item_no, l.lender, l.likeness / sum(l.likeness) over (partition by l.item_no) as w from likest l
 ), placed as (
     insert into behaviour_vectors (tenant_id, model, item_no, own, vec)
-    select $1, $2, s.item_no, 0, sum(b.vec * array_fill(s.w, array[vector_dims(b.vec)])::halfvec)
+    select $1, $2, s.item_no, 0, sum(b.vec::vector * array_fill(s.w, array[vector_dims(b.vec)])::vector)::halfvec
     from share s join behaviour_vectors b on b.tenant_id = $1 and b.model = $2 and b.item_no = s.lender
     group by s.item_no
     on conflict (tenant_id, model, item_no) do update set vec = excluded.vec where behaviour_vectors.own = 0

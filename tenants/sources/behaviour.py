@@ -54,9 +54,10 @@ def _folded(scene: Scene) -> str:
     """SQL of one row, the shopper's vector: the weighted sum of the sources of the anchors."""
     dims = "vector_dims(b.vec) / 2"
     # There is no product of a vector and a number: the weight is spread over an array.
-    weighted = f"subvector(b.vec, 1, {dims}) * array_fill(a.w, array[{dims}])::halfvec"
+    # In single precision: a product of halves that is too small for a half is an error.
+    weighted = f"subvector(b.vec, 1, {dims})::vector * array_fill(a.w, array[{dims}])::vector"
     own = each("behaviour_vectors", _own(scene, "a.item_no"), alias="b")
-    return f"select sum({weighted}) as vec from anchor a {own}"
+    return f"select sum({weighted})::halfvec as vec from anchor a {own}"
 
 
 def _own(scene: Scene, item_no: str) -> str:

@@ -291,11 +291,15 @@ class _Fit:
         for at in range(0, len(chosen), _ROWS_AT_ONCE):
             rows = chosen[at : at + _ROWS_AT_ONCE]
             vectors = np.hstack([sources[rows] * factor, targets[rows] / factor])
+            vectors[np.abs(vectors) < _NOISE] = 0
             columns = [("int4", self._items[rows]), ("float4", own[rows]), ("halfvec", vectors)]
             self._files[VECTORS].write(pack_rows(columns))
 
 
 _ROWS_AT_ONCE: Final = 4096
+
+_NOISE: Final = 6e-5
+"""Below this a half-precision number has lost its digits."""
 
 
 def _stored(scores: Floats, scale: float) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 from msgspec import Struct
 
 from infra.copybinary import read_records
-from workers.training.behaviour.cooccurrence import pairs_matrix, sessions
+from workers.training.behaviour.cooccurrence import sessions
 from workers.training.behaviour.interactions import DAY, Interactions, Longs
 
 EVENTS: Final = "events.copy"
@@ -126,7 +126,10 @@ def _of_two(log: Interactions, group: Longs | None) -> int:
     """Groups with two different items."""
     if group is None or not len(log):
         return 0
-    return int((np.diff(pairs_matrix(log, group, np.unique(log.item), cap=2).indptr) > 1).sum())
+    order = np.argsort(group, kind="stable")
+    group, item = group[order], log.item[order]
+    starts = np.flatnonzero(np.r_[True, group[1:] != group[:-1]])
+    return int((np.minimum.reduceat(item, starts) != np.maximum.reduceat(item, starts)).sum())
 
 
 def _repeats(bought: Interactions) -> int:
