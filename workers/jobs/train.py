@@ -34,9 +34,19 @@ from tenants.models import (
 )
 from workers.jobs.encode import Clock, utc_now
 from workers.training.child import StoppedError, Usage, run_child, scratch
-from workers.training.shop.fit import LISTS, PLAN, RESULT, SCORES, SHOPPERS, VECTORS, FitPlan, FitResult
-from workers.training.shop.likes import LIKES, OF_EACH
-from workers.training.shop.log import EVENTS
+from workers.training.shop.plan import (
+    EVENTS,
+    LIKES,
+    LISTS,
+    OF_EACH,
+    PLAN,
+    RESULT,
+    SCORES,
+    SHOPPERS,
+    VECTORS,
+    FitPlan,
+    FitResult,
+)
 
 log = structlog.get_logger(__name__)
 

@@ -9,7 +9,6 @@ from typing import IO, Any, Final
 
 import msgspec
 import numpy as np
-from msgspec import Struct
 from scipy.sparse import csr_array
 
 from infra.copybinary import HEADER, TRAILER, pack_rows
@@ -22,17 +21,11 @@ from workers.training.behaviour.neighbours import Neighbours
 from workers.training.behaviour.repurchase import fit_repurchase
 from workers.training.behaviour.user_cf import fit_user_cf
 from workers.training.shop.factors import fit_factors
-from workers.training.shop.likes import LIKES, Likes, lent_to, read_likes
-from workers.training.shop.log import EVENTS, Counts, ShopLog, read_log
-from workers.training.shop.readiness import Readiness, judge, trusted
+from workers.training.shop.likes import Likes, lent_to, read_likes
+from workers.training.shop.log import ShopLog, read_log
+from workers.training.shop.plan import EVENTS, LIKES, LISTS, PLAN, RESULT, SCORES, SHOPPERS, VECTORS, FitPlan, FitResult
+from workers.training.shop.readiness import judge, trusted
 from workers.training.shop.validate import Validation, validate
-
-PLAN: Final = "plan.json"
-RESULT: Final = "result.json"
-LISTS: Final = "lists.copy"
-VECTORS: Final = "vectors.copy"
-SCORES: Final = "scores.copy"
-SHOPPERS: Final = "shoppers.copy"
 
 KIND_GRAPH: Final = 3
 KIND_BOUGHT_TOGETHER: Final = 4
@@ -49,32 +42,6 @@ FEWEST_ITEMS: Final = 3
 FACTORS: Final = 128
 
 Report = Callable[[int, int], None]
-
-
-class FitPlan(Struct, frozen=True, kw_only=True):
-    """`now` seconds since 1970; `weights` of the types, in the order of their numbers in the log; `likes` whether
-    there is a file of neighbours in content.
-    """
-
-    now: int
-    weights: list[tuple[str, float]]
-    likes: bool
-
-
-class FitResult(Struct, frozen=True, kw_only=True):
-    """What was made. `trained` names the models; `sha256` is of the files, hexadecimal as `content_hash`."""
-
-    counts: Counts
-    trusted: bool
-    readiness: list[Readiness]
-    trained: list[str]
-    window_from: datetime | None
-    window_to: datetime | None
-    content_hash: str
-    sha256: str
-    settings: dict[str, Any]
-    metrics: dict[str, Any]
-    blend: dict[str, float]
 
 
 def run(folder: Path, report: Report) -> None:

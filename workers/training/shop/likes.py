@@ -13,11 +13,7 @@ from workers.training.behaviour.borrowed import LENDERS, WARM
 from workers.training.behaviour.interactions import Floats, Ints
 from workers.training.behaviour.neighbours import Neighbours
 
-LIKES: Final = "likes.copy"
 COLUMNS: Final = {"item": "int4", "other": "int4", "score": "int2"}
-
-OF_EACH: Final = 60
-"""Neighbours of an item that are looked at: of so many some have events, where any do."""
 
 _SHARPNESS: Final = 7.5
 """10 · cos, as a score runs from the cosine of random pairs, about 0.25, to 1."""

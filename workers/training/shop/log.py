@@ -11,8 +11,7 @@ from msgspec import Struct
 from infra.copybinary import read_records
 from workers.training.behaviour.cooccurrence import sessions
 from workers.training.behaviour.interactions import DAY, Interactions, Longs
-
-EVENTS: Final = "events.copy"
+from workers.training.shop.plan import Counts
 
 COLUMNS: Final = {
     "shopper": "int8",
@@ -26,25 +25,6 @@ COLUMNS: Final = {
 of the shopper's day), whether the item is in the catalogue."""
 
 PURCHASE: Final = "purchase"
-
-
-class Counts(Struct, frozen=True, kw_only=True):
-    """What a shop has to learn from. `rows` were read, `events` of them count: of a type with a weight, and of an
-    item of the catalogue. `types`: how many of each.
-    """
-
-    rows: int = 0
-    events: int = 0
-    shoppers: int = 0
-    items: int = 0
-    unjoined: int = 0
-    purchases: int = 0
-    shoppers_of_two: int = 0
-    sessions_of_two: int = 0
-    baskets_of_two: int = 0
-    repeats: int = 0
-    days: float = 0.0
-    types: dict[str, int] = {}
 
 
 class ShopLog(Struct, frozen=True, kw_only=True, eq=False):

@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from workers.training.shop.log import Counts
+from workers.training.shop.plan import Counts, Readiness
 
 UNJOINED_SHARE: Final = 0.5
 """Where more of the events are of items that the catalogue lacks, the ids do not match, and nothing is learned."""
@@ -36,17 +36,6 @@ NEEDS: Final = (
     Need(model="buy_again", needs={"repeats": 30}, meanwhile="every item bought before, 30 days afterwards"),
     Need(model="blend", needs={"events": 2000, "shoppers_of_two": 200}, meanwhile="weights that do well in most shops"),
 )
-
-
-class Readiness(Struct, frozen=True, kw_only=True):
-    """One model of a shop. `eta`: when there will be enough at the pace so far, null when nobody can tell."""
-
-    model: str
-    ready: bool
-    has: dict[str, int]
-    needs: dict[str, int]
-    eta: datetime | None
-    meanwhile: str | None
 
 
 def judge(counts: Counts, now: datetime) -> list[Readiness]:

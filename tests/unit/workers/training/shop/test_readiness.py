@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.training.shop.log import Counts
+from workers.training.shop.plan import Counts
 from workers.training.shop.readiness import NEEDS, judge, trusted
 
 NOW = datetime(2026, 1, 15, tzinfo=UTC)
