@@ -25,4 +25,4 @@ async def test_a_busy_connection_plans_it_once(database: Database, make_tenant: 
         "select generic_plans from pg_prepared_statements "
         "where statement like '%cosine%' and statement not like '%passed%'"
     )
-    assert [row["generic_plans"] for row in prepared] == [7]
+    assert [row["generic_plans"] for row in prepared] == [12]
