@@ -26,7 +26,7 @@ async def load_shop(settings: Settings, url: str, folder: Path | None) -> None:
     name = NAME if folder is None else folder.resolve().name
     async with open_database(settings) as database:
         tenant_id = await _tenant_named(database, name)
-        secret = await make_key(database, settings, tenant_id, "secret", f"{name} loader")
+        secret = await make_key(database, settings, tenant_id, "secret", f"{name} loader", first=True)
         public = await make_key(database, settings, tenant_id, "publishable", f"{name} page")
     headers = {"Authorization": f"Bearer {secret.key}"}
     async with httpx.AsyncClient(base_url=url, headers=headers, timeout=120, trust_env=False) as client:
