@@ -27,7 +27,7 @@ PRIOR: Final[Mapping[str, float]] = {"similar": 1.0, "popular": 0.5, "graph": 0.
 HELD_OUT: Final = 0.15
 """The last share of the events is asked for."""
 
-MOST_SHOPPERS: Final = 10_000
+MOST_SHOPPERS: Final = 20_000
 """Of a large shop so many are fitted on: the choice needs no more, and a fit of all takes minutes."""
 
 MOST_ASKED: Final = 1_500
@@ -77,7 +77,7 @@ def validate(log: Interactions, items: Ints, likes: Likes | None) -> Validation 
     if len(rows) > MOST_ASKED:
         rows = np.sort(np.random.default_rng(0).choice(rows, MOST_ASKED, replace=False))
     # The choice needs less than what serves: fewer dimensions, and of a large shop nothing borrowed.
-    graph = fit_graph(cap_rows(train.weights, train.last, 500), dims=128 if len(items) <= BORROWED_TO else 64)
+    graph = fit_graph(cap_rows(train.weights, train.last, 500), dims=128)
     alike = None if likes is None else matrix_of(likes, items)
     borrows = likes is not None and len(items) <= BORROWED_TO
     mix = mixing(graph.degree, lent_to(likes, items, graph.degree)) if likes is not None and borrows else None
