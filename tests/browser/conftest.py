@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -13,12 +14,18 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from infra.demo.catalogue import demo_items
+from infra.demo.load import demo_visitors
 from infra.demo.shop import DemoShop, read_demo, write_demo
+from infra.demo.shoppers import demo_events
 from infra.filelock import exclusive
-from tests.installation import Installation, Shop
+from tests.installation import Installation, Shop, until
 
+SHOPPERS: Final = 400
 PRODUCTS: Final = 90
 """Enough for two pages of the list; drawing and encoding them takes a few seconds."""
+
+
+AGENT: Final = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36"
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +35,11 @@ def demo_server(installation: Installation) -> str:
         if read_demo(installation.data_dir) is None:
             shop = installation.make_shop("Kindred demo shop")
             _load(shop)
-            write_demo(installation.data_dir, DemoShop(name=shop.name, publishable_key=shop.publishable_key))
+            _teach(shop)
+            write_demo(
+                installation.data_dir,
+                DemoShop(name=shop.name, publishable_key=shop.publishable_key, visitors=demo_visitors()),
+            )
             shop.client.close()
     return installation.url
 
@@ -49,6 +60,15 @@ def _load(shop: Shop) -> None:
     assert counts["text"]["done"] == counts["image"]["done"] == PRODUCTS
 
 
+def _teach(shop: Shop) -> None:
+    events = list(demo_events(datetime.now(UTC), shoppers=SHOPPERS))
+    for start in range(0, len(events), 1000):
+        answer = shop.client.post("/v1/events", json={"events": events[start : start + 1000]}).raise_for_status()
+        assert answer.json()["rejected"] == 0
+    address = f"/v1/jobs/{shop.client.post('/v1/models/train').raise_for_status().json()['job_id']}"
+    until(lambda: shop.client.get(address).json()["status"] == "done" or None, "the training")
+
+
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """The machine's Chromium; the tests are skipped where there is none."""
@@ -64,7 +84,10 @@ def chromium() -> Iterator[Browser]:
 @pytest.fixture
 def context(chromium: Browser) -> Iterator[BrowserContext]:
     """A fresh profile with a desktop window and no motion."""
-    context = chromium.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce", locale="en-GB")
+    # A headless browser says so, and what it does would be a bot's.
+    context = chromium.new_context(
+        viewport={"width": 1280, "height": 900}, reduced_motion="reduce", locale="en-GB", user_agent=AGENT
+    )
     yield context
     context.close()
 

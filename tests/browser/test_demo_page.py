@@ -279,3 +279,41 @@ def test_nothing_is_fetched_from_elsewhere(page: Page, demo_server: str) -> None
     )
     _open_first(page, demo_server)
     assert elsewhere == []
+
+
+def _row(page: Page, name: str) -> list[str]:
+    expect(page.locator(f"#row-{name} ul")).not_to_have_attribute("aria-busy", "true")
+    expect(page.locator(f"#row-{name} a.card").first).to_be_visible()
+    ids: list[str] = page.locator(f"#row-{name} li").evaluate_all("nodes => nodes.map(node => node.dataset.id)")
+    return ids
+
+
+def _shop_as(page: Page, index: int) -> list[str]:
+    with page.expect_response(lambda answer: "for_you" in (answer.request.post_data or "")):
+        page.locator("#shopper").select_option(index=index)
+    return _row(page, "for-you")
+
+
+def test_two_shoppers_see_different_rows(page: Page, demo_server: str) -> None:
+    """Each of the demo's people has a row of their own."""
+    page.goto(f"{demo_server}/demo")
+    expect(page.locator("#row-for-you a.card").first).to_be_visible()
+    first, second = _shop_as(page, 1), _shop_as(page, 2)
+    assert first != second
+    assert len(set(first) & set(second)) < len(first) / 2
+
+
+def test_a_click_changes_the_shoppers_row(page: Page, demo_server: str) -> None:
+    """A new visitor's row follows what was looked at, which is told to the API and shown as recently viewed."""
+    page.goto(f"{demo_server}/demo")
+    before = _row(page, "for-you")
+    with page.expect_response("**/v1/events") as told:
+        page.locator("#grid a.card").nth(5).click()
+    assert told.value.json()["accepted"] == 1
+    item = page.url.partition("item=")[2]
+    with page.expect_response(lambda answer: "for_you" in (answer.request.post_data or "")):
+        page.locator("#back").click()
+    assert _row(page, "recent")[0] == item
+    after = _row(page, "for-you")
+    assert after != before
+    assert item not in after

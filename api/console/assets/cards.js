@@ -65,6 +65,8 @@ function why(explain) {
   const lines = [];
   if (explain.text != null) lines.push(part("Text", "text", explain.text, explain.text_similarity));
   if (explain.image != null) lines.push(part("Photo", "photo", explain.image, explain.image_similarity));
+  if (explain.behaviour != null) lines.push(part("Shoppers", "shoppers", explain.behaviour));
+  if (explain.popularity != null) lines.push(part("Popular", "popular", explain.popularity));
   if (explain.words != null) lines.push(part("Words", "text", explain.words));
   if (explain.vectors != null) lines.push(part("Meaning", "photo", explain.vectors));
   return lines.length ? el("span", { class: "why" }, ...lines) : null;
@@ -72,11 +74,21 @@ function why(explain) {
 
 function scoreBar(score, explain) {
   const bar = el("span", { class: "bar", "aria-hidden": "true" });
-  const text = Math.max(0, explain?.text ?? explain?.words ?? 0);
-  const image = Math.max(0, explain?.image ?? explain?.vectors ?? 0);
-  const sum = text + image;
+  const shares = {
+    text: explain?.text ?? explain?.words ?? 0,
+    photo: explain?.image ?? explain?.vectors ?? 0,
+    shoppers: explain?.behaviour ?? 0,
+    popular: explain?.popularity ?? 0,
+  };
+  const sum = Object.values(shares).reduce((total, value) => total + Math.max(0, value), 0);
+  let end = 0;
+  const stops = Object.entries(shares).map(([kind, value]) => {
+    const start = end;
+    end += sum > 0 ? Math.max(0, value) / sum : kind === "popular" ? 1 : 0;
+    return `var(--${kind}-part) ${percent(start)} ${percent(end)}`;
+  });
   bar.style.setProperty("--score", percent(score));
-  bar.style.setProperty("--text-share", percent(sum > 0 ? text / sum : 0.5));
+  bar.style.setProperty("--parts", `linear-gradient(90deg, ${stops.join(", ")})`);
   return bar;
 }
 

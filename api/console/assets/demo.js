@@ -171,12 +171,15 @@ async function loadMore() {
 
 const personal = {
   forYou: new Row($("row-for-you"), (answer) => {
-    const because = answer.items.find((item) => item.explain?.because)?.explain.because;
-    const title = because && products.get(because.item_id)?.title;
-    $("for-you-why").textContent = title ? `Among others because of “${title}”.` : "Look at a few products, and this row follows.";
+    remember(answer.items);
+    const met = new Set(answer.items.map((item) => item.explain?.because?.item_id).filter(Boolean));
+    const titles = [...met].map((id) => products.get(id)?.title).filter(Boolean).slice(0, 2);
+    $("for-you-why").textContent = titles.length ? `Among others because of “${titles.join("” and “")}”.`
+      : met.size ? "From what was looked at and bought before."
+      : "Look at a few products, and this row follows.";
   }, { waits: false }),
   trending: new Row($("row-trending"), undefined, { waits: false }),
-  recent: new Row($("row-recent"), (answer) => { $("recent").hidden = answer.items.length === 0; }, { waits: false }),
+  recent: new Row($("row-recent"), (answer) => { remember(answer.items); $("recent").hidden = answer.items.length === 0; }, { waits: false }),
 };
 
 /** Ask for the rows anew: quietly after a click, so that one sees what moved. */

@@ -11,7 +11,8 @@ const still = window.matchMedia("(prefers-reduced-motion: reduce)");
 export class Row {
   /**
    * @param {HTMLElement} root where the row lives @param {(answer: object) => void} [onAnswer]
-   * @param {{waits?: boolean}} [options] waits: a fallback means that the product is still being encoded
+   * @param {{waits?: boolean}} [options] waits: a fallback means that the product is still being encoded. A row that
+   *   does not wait is an extra: its section goes away when it cannot be had
    */
   constructor(root, onAnswer, { waits = true } = {}) {
     this.list = el("ul", { class: "strip" });
@@ -19,6 +20,7 @@ export class Row {
     root.append(this.note, this.list);
     this.onAnswer = onAnswer;
     this.waits = waits;
+    this.section = root.closest("section");
     this.body = null;
   }
 
@@ -40,6 +42,7 @@ export class Row {
     } catch (error) {
       if (error.name === "AbortError" || this.asked !== asked) return;
       this.list.replaceChildren();
+      this.section.hidden = !this.waits;
       this.note.replaceChildren(message(error.message, error.detail ?? "Try again.", { label: "Try again", run: () => this.ask(body) }));
     } finally {
       if (this.asked === asked) this.list.removeAttribute("aria-busy");
@@ -61,6 +64,7 @@ export class Row {
   }
 
   show(answer, tries) {
+    this.section.hidden = false;
     const waiting = this.waits && answer.fallback_used;
     this.list.classList.toggle("is-fallback", waiting);
     if (answer.items.length === 0) {
