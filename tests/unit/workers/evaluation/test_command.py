@@ -12,13 +12,8 @@ from workers.evaluation.card import decode_card
 from workers.evaluation.command import BadEvaluation, options_of, run_command
 
 
-class _Any(dict):  # type: ignore[type-arg]
-    def __missing__(self, key: str) -> object:
-        return None
-
-
 def _parse(*words: str) -> object:
-    return make_parser(_Any()).parse_args(["evaluate", *words])  # type: ignore[arg-type]
+    return make_parser().parse_args(["evaluate", *words])
 
 
 @pytest.fixture
