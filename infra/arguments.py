@@ -74,6 +74,7 @@ def make_parser() -> argparse.ArgumentParser:
     feed.add_argument("--mode", choices=("incremental", "full"), default="incremental")
 
     measure = command("evaluate", "evaluate:run", "Measure the recommendations of every model on interactions.")
+    measure.add_argument("--tenant", help="name or id of a shop: its own events and items")
     measure.add_argument("--interactions", type=Path, help="a file to be split; its layout is found by looking")
     measure.add_argument("--train", type=Path, help="the first half of a split made by others")
     measure.add_argument("--test", type=Path, help="its second half")

@@ -26,7 +26,7 @@ def options_of(arguments: argparse.Namespace, command: Sequence[str] = ()) -> Op
     """The options that the arguments mean; raises BadEvaluation."""
     given = (arguments.interactions, arguments.train, arguments.test)
     if (arguments.interactions is None) == (arguments.train is None and arguments.test is None):
-        raise BadEvaluation("Give either --interactions FILE, or --train FILE and --test FILE.")
+        raise BadEvaluation("Give --tenant NAME, or --interactions FILE, or --train FILE and --test FILE.")
     if arguments.interactions is None and None in (arguments.train, arguments.test):
         raise BadEvaluation("--train and --test go together.")
     for path in (*given, arguments.items):
