@@ -3,8 +3,8 @@
     python -m benchmarks.traffic [--items 10000] [--shoppers 5000] [--seconds 300] [--clients 8]
 
 Shoppers are drawn by Zipf's law (s = 1.05) and so are items; each request is one of four placements (a shopper's own
-row, similar to an item, bought with it, what is popular in a category), and one in twenty is an event. The vectors are
-those of benchmarks.similar; behaviour is told over the API and learned by the worker before the clock starts. CPU is of
+row, similar to an item, bought with it, what is popular in a category), and one in twenty is an event. Items are
+encoded and behaviour is learned by the worker before the clock starts. CPU is of
 the API and of all of PostgreSQL's processes. Freshness: a view told to one API process, then asked of another.
 """
 
@@ -22,8 +22,7 @@ import uvloop
 from numpy.typing import NDArray
 
 from benchmarks.report import Line, print_report
-from benchmarks.similar import Shop, fill, served
-from benchmarks.stage import Stage, Tenant, cpu_s, memory_mb, percentile
+from benchmarks.stage import Stage, Tenant, cpu_s, memory_mb, percentile, until_encoded
 from benchmarks.wire import Wire
 
 _S = 1.05
@@ -40,6 +39,20 @@ def zipf(count: int, size: int, rng: np.random.Generator) -> NDArray[np.int64]:
 def visitor(number: int) -> str:
     """A visitor id as long as a browser's."""
     return f"{number:032x}"
+
+
+async def stock(stage: Stage, tenant: Tenant, items: int) -> None:
+    """A shop of items with titles of a few words, encoded."""
+    rng = np.random.default_rng(7)
+    words = [f"{first}{second}" for first in ("bra", "sto", "li", "ka", "mo") for second in ("ndo", "ner", "mpa", "sk")]
+    async with stage.client(tenant) as client:
+        for start in range(0, items, 5000):
+            rows = [
+                {"id": str(n), "title": " ".join(rng.choice(words, 4)), "price": n, "attributes": {"k": n % 1000}}
+                for n in range(start, min(items, start + 5000))
+            ]
+            (await client.post("/v1/items/bulk", json=rows)).raise_for_status()
+        await until_encoded(client)
 
 
 async def tell_history(stage: Stage, tenant: Tenant, items: int, shoppers: int) -> None:
@@ -187,8 +200,7 @@ def _hit_ratio(metrics: str) -> Line:
 async def _run(items: int, shoppers: int, seconds: float, clients: int) -> list[Line]:
     with Stage() as stage:
         tenant = stage.make_tenant()
-        await served(stage, tenant)
-        await fill(stage, tenant, Shop(items))
+        await stock(stage, tenant, items)
         await tell_history(stage, tenant, items, shoppers)
         await learn(stage, tenant)
         stage.stop_worker()

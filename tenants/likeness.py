@@ -312,7 +312,8 @@ def _text(p: _Parts) -> str:
         {p.join}
         where {eligible} and e.score >= {p.minimum}
     )
-    select (select array_agg(k.external_id) from known k) as known, (select count(n.z) from near n) as seen,
+    select (select array_agg(k.external_id) from known k) as known,
+        (select array_agg(k.item_no) from known k) as known_nos, (select count(n.z) from near n) as seen,
         (select min(e.score) from exact e) < {p.minimum} as below, h.*, d.external_id
     from (select 1) one left join lateral (
         select * from hits where in_group = 1 order by z desc, item_no limit {p.wanted_rows}) h on true

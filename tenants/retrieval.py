@@ -58,7 +58,7 @@ async def _newest(database: Database, tenant: TenantRef, wanted: Wanted, cut: in
             {columns}
         from firsts n {each("item_facets", f"f.tenant_id = {TENANT} and f.item_no = n.item_no", alias="f")}{join}
     )
-    select null::text[] as known, (select count(*) from near) as seen, h.*, d.external_id
+    select null::text[] as known, null::int4[] as known_nos, (select count(*) from near) as seen, h.*, d.external_id
     from (select 1) one left join lateral (
         select * from hits order by created_at desc, item_no desc) h on true
     left join lateral (select d.external_id from item_ids d where d.tenant_id = {TENANT} and d.item_no = h.item_no

@@ -204,7 +204,8 @@ async def _spoken(
         cross join lateral (select b.best, (coalesce(u.words, 0) + coalesce(u.vectors, 0)) / b.best as score
             from (select ({words_weight} + {vectors_weight}) / ({RRF_K} + 1) as best) b) o
     )
-    select null::text[] as known, greatest((select count(*) from by_words), (select count(*) from by_vector)) as seen,
+    select null::text[] as known, null::int4[] as known_nos,
+        greatest((select count(*) from by_words), (select count(*) from by_vector)) as seen,
         h.*, d.external_id from (select 1) one left join lateral (
         select * from hits where in_group = 1 order by score desc, item_no limit {rows}) h on true
     left join lateral (select d.external_id from item_ids d where d.tenant_id = {TENANT} and d.item_no = h.item_no

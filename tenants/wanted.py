@@ -3,7 +3,7 @@
 A statement is put together from constant fragments; every value is bound.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -43,10 +43,13 @@ class Hit(Struct, frozen=True):
 
 
 class Found(Struct, frozen=True, kw_only=True):
-    """`hits` in order. `known` are the seeds that exist; `complete`: there is no further hit beyond these."""
+    """`hits` in order. `known` are the seeds that exist, with their numbers.
+
+    `complete`: there is no further hit beyond these.
+    """
 
     hits: list[Hit]
-    known: list[str]
+    known: Mapping[str, int]
     complete: bool
 
 
@@ -154,6 +157,11 @@ def spread(space: SpaceRef) -> tuple[float, float]:
     return space.mean, max(space.dev, 1e-3)
 
 
+def known_of(record: Any) -> dict[str, int]:
+    """The seeds that exist, out of the first row of a list."""
+    return dict(zip(record["known"] or (), record["known_nos"] or (), strict=True))
+
+
 def found_of(records: Sequence[Any], cut: int | None, limit: int) -> Found:
     hits = [
         Hit(
@@ -174,4 +182,4 @@ def found_of(records: Sequence[Any], cut: int | None, limit: int) -> Found:
     ]
     first = records[0]
     everything = cut is None or first["seen"] < cut
-    return Found(hits=hits, known=first["known"] or [], complete=everything and len(hits) < limit)
+    return Found(hits=hits, known=known_of(first), complete=everything and len(hits) < limit)

@@ -22,16 +22,15 @@ from api.recommend.log import AnswerLog, Shopper, Shown, shown
 from api.recommend.pipeline import rerank, serve
 from api.recommend.profiles import Profile, Profiles
 from api.recommend.types import Answer, Query, RerankQuery, Served, Session
-from infra.db import Database, TenantId
+from infra.db import Database
 from infra.decode import InvalidFields
 from infra.errors import FieldError
 from infra.ids import uuid7
 from tenants.answers import Kind
 from tenants.lifecycle import TenantRef
 from tenants.placements import Placements
-from tenants.validity import next_boundary, numbers_of
+from tenants.validity import next_boundary
 
-_KNOWN_NUMBERS: Final = 20_000
 _NOBODY: Final = Profile()
 _RANDOM_ID: Final = re.compile(r"[A-Za-z0-9_\-.]{22,128}")
 
@@ -70,7 +69,6 @@ class Answering:
         self._cards = Cards(database, cache)
         self._secret = secret
         self._clock = clock
-        self._number: dict[tuple[TenantId, str], int] = {}
         self._making: dict[tuple[Key, int], asyncio.Future[Entry]] = {}
 
     async def recommend(self, caller: Caller, tenant: TenantRef, body: bytes) -> bytes:
@@ -240,18 +238,15 @@ class Answering:
         self, key: Key, tenant: TenantRef, asked: Asked, level: Level, now: datetime, version: int
     ) -> Entry:
         until = await self._horizon(tenant, now, version)
-        served, seeds = await asyncio.gather(
+        served = await serve(
+            self._database,
+            tenant,
             # Whoever is the first to ask, the list is everybody's.
-            serve(
-                self._database,
-                tenant,
-                structs.replace(asked.query, user_id=None, visitor_id=None),
-                now=now,
-                secret=self._secret,
-                sources=asked.sources,
-                cards=self._cards,
-            ),
-            self._numbers(tenant.tenant_id, asked.query.item_ids),
+            structs.replace(asked.query, user_id=None, visitor_id=None),
+            now=now,
+            secret=self._secret,
+            sources=asked.sources,
+            cards=self._cards,
         )
         row = shown_of(
             "recommend", served, strategy=strategy_of(asked), request=key[2], placement=asked.query.placement
@@ -263,22 +258,11 @@ class Answering:
             level=level,
             listed=[hit.item_no for hit in hits],
             groups=[hit.group_id for hit in hits],
-            seeds=seeds,
+            seeds=served.slate.seeds,
             until=until,
         )
         self._cache.put(key, entry, version=version)
         return entry
-
-    async def _numbers(self, tenant_id: TenantId, external_ids: Sequence[str]) -> list[int]:
-        """The numbers of the seeds, so that a change of one finds the answers that start from it."""
-        missing = [name for name in external_ids if (tenant_id, name) not in self._number]
-        if missing:
-            if len(self._number) > _KNOWN_NUMBERS:
-                self._number.clear()
-            found = await numbers_of(self._database, tenant_id, missing)
-            self._number.update({(tenant_id, name): number for name, number in found.items()})
-        keys = [(tenant_id, name) for name in external_ids]
-        return [self._number[key] for key in keys if key in self._number]
 
     async def _horizon(self, tenant: TenantRef, now: datetime, version: int) -> datetime | None:
         known = self._cache.horizon(tenant.tenant_id, now)

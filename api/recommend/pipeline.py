@@ -93,6 +93,7 @@ async def fill(database: Database, planned: Plan) -> Slate:
         candidates=chosen,
         fallback_used=bool(found.warnings) or any(candidate.fallback for candidate in chosen),
         unknown_seeds=[seed for seed in planned.seeds if seed not in found.known],
+        seeds=list(found.known.values()),
         warnings=found.warnings,
     )
 

@@ -91,10 +91,11 @@ async def recall_or_popular(database: Database, plan: Plan, *, limit: int, every
             raise
         _log.warning("recommend.stage_failed", stage="recall", strategy=plan.strategy, error=type(error).__name__)
         warning = "The personal part could not be answered in time; these are the popular items."
+        known = dict.fromkeys(plan.seeds, 0)  # nobody looked, so none is said to be unknown
         if not plan.fallback:
-            return Recalled(hits=[], known=list(plan.seeds), complete=True, warnings=[warning])
+            return Recalled(hits=[], known=known, complete=True, warnings=[warning])
         found = await recall_popular(database, plan, [], limit=limit)
-        return Recalled(hits=found.hits, known=list(plan.seeds), complete=found.complete, warnings=[warning])
+        return Recalled(hits=found.hits, known=known, complete=found.complete, warnings=[warning])
 
 
 async def _live(database: Database, plan: Plan, *, limit: int) -> Recalled:

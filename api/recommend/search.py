@@ -166,7 +166,7 @@ async def _find(database: Database, planned: Plan, query: SearchQuery, spoken: S
         )
         lists.append(await find_similar(database, planned.tenant, asked, likeness))
     if not lists:
-        return Found(hits=[], known=[], complete=True)
+        return Found(hits=[], known={}, complete=True)
     return lists[0] if len(lists) == 1 else _fuse(lists)
 
 
@@ -181,7 +181,7 @@ def _fuse(lists: list[Found]) -> Found:
     order = sorted(scores, key=lambda item_no: (-scores[item_no], item_no))
     return Found(
         hits=[structs.replace(hits[item_no], score=scores[item_no]) for item_no in order],
-        known=[seed for found in lists for seed in found.known],
+        known={seed: number for found in lists for seed, number in found.known.items()},
         complete=all(found.complete for found in lists),
     )
 

@@ -166,11 +166,12 @@ class Candidate(Struct, frozen=True, kw_only=True):
 
 
 class Slate(Struct, frozen=True, kw_only=True):
-    """The final list of one answer. `warnings`: what went wrong on the way."""
+    """The final list of one answer. `seeds`: numbers of the items asked about; `warnings`: what went wrong."""
 
     candidates: Sequence[Candidate]
     fallback_used: bool
     unknown_seeds: Sequence[str]
+    seeds: Sequence[int] = ()
     warnings: Sequence[str] = ()
 
 

@@ -14,7 +14,7 @@ from tenants.lifecycle import TenantRef
 from tenants.nearest import each, rounded
 from tenants.sources import attributes, behaviour, content, neighbours, popularity, revisits
 from tenants.sources.scene import Asked, Scene
-from tenants.wanted import TENANT, Found, Hit, Wanted, one_per_group
+from tenants.wanted import TENANT, Found, Hit, Wanted, known_of, one_per_group
 
 Source = Callable[[Scene], str | None]
 
@@ -120,7 +120,8 @@ def statement(scene: Scene) -> str:
         joins += f" left join lateral ({_evidence(scene)}) e on true"
     return f"""
     with {", ".join(ctes)}
-    select (select array_agg(k.external_id) from known k) as known, greatest({", ".join(seen) or 0}, 0) as seen, x.*
+    select (select array_agg(k.external_id) from known k) as known,
+        (select array_agg(k.item_no) from known k) as known_nos, greatest({", ".join(seen) or 0}, 0) as seen, x.*
     from (select 1) one left join lateral (
         select t.item_no, t.group_id, t.score, t.srcs, t.parts, t.fallback, t.place,
             {vector}::bytea as vector, {evidence}, {columns}, d.external_id
@@ -197,4 +198,4 @@ def _found(scene: Scene, records: Any) -> Found:
     ]
     first = records[0]
     whole = scene.cut is None or first["seen"] < scene.cut
-    return Found(hits=hits, known=first["known"] or [], complete=whole and len(hits) < scene.wanted.limit)
+    return Found(hits=hits, known=known_of(first), complete=whole and len(hits) < scene.wanted.limit)

@@ -143,7 +143,7 @@ async def test_similar_is_exact_and_full(
                 likeness = Likeness(seeds=[str(seed)], text_weight=weights[0], image_weight=weights[1])
                 found = await find_similar(database, shop.tenant, wanted, likeness)
                 assert [hit.id for hit in found.hits] == expected[:count], (seed, tree, count)
-                assert found.known == [str(seed)]
+                assert list(found.known) == [str(seed)]
 
 
 async def test_scores_fall_and_explain_themselves(database: Database, make_tenant: MakeTenant) -> None:
@@ -171,7 +171,7 @@ async def test_min_score_same_and_exclude_are_obeyed(database: Database, make_te
         shop, 0, (0.5, 0.5), lambda item: item.brand == "b0" and item.categories == ["A > C"] and item.id != "10"
     )
     assert [hit.id for hit in found.hits] == expected
-    assert found.known == ["0"]
+    assert list(found.known) == ["0"]
     cut = found.hits[len(found.hits) // 2].score
     strict = await find_similar(
         database,
