@@ -25,7 +25,7 @@ from infra.embedded import EmbeddedPostgres
 from infra.roles import APP, OWNER, database_url
 from infra.secret import load_secret
 from infra.settings import Settings
-from tenants.keys import KeyRequest, create_key
+from tenants.keys import SCOPES, KeyRequest, create_key
 from tenants.lifecycle import create_tenant
 from workers.encoders.sources import fetch_pack
 
@@ -170,6 +170,7 @@ class Stage:
                         secret=load_secret(self.settings),
                         cell="00",
                         now=datetime.now(UTC),
+                        scopes=SCOPES if kind == "secret" else None,
                     )
                     made.append(key.key)
         finally:

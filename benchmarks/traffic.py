@@ -15,6 +15,7 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import asyncpg
 import httpx
 import msgspec
 import numpy as np
@@ -86,6 +87,20 @@ async def learn(stage: Stage, tenant: Tenant) -> None:
         while (state := (await client.get(f"/v1/jobs/{job}")).json())["status"] in ("queued", "running"):
             await asyncio.sleep(0.5)
         assert state["status"] == "done", state
+
+
+async def settle(stage: Stage) -> None:
+    """What the first minutes bring by themselves: popularity under the new model, neighbours, and statistics for the planner."""
+    superuser = await asyncpg.connect(stage.superuser_url)
+    while not await superuser.fetchval(
+        "select exists (select 1 from item_scores s join generations g on g.tenant_id = s.tenant_id "
+        "and g.behaviour_model = s.model where s.popularity > 0) "
+        "and exists (select 1 from tenants t join generations g on g.tenant_id = t.tenant_id and g.gen = t.active_gen "
+        "where g.neighbours_build is not null)"
+    ):
+        await asyncio.sleep(0.5)
+    await superuser.execute("vacuum analyze")
+    await superuser.close()
 
 
 class Mix:
@@ -203,6 +218,7 @@ async def _run(items: int, shoppers: int, seconds: float, clients: int) -> list[
         await stock(stage, tenant, items)
         await tell_history(stage, tenant, items, shoppers)
         await learn(stage, tenant)
+        await settle(stage)
         stage.stop_worker()
         mix = Mix(items, shoppers, 200_000)
         await _drive(stage, tenant, mix, clients, 5)
