@@ -90,7 +90,7 @@ async def learn(stage: Stage, tenant: Tenant) -> None:
 
 
 async def settle(stage: Stage) -> None:
-    """What the first minutes bring by themselves: popularity under the new model, neighbours, and statistics for the planner."""
+    """Wait for what the first minutes bring by themselves: popularity, neighbours, and statistics for the planner."""
     superuser = await asyncpg.connect(stage.superuser_url)
     while not await superuser.fetchval(
         "select exists (select 1 from item_scores s join generations g on g.tenant_id = s.tenant_id "
