@@ -197,7 +197,9 @@ def known(error: Exception) -> KindredError:
     cause = getattr(cause, "__cause__", None) or cause
     if isinstance(error, _AWAY) or isinstance(cause, _AWAY) or getattr(error, "connection_invalidated", False):
         _log.warning("http.database_away", error=type(error).__name__)
-        return DatabaseAway("The database does not answer just now. Send the request again in a second: it may not be stored.")
+        return DatabaseAway(
+            "The database does not answer just now. Send the request again in a second: it may not be stored."
+        )
     if isinstance(error, _NUL) or isinstance(cause, _NUL):
         return NulCharacter("A text of the request holds a NUL character (\\u0000); remove it.")
     if isinstance(error, _RETRY) or isinstance(cause, _RETRY):
