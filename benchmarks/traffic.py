@@ -89,15 +89,15 @@ async def learn(stage: Stage, tenant: Tenant) -> None:
         assert state["status"] == "done", state
 
 
-async def settle(stage: Stage, items: int) -> None:
+async def settle(stage: Stage) -> None:
     """Wait for what the first minutes bring: popularity, neighbours of all items, statistics for the planner."""
     superuser = await asyncpg.connect(stage.superuser_url)
     while not await superuser.fetchval(
         "select exists (select 1 from item_scores s join generations g on g.tenant_id = s.tenant_id "
         "and g.behaviour_model = s.model where s.popularity > 0) "
         "and exists (select 1 from tenants t join generations g on g.tenant_id = t.tenant_id and g.gen = t.active_gen "
-        "join neighbour_builds b on b.tenant_id = t.tenant_id and b.build = g.neighbours_build where b.items >= $1)",
-        items,
+        "join neighbour_builds b on b.tenant_id = t.tenant_id and b.build = g.neighbours_build "
+        "where b.watermark - interval '1 minute' > (select max(v.encoded_at) from item_vectors v))"
     ):
         await asyncio.sleep(0.5)
     await superuser.execute("vacuum analyze")
@@ -219,7 +219,7 @@ async def _run(items: int, shoppers: int, seconds: float, clients: int) -> list[
         await stock(stage, tenant, items)
         await tell_history(stage, tenant, items, shoppers)
         await learn(stage, tenant)
-        await settle(stage, items)
+        await settle(stage)
         stage.stop_worker()
         mix = Mix(items, shoppers, 200_000)
         await _drive(stage, tenant, mix, clients, 5)

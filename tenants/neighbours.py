@@ -1,8 +1,8 @@
 """Precomputed neighbours: which builds there are, when the next is due, and how its rows are read and written.
 
 A build is of one layout and one recipe (calibration and weights), and serves from the moment a generation names it.
-Items encoded after its `watermark` are not in it: a reader scans them exactly, beside it, and leaves out what the
-lists say of them. An item without a row (a build that lacks it, or is gone) is answered live.
+Items encoded after its `watermark`, less `SLACK`, may not be in it: a reader scans them exactly, beside it, and leaves
+out what the lists say of them. An item without a row (a build that lacks it, or is gone) is answered live.
 """
 
 from datetime import timedelta
@@ -30,6 +30,10 @@ STALE_SHARE: Final = 0.02
 
 FEWEST_STALE: Final = 20
 """So many are scanned in no time; a small shop is not built anew for each item."""
+
+SLACK: Final = timedelta(minutes=1)
+"""A vector bears the time at which its transaction began: so much later it may be committed. Items encoded so shortly
+before a build count as encoded since; where they are many, as after an upload, the next build is due for them."""
 
 OFTEN: Final = timedelta(minutes=1)
 """A shop is built anew no more often."""
@@ -60,7 +64,7 @@ cross join lateral (
 ) n
 cross join lateral (
     select count(distinct v.item_no) as fresh from item_vectors v
-    where v.tenant_id = t.tenant_id and v.encoded_at > b.watermark
+    where v.tenant_id = t.tenant_id and v.encoded_at > b.watermark - $5::interval
 ) d
 where t.deleted_at is null and n.items > 1
 and exists (select 1 from item_vectors v where v.tenant_id = t.tenant_id)
@@ -79,7 +83,7 @@ async def list_due(conn: AsyncConnection) -> list[TenantId]:
 
     A catalogue whose texts still wait to be encoded has its turn afterwards. `conn` is a system session.
     """
-    records = await fetch(conn, _DUE, FEWEST_STALE, STALE_SHARE, NEIGHBOURS_JOB, OFTEN)
+    records = await fetch(conn, _DUE, FEWEST_STALE, STALE_SHARE, NEIGHBOURS_JOB, OFTEN, SLACK)
     return [TenantId(record["tenant_id"]) for record in records]
 
 

@@ -8,15 +8,13 @@ from typing import Final
 
 from tenants.likeness import NEAR, Likeness, halves, query_vectors
 from tenants.nearest import FIRST_CUT, nearest
+from tenants.neighbours import SLACK
 from tenants.sources.neighbours import Kind, summed
 from tenants.sources.scene import Scene
 from tenants.wanted import TENANT
 
 ANCHORS: Final = 10
 """So many of the anchors, the strongest, are looked for likes of; the mean of more is like everything."""
-
-_SLACK: Final = "interval '1 minute'"
-"""A vector bears the time at which its transaction began: so much later it may be committed."""
 
 
 def similar(scene: Scene) -> str:
@@ -41,8 +39,8 @@ def _like(scene: Scene, text_weight: float, image_weight: float, kind: Kind | No
         # Not every anchor brings each item: the mean is over all anchors, as of the exact score.
         near = summed(scene, kind, scene.build, anchor="known")
         since = (
-            f"(select n.watermark - {_SLACK} from neighbour_builds n where n.tenant_id = {TENANT} "
-            f"and n.build = {scene.bind(scene.build, 'int4')})"
+            f"(select n.watermark - {scene.bind(SLACK, 'interval')} from neighbour_builds n "
+            f"where n.tenant_id = {TENANT} and n.build = {scene.bind(scene.build, 'int4')})"
         )
         fresh = f"select distinct x.item_no from item_vectors x where x.tenant_id = {TENANT} and x.encoded_at > {since}"
         return f"""

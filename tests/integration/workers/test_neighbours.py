@@ -1,6 +1,7 @@
 """Precomputed neighbours: built from what is encoded, served by a generation, renewed, and never half there."""
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -66,8 +67,9 @@ def build(database: Database, clock: Any) -> Any:
 
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Builds may follow each other."""
-    monkeypatch.setattr("tenants.neighbours.OFTEN", type(neighbours.utc_now() - neighbours.utc_now())(0))
+    """Builds may follow each other, and what was encoded a moment before one counts as in it."""
+    monkeypatch.setattr("tenants.neighbours.OFTEN", timedelta(0))
+    monkeypatch.setattr("tenants.neighbours.SLACK", timedelta(0))
 
 
 async def test_the_lists_are_the_live_ones(
@@ -119,6 +121,18 @@ async def test_a_build_is_due_when_many_items_are_new(
     async with database.tenant_session(tenant_id) as conn:
         job = (await list_jobs(conn, tenant_id))[0]
     assert (job.kind, job.status, job.total, job.done) == ("neighbours", "done", 99, 99)
+
+
+async def test_a_build_is_due_when_many_items_were_encoded_just_before_the_last(
+    make_shop: Any, encode: Any, build: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Readers scan them beside the lists for as long as that build serves, which after an upload is the whole shop."""
+    await make_shop(items(0, 40))
+    await encode()
+    assert await build() == 1
+    assert await build() == 0
+    monkeypatch.setattr("tenants.neighbours.SLACK", timedelta(minutes=1))
+    assert await build() == 1
 
 
 async def test_a_new_calibration_asks_for_a_new_build(
