@@ -20,7 +20,7 @@ from infra.decode import InvalidFields, summary
 from infra.errors import FieldError, Forbidden, NotFound, PreconditionFailed
 from infra.feedcache import FeedCache
 
-SourceName = Literal[
+Strategy = Literal[
     "for_you",
     "similar",
     "visually_similar",
@@ -33,12 +33,10 @@ SourceName = Literal[
     "recently_viewed",
     "buy_again",
     "on_sale",
-    "user_cf",
-    "item_cf",
-    "als",
-    "graph",
-    "attributes",
 ]
+"""What a request may ask for."""
+
+SourceName = Literal[Strategy, "user_cf", "item_cf", "als", "graph", "attributes"]
 """What a list may be blended from: every strategy, and the sources that only a placement names."""
 SOURCE_NAMES: Final[tuple[SourceName, ...]] = get_args(SourceName)
 

@@ -11,7 +11,6 @@ from api.recommend.types import (
     Plan,
     Query,
     RerankQuery,
-    Strategy,
     Weights,
 )
 from infra.decode import InvalidFields, summary
@@ -19,7 +18,7 @@ from infra.errors import FieldError
 from tenants.blend import CONTENT_BLEND, DEFAULT_BLEND
 from tenants.filters import parse_filter
 from tenants.lifecycle import TenantRef
-from tenants.placements import PlacementSource
+from tenants.placements import PlacementSource, Strategy
 from tenants.retrieval import SCALAR_FIELDS
 from tenants.sources.scene import Anchor, Asked, Chosen, ShopperKey
 from tenants.sources.statement import SOURCES

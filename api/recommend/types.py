@@ -9,24 +9,9 @@ from msgspec import Meta, Struct
 from tenants.filters import Filter
 from tenants.item import Id
 from tenants.lifecycle import TenantRef
+from tenants.placements import Strategy
 from tenants.retrieval import Hit
 from tenants.sources.scene import Asked
-
-Strategy = Literal[
-    "for_you",
-    "similar",
-    "visually_similar",
-    "bought_together",
-    "also_viewed",
-    "cart",
-    "trending",
-    "popular",
-    "new",
-    "recently_viewed",
-    "buy_again",
-    "on_sale",
-]
-"""What a request may ask for."""
 
 MAX_COUNT: Final = 100
 MAX_SEEDS: Final = 20
