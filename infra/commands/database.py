@@ -44,7 +44,7 @@ def with_database(work: Work) -> Run:
     def run(settings: Settings, arguments: Namespace) -> int:
         async def inside() -> int:
             async with open_database(settings) as database:
-                await _require_schema(database, settings)
+                await require_schema(database, settings)
                 return await work(database, settings, arguments)
 
         return asyncio.run(inside())
@@ -59,7 +59,7 @@ class SchemaBehind(Conflict):
     title = "The database is not at this version"
 
 
-async def _require_schema(database: Database, settings: Settings) -> None:
+async def require_schema(database: Database, settings: Settings) -> None:
     """Bring the embedded database to this version; another is its administrator's to migrate. Raises SchemaBehind."""
     if await migrate.current(database) == migrate.head():
         return

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
-from infra.commands.database import open_database
+from infra.commands.database import open_database, require_schema
 from infra.commands.models import fetch_missing_packs
 from infra.settings import Settings
 from tenants.interactions import copy_interactions, copy_items
@@ -31,6 +31,7 @@ def run(settings: Settings, arguments: Namespace) -> int:
 async def _export(settings: Settings, arguments: Namespace, folder: Path) -> None:
     """The tenant's events and items as files, which then are read like any."""
     async with open_database(settings) as database:
+        await require_schema(database, settings)
         tenant_id = (await find_tenant(database, arguments.tenant)).tenant_id
         arguments.interactions = folder / "events.csv"
         async with database.tenant_session(tenant_id) as conn:
