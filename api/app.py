@@ -50,9 +50,9 @@ from infra.db import Database
 from infra.encoder import EncoderClient
 from infra.secret import load_secret
 from infra.settings import Settings
+from tenants.audience.shoppers import ShopperIds
 from tenants.directory import Directory
 from tenants.placements import Placements
-from tenants.shoppers import ShopperIds
 
 ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     *health.ROUTES,

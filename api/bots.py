@@ -1,4 +1,4 @@
-"""Who is no person: programs that say so (tenants/agents.py), and shoppers faster than anybody can be.
+"""Who is no person: programs that say so (tenants/events/agents.py), and shoppers faster than anybody can be.
 
 Their events are stored and flagged, so that the shop can see them, and are never learned from.
 """
@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Final
 
 from infra.db import TenantId
-from tenants.agents import is_bot
-from tenants.events import BOT, Event, shopper_of
+from tenants.events.agents import is_bot
+from tenants.events.event import BOT, Event, shopper_of
 
 PER_MINUTE: Final = 300
 """Events of one shopper in one minute, impressions apart, above which nobody can have done them by hand."""

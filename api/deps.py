@@ -22,9 +22,9 @@ from infra.blob import BlobStore
 from infra.changes import ChangeFeed
 from infra.db import Database
 from infra.settings import Settings
+from tenants.audience.shoppers import ShopperIds
 from tenants.directory import Directory
 from tenants.lifecycle import TenantRef
-from tenants.shoppers import ShopperIds
 
 Clock = Callable[[], datetime]
 

@@ -19,7 +19,7 @@ from msgspec import Struct
 from infra.db import Database
 from infra.errors import Overloaded
 from infra.telemetry import Children, counter, histogram
-from tenants.events import EventRow
+from tenants.events.event import EventRow
 
 MAX_WAITING_BYTES: Final = 16_000_000
 """Of encoded rows that wait; beyond it a request is told to come again."""

@@ -18,7 +18,7 @@ from api.auth import PUBLIC
 from api.contract import KEY, Contract
 from api.problems import MEDIA_TYPE, Problem, headers_of, status_of
 from infra.errors import KindredError
-from tenants.item import Id
+from tenants.catalog.item import Id
 
 VERSION: Final = "1.0.0"
 

@@ -10,7 +10,7 @@ from litestar import Request, Response
 from api.problems import BadRequest, UnsupportedMediaType
 from infra.decode import InvalidFields, convert, decode_json, faults
 from infra.errors import FieldError
-from tenants.item import Id
+from tenants.catalog.item import Id
 
 T = TypeVar("T")
 AnyRequest: TypeAlias = Request[Any, Any, Any]

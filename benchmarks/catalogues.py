@@ -5,8 +5,8 @@ from pathlib import Path
 
 import msgspec
 
-from tenants.document import item_text
-from tenants.item import Item
+from tenants.catalog.document import item_text
+from tenants.catalog.item import Item
 from workers.feeds.read import read_feed
 from workers.feeds.types import FeedRow
 

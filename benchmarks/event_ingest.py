@@ -25,7 +25,7 @@ from benchmarks.report import Line, print_report
 from benchmarks.stage import Stage, Tenant, cpu_s, percentile
 from benchmarks.wire import Wire
 from infra.roles import INGEST, role_url
-from tenants.events import Event, ids_of, numbered, rows_of
+from tenants.events.event import Event, ids_of, numbered, rows_of
 
 BATCH = 1000
 IN_FLIGHT = 3

@@ -19,9 +19,9 @@ import numpy as np
 from benchmarks.catalogues import DATA, catalogue_texts, foreign_items
 from benchmarks.report import Line, print_report
 from benchmarks.stage import Stage, until_encoded
-from tenants.document import item_text
-from tenants.item import Item
-from tenants.words import tokens
+from tenants.catalog.document import item_text
+from tenants.catalog.item import Item
+from tenants.catalog.words import tokens
 from workers.encoders.coverage import is_covered
 from workers.encoders.minilm import build_minilm
 from workers.encoders.ngrams import NgramEncoder

@@ -32,12 +32,14 @@ from infra import migrate
 from infra.db import Database, driver
 from infra.embedded import EmbeddedPostgres
 from infra.roles import APP, OWNER, SYSTEM, role_url
-from tenants import shards
-from tenants.filters import Filter, parse_filter
-from tenants.generations import ensure_generation, ensure_layout, ensure_space
+from tenants.catalog.filters import Filter, parse_filter
+from tenants.catalog.words import lexemes
 from tenants.lifecycle import TenantRef, create_tenant, load_tenant
-from tenants.retrieval import Likeness, Spoken, Wanted, find_similar, find_spoken
-from tenants.words import lexemes
+from tenants.retrieval.likeness import Likeness, find_similar
+from tenants.retrieval.search import Spoken, find_spoken
+from tenants.retrieval.wanted import Wanted
+from tenants.vectors import shards
+from tenants.vectors.generations import ensure_generation, ensure_layout, ensure_space
 
 _TEXT, _IMAGE, _COUNT = 384, 256, 50
 _NOW: Final = datetime(2026, 1, 15, tzinfo=UTC)

@@ -30,12 +30,12 @@ from infra.db import Database, TenantId
 from infra.embedded import EmbeddedPostgres
 from infra.partitions import ensure_partitions
 from infra.roles import APP, OWNER, SYSTEM, database_url
-from tenants.generations import ensure_generation, ensure_layout, ensure_space
 from tenants.jobs import list_jobs
+from tenants.learned.models import TRAIN_JOB, list_models, queue_training
+from tenants.learned.neighbours import NEIGHBOURS_JOB, queue_build
+from tenants.learned.popularity import refresh_popularity
 from tenants.lifecycle import create_tenant, load_tenant
-from tenants.models import TRAIN_JOB, list_models, queue_training
-from tenants.neighbours import NEIGHBOURS_JOB, queue_build
-from tenants.popularity import refresh_popularity
+from tenants.vectors.generations import ensure_generation, ensure_layout, ensure_space
 from workers.jobs.neighbours import Neighbours
 from workers.jobs.train import Training
 from workers.runner import JobLoop

@@ -19,11 +19,12 @@ from benchmarks.report import Line, print_report
 from benchmarks.similar import Shop, fill, served
 from benchmarks.stage import Stage
 from infra.db import Database, TenantId, fetch
-from tenants.generations import activate
 from tenants.jobs import list_jobs
+from tenants.learned.neighbours import KIND_CONTENT, KIND_PHOTOS, NEIGHBOURS_JOB, queue_build
 from tenants.lifecycle import TenantRef, load_tenant
-from tenants.neighbours import KIND_CONTENT, KIND_PHOTOS, NEIGHBOURS_JOB, queue_build
-from tenants.retrieval import Likeness, Wanted, find_similar
+from tenants.retrieval.likeness import Likeness, find_similar
+from tenants.retrieval.wanted import Wanted
+from tenants.vectors.generations import activate
 from workers.jobs.neighbours import Neighbours
 from workers.runner import JobLoop
 

@@ -25,10 +25,11 @@ from benchmarks.report import Line, print_report
 from benchmarks.stage import Stage, Tenant, cpu_s, percentile
 from benchmarks.wire import Wire
 from infra.db import Database, TenantId, driver, scoped
-from tenants.filters import parse_filter
+from tenants.catalog.filters import parse_filter
 from tenants.lifecycle import TenantRef, load_tenant
-from tenants.retrieval import Likeness, Wanted, find_similar
-from tenants.vectorform import halfvec_text
+from tenants.retrieval.likeness import Likeness, find_similar
+from tenants.retrieval.wanted import Wanted
+from tenants.vectors.form import halfvec_text
 
 _TEXT, _IMAGE = 384, 256
 _FILTERS: dict[str, dict[str, Any] | None] = {

@@ -62,7 +62,7 @@ def _engine(url: str, size: int) -> AsyncEngine:
 
 
 def _take_words(connection: Any, _: object) -> None:
-    """A tsvector travels in PostgreSQL's binary form, as bytes (tenants/words.py); asyncpg by itself sends text."""
+    """A tsvector travels in binary, as bytes (tenants/catalog/words.py); asyncpg by itself sends text."""
     connection.run_async(
         lambda raw: raw.set_type_codec("tsvector", schema="pg_catalog", encoder=bytes, decoder=bytes, format="binary")
     )

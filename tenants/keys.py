@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from infra.changes import record_change
 from infra.db import Database, TenantId, driver
 from infra.errors import FieldError, Forbidden, Invalid, NotFound, Unauthenticated
-from tenants.item import Id
+from tenants.catalog.item import Id
 
 Kind = Literal["secret", "publishable"]
 Scope = Literal[

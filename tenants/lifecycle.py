@@ -13,7 +13,7 @@ from infra.changes import record_change
 from infra.db import Database, TenantId, driver, fetch
 from infra.errors import Conflict, FieldError, Invalid, NotFound
 from infra.ids import uuid7
-from tenants.events import DEFAULT_WEIGHTS, weights_of
+from tenants.events.event import DEFAULT_WEIGHTS, weights_of
 
 
 class TenantNotFound(NotFound):

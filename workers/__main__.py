@@ -20,9 +20,9 @@ from infra.fetch import Fetcher
 from infra.roles import APP
 from infra.settings import BadSettings, Settings
 from infra.telemetry import configure_logging, serve_metrics
-from tenants.imports import HISTORY_JOB, IMPORT_JOB
-from tenants.models import TRAIN_JOB
-from tenants.neighbours import NEIGHBOURS_JOB
+from tenants.catalog.imports import HISTORY_JOB, IMPORT_JOB
+from tenants.learned.models import TRAIN_JOB
+from tenants.learned.neighbours import NEIGHBOURS_JOB
 from workers.encoders.server import EncodeServer
 from workers.jobs.drift import DriftWatch
 from workers.jobs.encode import TextLoop

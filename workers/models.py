@@ -11,8 +11,8 @@ import msgspec
 from infra.db import Database
 from infra.errors import KindredError
 from infra.settings import Settings
-from tenants.generations import Calibration, Layout, ensure_layout, ensure_space
 from tenants.lifecycle import NGRAMS_PREFIX
+from tenants.vectors.generations import Calibration, Layout, ensure_layout, ensure_space
 from workers.encoders.ngrams import NgramEncoder
 from workers.encoders.registry import find_pack, open_pack
 from workers.encoders.types import ImageEncoder, TextEncoder

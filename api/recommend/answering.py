@@ -27,9 +27,9 @@ from infra.decode import InvalidFields
 from infra.errors import FieldError
 from infra.ids import uuid7
 from tenants.answers import Kind
+from tenants.catalog.validity import next_boundary
 from tenants.lifecycle import TenantRef
 from tenants.placements import Placements
-from tenants.validity import next_boundary
 
 _NOBODY: Final = Profile()
 _RANDOM_ID: Final = re.compile(r"[A-Za-z0-9_\-.]{22,128}")

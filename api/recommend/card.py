@@ -5,9 +5,9 @@ from typing import Any, Final
 
 import msgspec
 
+from tenants.catalog.photos import by_position, photo_path
 from tenants.lifecycle import TenantRef
-from tenants.photos import by_position, photo_path
-from tenants.retrieval import Hit
+from tenants.retrieval.wanted import Hit
 
 _ABSENT: Final[dict[str, Any]] = {
     "availability": "in_stock",

@@ -4,7 +4,7 @@ from typing import Final
 
 from api.recommend.plan import BEHAVIOUR, CONTENT
 from api.recommend.types import Because, Candidate, Explain, Plan
-from tenants.retrieval import Hit
+from tenants.retrieval.wanted import Hit
 
 _ANCHORLESS: Final = frozenset({"popular", "trending", "new", "on_sale", "recently_viewed"})
 

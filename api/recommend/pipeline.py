@@ -33,7 +33,7 @@ from infra.db import Database
 from infra.ids import uuid7
 from tenants.lifecycle import TenantRef
 from tenants.placements import PlacementSource
-from tenants.retrieval import Hit
+from tenants.retrieval.wanted import Hit
 
 _EVERYTHING: Final = 1_000_000
 _POOL: Final = 5

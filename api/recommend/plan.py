@@ -15,11 +15,11 @@ from api.recommend.types import (
 )
 from infra.decode import InvalidFields, summary
 from infra.errors import FieldError
-from tenants.blend import CONTENT_BLEND, DEFAULT_BLEND
-from tenants.filters import parse_filter
+from tenants.catalog.filters import parse_filter
+from tenants.learned.blend import CONTENT_BLEND, DEFAULT_BLEND
 from tenants.lifecycle import TenantRef
 from tenants.placements import PlacementSource, Strategy
-from tenants.retrieval import SCALAR_FIELDS
+from tenants.retrieval.wanted import SCALAR_FIELDS
 from tenants.sources.scene import Anchor, Asked, Chosen, ShopperKey
 from tenants.sources.statement import SOURCES
 

@@ -9,7 +9,9 @@ from msgspec import structs
 from api.recommend.plan import CONTENT
 from api.recommend.types import Candidate, Plan
 from infra.db import Database
-from tenants.retrieval import Found, Likeness, Wanted, find_newest, find_similar
+from tenants.retrieval.likeness import Likeness, find_similar
+from tenants.retrieval.newest import find_newest
+from tenants.retrieval.wanted import Found, Wanted
 from tenants.sources.scene import Asked, Chosen
 from tenants.sources.statement import find_blended
 

@@ -26,10 +26,12 @@ from infra.db import Database
 from infra.decode import InvalidFields
 from infra.encoder import EncoderClient, EncoderUnavailable
 from infra.errors import FieldError
-from tenants.item import Id
+from tenants.catalog.item import Id
+from tenants.catalog.words import query_tokens
 from tenants.lifecycle import TenantRef
-from tenants.retrieval import RRF_K, Found, Hit, Likeness, Spoken, find_similar, find_spoken
-from tenants.words import query_tokens
+from tenants.retrieval.likeness import Likeness, find_similar
+from tenants.retrieval.search import RRF_K, Spoken, find_spoken
+from tenants.retrieval.wanted import Found, Hit
 
 _CACHED_QUERIES: Final = 4096
 _EVERYTHING: Final = 1_000_000

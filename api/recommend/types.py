@@ -6,11 +6,11 @@ from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct
 
-from tenants.filters import Filter
-from tenants.item import Id
+from tenants.catalog.filters import Filter
+from tenants.catalog.item import Id
 from tenants.lifecycle import TenantRef
 from tenants.placements import Strategy
-from tenants.retrieval import Hit
+from tenants.retrieval.wanted import Hit
 from tenants.sources.scene import Asked
 
 MAX_COUNT: Final = 100

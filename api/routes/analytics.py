@@ -10,7 +10,7 @@ from api.contract import contract
 from api.deps import caller_of, services_of
 from api.wire import AnyRequest, answer, read_query
 from tenants.analytics import AnalyticsRow, By, analytics
-from tenants.item import Moment
+from tenants.catalog.item import Moment
 
 
 class AnalyticsQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -8,7 +8,7 @@ from msgspec import Struct
 from api.contract import contract
 from api.deps import caller_of, services_of
 from api.wire import answer
-from tenants.catalog import count_states
+from tenants.catalog.store import count_states
 
 
 class States(Struct, frozen=True, kw_only=True):

@@ -17,8 +17,8 @@ from api.wire import JSON, AnyRequest, answer, expect_media_type, read_query
 from infra.decode import InvalidFields, faults, plain_json, summary
 from infra.errors import FieldError, TooLarge
 from infra.telemetry import Children, counter
-from tenants.events import MAX_BYTES, MAX_EVENTS, Event, check, ids_of, live_window, numbered, rows_of, suspicious
-from tenants.ga4 import is_ga4, translate
+from tenants.events.event import MAX_BYTES, MAX_EVENTS, Event, check, ids_of, live_window, numbered, rows_of, suspicious
+from tenants.events.ga4 import is_ga4, translate
 
 _taken: Final = Children(counter("events_received_total", "Events by what became of them.", ["status"]))
 

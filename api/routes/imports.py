@@ -13,8 +13,8 @@ from api.problems import BadRequest
 from api.routes.jobs import parse_job_id
 from api.wire import JSON, AnyRequest, answer, media_type, read_json, read_query
 from infra.ids import uuid7
-from tenants import imports
-from tenants.imports import (
+from tenants.catalog import imports
+from tenants.catalog.imports import (
     BlobSource,
     HistoryFormat,
     HistoryRequest,

@@ -16,10 +16,10 @@ from api.wire import AnyRequest, answer, read_json, read_query
 from infra.changes import Change
 from infra.decode import InvalidFields
 from infra.errors import FieldError
-from tenants.events import DEFAULT_WEIGHTS
-from tenants.inspector import SeenEvent, Wanted, list_events
-from tenants.item import Id
-from tenants.weights import set_weights
+from tenants.catalog.item import Id
+from tenants.events.event import DEFAULT_WEIGHTS
+from tenants.events.inspector import SeenEvent, Wanted, list_events
+from tenants.events.weights import set_weights
 
 Weight = Annotated[float, Meta(ge=-1000, le=1000)]
 TypeName = Annotated[str, Meta(max_length=64, pattern=r"^[a-z][a-z0-9_]*$(?!\n)")]

@@ -16,11 +16,11 @@ from api.deps import caller_of, services_of, tenant_of
 from api.wire import JSON, NDJSON, AnyRequest, answer, decode_id, expect_media_type, no_content, read_json, read_query
 from infra.decode import InvalidFields, MalformedJson, convert, faults, plain_json, summary
 from infra.errors import FieldError, Invalid, TooLarge
-from tenants import catalog
-from tenants.catalog import Encoding, Outcome, StoredItem
-from tenants.filters import Filter, parse_filter
-from tenants.item import Id, Item, ItemNotFound
-from tenants.photos import Photo
+from tenants.catalog import store as catalog
+from tenants.catalog.filters import Filter, parse_filter
+from tenants.catalog.item import Id, Item, ItemNotFound
+from tenants.catalog.photos import Photo
+from tenants.catalog.store import Encoding, Outcome, StoredItem
 
 MAX_ROWS: Final = 10_000
 """Items in one bulk call, and ids in one delete call."""

@@ -10,8 +10,8 @@ from api.contract import contract
 from api.deps import caller_of, services_of
 from api.wire import AnyRequest, answer
 from infra.changes import Change
-from tenants import models
-from tenants.models import ModelInfo, ModelNotFound
+from tenants.learned import models
+from tenants.learned.models import ModelInfo, ModelNotFound
 
 
 class ModelList(Struct, frozen=True, kw_only=True):

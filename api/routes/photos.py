@@ -14,9 +14,10 @@ from api.wire import AnyRequest, answer, decode_id, expect_media_type, no_conten
 from infra.blob import BlobMissing
 from infra.decode import InvalidFields
 from infra.errors import FieldError, Invalid
-from tenants import catalog, photos
-from tenants.item import MAX_PHOTOS, ItemNotFound
-from tenants.photos import MAX_PHOTO_BYTES, PHOTO_TYPES, PhotoNotFound, photo_key, read_photo_token
+from tenants.catalog import photos
+from tenants.catalog import store as catalog
+from tenants.catalog.item import MAX_PHOTOS, ItemNotFound
+from tenants.catalog.photos import MAX_PHOTO_BYTES, PHOTO_TYPES, PhotoNotFound, photo_key, read_photo_token
 
 # Where each format says what it is: offset and the bytes there, any one of them.
 _MAGIC: Final[dict[str, tuple[tuple[int, tuple[bytes, ...]], ...]]] = {

@@ -16,7 +16,7 @@ from api.wire import AnyRequest, answer, decode_id, no_content, read_json, read_
 from infra.decode import InvalidFields, faults, summary
 from infra.errors import FieldError, Invalid
 from tenants import placements
-from tenants.filters import parse_filter
+from tenants.catalog.filters import parse_filter
 from tenants.placements import REQUESTS_OWN, Placement, StoredPlacement, source_faults
 
 _TAG: Final = "Placements"

@@ -9,8 +9,8 @@ from msgspec import Meta, Struct
 from api.contract import contract
 from api.deps import caller_of, services_of
 from api.wire import AnyRequest, answer, decode_id, no_content, read_json, read_query
-from tenants import segments
-from tenants.segments import Segment
+from tenants.audience import segments
+from tenants.audience.segments import Segment
 
 _FILTER: Final = {"and": [{"eq": ["attributes.country", "DE"]}, {"gte": ["events.purchase.30d", 2]}]}
 

@@ -12,10 +12,10 @@ from api.wire import AnyRequest, answer, decode_id, no_content, read_json
 from infra.changes import Change
 from infra.decode import InvalidFields, convert
 from infra.errors import FieldError
-from tenants import audience
-from tenants.audience import KnownUser, User
-from tenants.item import Id
-from tenants.shoppers import SHOPPER_CHANGE
+from tenants.audience import users as audience
+from tenants.audience.shoppers import SHOPPER_CHANGE
+from tenants.audience.users import KnownUser, User
+from tenants.catalog.item import Id
 
 _EXAMPLE: Final = {"id": "customer-7", "segments": ["vip"], "attributes": {"country": "DE", "age": 34}}
 

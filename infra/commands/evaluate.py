@@ -11,7 +11,7 @@ from rich.console import Console
 from infra.commands.database import open_database, require_schema
 from infra.commands.models import fetch_missing_packs
 from infra.settings import Settings
-from tenants.interactions import copy_interactions, copy_items
+from tenants.learned.interactions import copy_interactions, copy_items
 from tenants.lifecycle import find_tenant, load_tenant
 from workers.evaluation.command import BadEvaluation, run_command
 

@@ -10,9 +10,9 @@ no idf here: in |j| it weighs as the anchors' mean.
 from collections.abc import Mapping
 from typing import Final
 
-from tenants.nearest import each
+from tenants.retrieval.nearest import each
+from tenants.retrieval.wanted import TENANT
 from tenants.sources.scene import Scene
-from tenants.wanted import TENANT
 
 WEIGHTS: Final[Mapping[str, float]] = {"brand": 1.5, "categories": 1.0, "tags": 0.7, "price": 0.5, "attributes": 1.0}
 """How much each field counts; `attributes` stands for every attributes.x."""

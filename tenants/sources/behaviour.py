@@ -7,10 +7,10 @@ with those of look-alikes where an item has few events of its own; `own` is the 
 
 from typing import Final
 
-from tenants.nearest import each
+from tenants.retrieval.nearest import each
+from tenants.retrieval.wanted import TENANT
 from tenants.sources.neighbours import summed
 from tenants.sources.scene import Scene
-from tenants.wanted import TENANT
 
 RESCORED: Final = 250
 """The spectral part is computed of so many, the best by their neighbours: of all 10,000 it would take 4 ms."""

@@ -6,12 +6,12 @@ items encoded since; otherwise the exact scan of all, or the graphs of a tenant 
 
 from typing import Final
 
-from tenants.likeness import NEAR, Likeness, halves, query_vectors
-from tenants.nearest import FIRST_CUT, nearest
-from tenants.neighbours import SLACK
+from tenants.learned.neighbours import SLACK
+from tenants.retrieval.likeness import NEAR, Likeness, halves, query_vectors
+from tenants.retrieval.nearest import FIRST_CUT, nearest
+from tenants.retrieval.wanted import TENANT
 from tenants.sources.neighbours import Kind, summed
 from tenants.sources.scene import Scene
-from tenants.wanted import TENANT
 
 ANCHORS: Final = 10
 """So many of the anchors, the strongest, are looked for likes of; the mean of more is like everything."""

@@ -5,9 +5,9 @@ z(j) = Σ over the anchors i of w_i · s_ij, s in 0..1 as the build has it (tabl
 
 from typing import Final, Literal
 
-from tenants.nearest import each
+from tenants.retrieval.nearest import each
+from tenants.retrieval.wanted import TENANT
 from tenants.sources.scene import Scene
-from tenants.wanted import TENANT
 
 Kind = Literal["content", "photos", "graph", "bought_together", "also_viewed", "item_cf"]
 

@@ -3,8 +3,8 @@
 from datetime import UTC, timedelta
 from typing import Final
 
+from tenants.retrieval.wanted import TENANT
 from tenants.sources.scene import Scene
-from tenants.wanted import TENANT
 
 _HOUR_HALF: Final = 20.0
 """So much weight of events within the last hour counts half of the strongest trend."""

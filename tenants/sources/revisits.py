@@ -2,8 +2,8 @@
 
 from typing import Final
 
+from tenants.retrieval.wanted import TENANT
 from tenants.sources.scene import MEANT, Scene
-from tenants.wanted import TENANT
 
 DEFAULT_DAYS: Final = 30.0
 """Between two purchases of an item of which nothing better is known."""

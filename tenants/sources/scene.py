@@ -17,9 +17,9 @@ from typing import Any, Final, Literal
 from msgspec import Struct
 
 from tenants.lifecycle import TenantRef
-from tenants.likeness import same_as_known
-from tenants.nearest import each
-from tenants.wanted import TENANT, Statement, Wanted
+from tenants.retrieval.likeness import same_as_known
+from tenants.retrieval.nearest import each
+from tenants.retrieval.wanted import TENANT, Statement, Wanted
 
 HISTORY: Final = 30
 """So many items of a history count; each brings up to 200 neighbours."""

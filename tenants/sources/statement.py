@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from infra.db import Database
-from tenants.blend import blend_sql
+from tenants.learned.blend import blend_sql
 from tenants.lifecycle import TenantRef
-from tenants.nearest import each, rounded
+from tenants.retrieval.nearest import each, rounded
+from tenants.retrieval.wanted import TENANT, Found, Hit, Wanted, known_of, one_per_group
 from tenants.sources import attributes, behaviour, content, neighbours, popularity, revisits
 from tenants.sources.scene import Asked, Scene
-from tenants.wanted import TENANT, Found, Hit, Wanted, known_of, one_per_group
 
 Source = Callable[[Scene], str | None]
 

@@ -21,9 +21,9 @@ from api.app import ROUTES
 from api.deps import utc_now
 from api.openapi import document
 from infra.db import Database
-from tenants.generations import ensure_layout, ensure_space
 from tenants.keys import SCOPES, KeyRequest, create_key
 from tenants.lifecycle import create_tenant
+from tenants.vectors.generations import ensure_layout, ensure_space
 from tests.integration.api.server import SECRET, Server, running
 
 # What the routes say is the same on every PostgreSQL.

@@ -11,7 +11,7 @@ from litestar.routes import HTTPRoute
 
 from api.app import Application
 from api.openapi import operations
-from tenants.photos import photo_path
+from tenants.catalog.photos import photo_path
 from tests.integration.api.conftest import Shop
 from tests.isolation.conftest import MARK, Victim, assert_nothing_leaked, rows_of
 

@@ -13,7 +13,7 @@ from infra.partitions import PARTITIONED, floor_to, make_partition, next_of
 from infra.roles import APP, role_url
 from tenants.analytics import DIMENSIONS, By, analytics
 from tenants.answers import get_answer
-from tenants.validity import next_boundary
+from tenants.catalog.validity import next_boundary
 from tests.integration.tenants.conftest import MakeTenant, make_tenant
 
 pytestmark = pytest.mark.anyio

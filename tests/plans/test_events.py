@@ -15,10 +15,10 @@ import pytest
 
 from infra.db import TenantId
 from infra.roles import APP, INGEST, SYSTEM, role_url
-from tenants.audience import move_events, settle_late
-from tenants.events import EventRow, numbered
-from tenants.history import store_history
-from tenants.shoppers import number_ids, user_key
+from tenants.audience.shoppers import number_ids, user_key
+from tenants.audience.users import move_events, settle_late
+from tenants.events.event import EventRow, numbered
+from tenants.events.history import store_history
 
 pytestmark = pytest.mark.anyio
 NOW = datetime.now(UTC)

@@ -8,8 +8,8 @@ import pytest
 
 from infra.db import Database, TenantId, scoped
 from infra.roles import APP, OWNER, role_url
-from tenants import catalog
-from tenants.item import Item
+from tenants.catalog import store as catalog
+from tenants.catalog.item import Item
 from tests.integration.tenants.conftest import MakeTenant, make_tenant
 
 pytestmark = pytest.mark.anyio

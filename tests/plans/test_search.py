@@ -8,7 +8,8 @@ import pytest
 
 from infra.db import Database, TenantId, scoped
 from infra.roles import APP, role_url
-from tenants.retrieval import Spoken, Wanted, find_spoken
+from tenants.retrieval.search import Spoken, find_spoken
+from tenants.retrieval.wanted import Wanted
 from tests.integration.tenants.conftest import MakeTenant, make_tenant
 from tests.integration.tenants.test_shards import NOW
 

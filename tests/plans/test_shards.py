@@ -9,8 +9,10 @@ from msgspec.structs import replace
 
 from infra.db import Database, TenantId, scoped
 from infra.roles import APP, role_url
-from tenants import shards
-from tenants.retrieval import Likeness, Spoken, Wanted, find_similar, find_spoken
+from tenants.retrieval.likeness import Likeness, find_similar
+from tenants.retrieval.search import Spoken, find_spoken
+from tenants.retrieval.wanted import Wanted
+from tenants.vectors import shards
 from tests.integration.tenants.conftest import MakeTenant, make_tenant
 from tests.integration.tenants.test_shards import NOW, make_shop
 

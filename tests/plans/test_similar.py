@@ -4,7 +4,8 @@ import pytest
 from msgspec.structs import replace
 
 from infra.db import Database
-from tenants.retrieval import Likeness, Wanted, find_similar
+from tenants.retrieval.likeness import Likeness, find_similar
+from tenants.retrieval.wanted import Wanted
 from tests.integration.tenants.conftest import MakeTenant, make_tenant
 from tests.integration.tenants.test_shards import NOW
 

@@ -5,9 +5,9 @@ import pytest
 
 from infra.db import Database, scoped
 from infra.roles import APP, OWNER, role_url
+from tenants.retrieval.wanted import Wanted
 from tenants.sources.scene import Asked, Chosen, Scene, ShopperKey
 from tenants.sources.statement import SOURCES, statement
-from tenants.wanted import Wanted
 from tests.integration.tenants.conftest import make_tenant
 from tests.integration.tenants.sources.conftest import NOW, Floor, floor
 

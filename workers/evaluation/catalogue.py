@@ -10,8 +10,8 @@ import numpy as np
 
 from infra.errors import Invalid
 from infra.settings import Settings
-from tenants.document import item_text
-from tenants.item import Item, check_items
+from tenants.catalog.document import item_text
+from tenants.catalog.item import Item, check_items
 from workers.encoders.ngrams import NgramEncoder
 from workers.encoders.photo import BadPhoto, decode_photo
 from workers.feeds.read import read_feed

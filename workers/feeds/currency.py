@@ -1,6 +1,6 @@
 """What is known of currencies: decimals, former codes, symbols (ISO 4217)."""
 
-from tenants.currency import exponent_of
+from tenants.catalog.currency import exponent_of
 
 __all__ = ["currency_of_symbol", "exponent_of", "renewed"]
 

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Final
 
 import msgspec
 
-from tenants.imports import HistoryFormat
+from tenants.catalog.imports import HistoryFormat
 from workers.feeds.convert import ConversionError, to_currency, to_datetime, to_money
 from workers.feeds.delimited import DelimitedReader
 from workers.feeds.lines import BadLine, iter_lines

@@ -3,7 +3,7 @@
 import structlog
 
 from infra.db import Database
-from tenants.drift import list_due, measure_drift
+from tenants.learned.drift import list_due, measure_drift
 from tenants.lifecycle import TenantNotFound, load_tenant
 from workers.jobs.encode import Clock, utc_now
 

@@ -14,8 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from infra.db import Database, TenantId
 from infra.telemetry import Children, counter, histogram
-from tenants.generations import Layout, list_generations
-from tenants.vectors import (
+from tenants.vectors.encoding import (
     ABSENT,
     DONE,
     FAILED,
@@ -26,6 +25,7 @@ from tenants.vectors import (
     list_waiting,
     store_halves,
 )
+from tenants.vectors.generations import Layout, list_generations
 from workers.models import Models
 from workers.turns import Turns
 

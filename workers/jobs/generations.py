@@ -5,8 +5,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from infra.db import Database, TenantId, driver
-from tenants.calibration import measure, milestone
-from tenants.generations import (
+from tenants.vectors.calibration import measure, milestone
+from tenants.vectors.encoding import count_pending
+from tenants.vectors.generations import (
     GenerationState,
     abandon_filling,
     activate,
@@ -18,8 +19,7 @@ from tenants.generations import (
     queue_missing,
     refill,
 )
-from tenants.shards import are_built, graphs_of
-from tenants.vectors import count_pending
+from tenants.vectors.shards import are_built, graphs_of
 from workers.models import Models
 
 log = structlog.get_logger(__name__)

@@ -22,13 +22,13 @@ from infra.db import Database, driver
 from infra.decode import faults
 from infra.errors import FieldError
 from infra.partitions import floor_to, make_partition
-from tenants.agents import is_bot
-from tenants.events import BOT, Event, check, ids_of, numbered, rows_of
-from tenants.history import history_window, store_history
-from tenants.imports import HistoryRequest
+from tenants.audience.shoppers import number_ids
+from tenants.catalog.imports import HistoryRequest
+from tenants.events.agents import is_bot
+from tenants.events.event import BOT, Event, check, ids_of, numbered, rows_of
+from tenants.events.history import history_window, store_history
 from tenants.jobs import LEASE, ClaimedJob, JobFault, advance, finish
 from tenants.lifecycle import load_tenant
-from tenants.shoppers import number_ids
 from workers.feeds.history import read_history
 from workers.feeds.types import ColumnUse, FeedFault, FeedReport, FeedRow
 from workers.jobs.encode import Clock, utc_now

@@ -21,9 +21,9 @@ from infra.blob import BlobMissing, BlobStore
 from infra.db import Database, driver
 from infra.errors import FieldError, Invalid
 from infra.fetch import Fetcher, Incoming
-from tenants.catalog import delete_items, upsert_items
-from tenants.imports import BlobSource, ImportRequest, upload_key
-from tenants.item import check_items
+from tenants.catalog.imports import BlobSource, ImportRequest, upload_key
+from tenants.catalog.item import check_items
+from tenants.catalog.store import delete_items, upsert_items
 from tenants.jobs import LEASE, ClaimedJob, JobFault, advance, finish
 from tenants.lifecycle import load_tenant
 from workers.feeds.read import read_feed

@@ -10,10 +10,8 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from infra.db import Database
-from tenants.generations import activate_model
 from tenants.jobs import ClaimedJob, advance, finish, prune_jobs, restart
-from tenants.lifecycle import Generation, load_tenant
-from tenants.neighbours import (
+from tenants.learned.neighbours import (
     KIND_CONTENT,
     KIND_PHOTOS,
     NEIGHBOURS_JOB,
@@ -26,6 +24,8 @@ from tenants.neighbours import (
     open_build,
     queue_build,
 )
+from tenants.lifecycle import Generation, load_tenant
+from tenants.vectors.generations import activate_model
 from workers.jobs.encode import Clock, utc_now
 from workers.training.child import StoppedError, Usage, run_child, scratch
 from workers.training.content.nearest import KEPT, Half

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from infra.blob import BlobMissing, BlobStore
 from infra.db import Database, TenantId
 from infra.errors import KindredError, Overloaded, UpstreamFailed
-from tenants.item import digest
-from tenants.photos import photo_key
-from tenants.vectors import (
+from tenants.catalog.item import digest
+from tenants.catalog.photos import photo_key
+from tenants.vectors.encoding import (
     ABSENT,
     DONE,
     FAILED,

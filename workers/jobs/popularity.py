@@ -7,8 +7,8 @@ from typing import Final
 import structlog
 
 from infra.db import Database, TenantId
+from tenants.learned.popularity import list_active, refresh_popularity
 from tenants.lifecycle import TenantNotFound, load_tenant
-from tenants.popularity import list_active, refresh_popularity
 from workers.jobs.encode import Clock, utc_now
 
 log = structlog.get_logger(__name__)

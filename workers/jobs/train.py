@@ -14,10 +14,9 @@ import workers.training.behaviour
 import workers.training.shop
 from infra.db import Database, TenantId
 from infra.telemetry import Children, counter, histogram
-from tenants.borrowing import lend, list_newcomers
 from tenants.jobs import ClaimedJob, advance, finish, restart
-from tenants.lifecycle import TenantNotFound, TenantRef, load_tenant
-from tenants.models import (
+from tenants.learned.borrowing import lend, list_newcomers
+from tenants.learned.models import (
     ModelFiles,
     Trained,
     TrainJob,
@@ -32,6 +31,7 @@ from tenants.models import (
     serve_model,
     store_rows,
 )
+from tenants.lifecycle import TenantNotFound, TenantRef, load_tenant
 from workers.jobs.encode import Clock, utc_now
 from workers.training.child import StoppedError, Usage, run_child, scratch
 from workers.training.shop.plan import (

@@ -12,9 +12,10 @@ from infra.blob import BlobStore
 from infra.db import Database, driver
 from infra.partitions import drop_partition, ensure_partitions, old_partitions
 from infra.telemetry import gauge
-from tenants.audience import settle_late
+from tenants.audience.users import settle_late
 from tenants.lifecycle import TenantNotFound
-from tenants.shards import (
+from tenants.vectors.encoding import count_pending
+from tenants.vectors.shards import (
     LARGE,
     ShardBusy,
     WritersInTheWay,
@@ -24,7 +25,6 @@ from tenants.shards import (
     move_to_own_shard,
     remove_old_rows,
 )
-from tenants.vectors import count_pending
 from workers.jobs.encode import Clock, utc_now
 
 log = structlog.get_logger(__name__)

@@ -63,7 +63,7 @@ create table api_keys (
 );
 
 -- No foreign key from here to the items: a check per row costs a bulk write a third of its time, every writer goes
--- through tenants/catalog.py, and tenants/lifecycle.py removes a tenant's rows table by table.
+-- through tenants/catalog/store.py, and tenants/lifecycle.py removes a tenant's rows table by table.
 create table item_ids (
     tenant_id uuid not null,
     item_no int not null,

@@ -13,9 +13,9 @@ from api.recommend import recall
 from infra.blob_folder import FolderBlobs
 from infra.db import Database, TenantId
 from infra.settings import Settings
-from tenants.generations import ensure_layout, ensure_space
 from tenants.keys import SCOPES, KeyRequest, create_key
 from tenants.lifecycle import create_tenant
+from tenants.vectors.generations import ensure_layout, ensure_space
 
 SECRET = "0123456789abcdef0123456789abcdef"
 

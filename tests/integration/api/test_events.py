@@ -14,7 +14,7 @@ import pytest
 from api.app import Application
 from api.ingest import IngestBusy
 from infra.db import driver
-from tenants.events import EventRow
+from tenants.events.event import EventRow
 from tests.integration.api.conftest import MakeShop, Shop
 
 pytestmark = pytest.mark.anyio

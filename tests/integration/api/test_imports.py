@@ -9,7 +9,7 @@ import pytest
 
 from api.app import Application
 from infra.db import TenantId, driver
-from tenants.imports import BlobSource, ImportRequest, UrlSource
+from tenants.catalog.imports import BlobSource, ImportRequest, UrlSource
 
 pytestmark = pytest.mark.anyio
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from api.app import Application
-from tenants.events import DEFAULT_WEIGHTS
-from tenants.interactions import copy_interactions, copy_items
+from tenants.events.event import DEFAULT_WEIGHTS
+from tenants.learned.interactions import copy_interactions, copy_items
 from tests.integration.api.conftest import MakeShop
 
 pytestmark = pytest.mark.anyio

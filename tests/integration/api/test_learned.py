@@ -6,8 +6,8 @@ import pytest
 
 from api.app import Application
 from infra.db import driver
-from tenants.generations import ensure_generation
-from tenants.models import TRAIN_JOB
+from tenants.learned.models import TRAIN_JOB
+from tenants.vectors.generations import ensure_generation
 from tests.integration.api.conftest import MakeShop
 from workers.jobs.train import Training
 from workers.runner import JobLoop

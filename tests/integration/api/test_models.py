@@ -6,7 +6,7 @@ import pytest
 
 from api.app import Application
 from infra.db import driver
-from tenants.generations import ensure_generation
+from tenants.vectors.generations import ensure_generation
 from tests.integration.api.conftest import MakeShop, Shop
 
 pytestmark = pytest.mark.anyio

@@ -6,9 +6,9 @@ import pytest
 
 from api.app import Application
 from infra.db import driver
-from tenants import segments
-from tenants.audience import settle_late, subject_hash
-from tenants.shoppers import USER
+from tenants.audience import segments
+from tenants.audience.shoppers import USER
+from tenants.audience.users import settle_late, subject_hash
 from tests.integration.api.conftest import MakeShop, Shop
 
 pytestmark = pytest.mark.anyio

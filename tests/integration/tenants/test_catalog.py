@@ -7,11 +7,11 @@ import msgspec
 import pytest
 
 from infra.db import Database
-from tenants import catalog
-from tenants.filters import parse_filter
-from tenants.item import Item, ItemNotFound
+from tenants.catalog import store as catalog
+from tenants.catalog.filters import parse_filter
+from tenants.catalog.item import Item, ItemNotFound
+from tenants.catalog.photos import PhotoNotFound, delete_photo, get_photo, store_photo
 from tenants.lifecycle import TenantRef
-from tenants.photos import PhotoNotFound, delete_photo, get_photo, store_photo
 from tests.integration.tenants.conftest import MakeTenant
 
 pytestmark = pytest.mark.anyio

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.db import Database
-from tenants import catalog
-from tenants.filters import Condition, Filter, Group, Not, parse_filter
-from tenants.item import Item, category_ancestors
+from tenants.catalog import store as catalog
+from tenants.catalog.filters import Condition, Filter, Group, Not, parse_filter
+from tenants.catalog.item import Item, category_ancestors
 from tests.integration.tenants.conftest import MakeTenant
 
 pytestmark = pytest.mark.anyio

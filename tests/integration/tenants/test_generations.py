@@ -7,7 +7,8 @@ from uuid import uuid4
 import pytest
 
 from infra.db import Database, TenantId, driver
-from tenants.generations import (
+from tenants.lifecycle import create_tenant, load_tenant
+from tenants.vectors.generations import (
     Calibration,
     GenerationNotFound,
     activate,
@@ -17,7 +18,6 @@ from tenants.generations import (
     ensure_space,
     open_generation,
 )
-from tenants.lifecycle import create_tenant, load_tenant
 
 pytestmark = pytest.mark.anyio
 

@@ -8,10 +8,9 @@ import pytest
 
 from infra.changes import ChangeFeed
 from infra.db import Database, TenantId, driver
-from tenants.catalog import upsert_items
+from tenants.catalog.item import Item
+from tenants.catalog.store import upsert_items
 from tenants.directory import Directory
-from tenants.generations import activate, ensure_generation, ensure_layout, ensure_space, open_generation
-from tenants.item import Item
 from tenants.keys import KeyRequest, create_key, find_key, hash_key
 from tenants.lifecycle import (
     NO_GENERATION,
@@ -25,6 +24,7 @@ from tenants.lifecycle import (
     list_tenants,
     load_tenant,
 )
+from tenants.vectors.generations import activate, ensure_generation, ensure_layout, ensure_space, open_generation
 
 pytestmark = pytest.mark.anyio
 

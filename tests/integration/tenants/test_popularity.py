@@ -9,7 +9,7 @@ import pytest
 
 from infra.db import Database, TenantId, driver
 from infra.ids import uuid7
-from tenants.popularity import refresh_popularity
+from tenants.learned.popularity import refresh_popularity
 from tests.integration.tenants.conftest import MakeTenant
 
 pytestmark = pytest.mark.anyio

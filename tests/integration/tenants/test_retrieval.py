@@ -9,12 +9,15 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from infra.db import Database, driver
-from tenants import catalog
-from tenants.filters import parse_filter
-from tenants.item import Item
+from tenants.catalog import store as catalog
+from tenants.catalog.filters import parse_filter
+from tenants.catalog.item import Item
 from tenants.lifecycle import TenantRef
-from tenants.retrieval import Likeness, Spoken, Wanted, find_newest, find_similar, find_spoken
-from tenants.vectorform import halfvec_text
+from tenants.retrieval.likeness import Likeness, find_similar
+from tenants.retrieval.newest import find_newest
+from tenants.retrieval.search import Spoken, find_spoken
+from tenants.retrieval.wanted import Wanted
+from tenants.vectors.form import halfvec_text
 from tests.integration.tenants.conftest import MakeTenant
 
 pytestmark = pytest.mark.anyio

@@ -12,13 +12,16 @@ from numpy.typing import NDArray
 
 from infra.db import Database, TenantId, driver, fetch, owner_engine
 from infra.roles import APP, role_url
-from tenants import catalog, shards
-from tenants.filters import parse_filter
-from tenants.generations import ensure_layout, ensure_space
-from tenants.item import Item
+from tenants.catalog import store as catalog
+from tenants.catalog.filters import parse_filter
+from tenants.catalog.item import Item
 from tenants.lifecycle import TenantNotFound, TenantRef
-from tenants.retrieval import Likeness, Spoken, Wanted, find_similar, find_spoken
-from tenants.vectorform import halfvec_text
+from tenants.retrieval.likeness import Likeness, find_similar
+from tenants.retrieval.search import Spoken, find_spoken
+from tenants.retrieval.wanted import Wanted
+from tenants.vectors import shards
+from tenants.vectors.form import halfvec_text
+from tenants.vectors.generations import ensure_layout, ensure_space
 from tests.integration.tenants.conftest import MakeTenant
 
 pytestmark = pytest.mark.anyio
@@ -342,7 +345,7 @@ async def test_a_wide_filter_walks_the_graph_and_still_fills(
     database: Database, make_tenant: MakeTenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where a filter passes many items the graph is walked on; where that is in vain the list is exact."""
-    monkeypatch.setattr("tenants.nearest.FEW", 50)
+    monkeypatch.setattr("tenants.retrieval.nearest.FEW", 50)
     tenant = await make_shop(database, make_tenant, _SIZE)
     half, tenth = {"lt": ["price", _SIZE // 2]}, {"lt": ["price", _SIZE // 10]}
     expected = {

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from infra.changes import Change, ChangeFeed
 from infra.db import Database, TenantId, driver
-from tenants.shoppers import SHOPPER_CHANGE, ShopperIds, bucket_key, user_key, visitor_key
+from tenants.audience.shoppers import SHOPPER_CHANGE, ShopperIds, bucket_key, user_key, visitor_key
 
 pytestmark = pytest.mark.anyio
 

@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from infra.db import Database, driver
-from tenants import catalog
-from tenants.item import Item
+from tenants.catalog import store as catalog
+from tenants.catalog.item import Item
+from tenants.catalog.words import binary_tsvector, lexemes
 from tenants.lifecycle import TenantRef
-from tenants.words import binary_tsvector, lexemes
 from tests.integration.tenants.conftest import MakeTenant
 
 pytestmark = pytest.mark.anyio

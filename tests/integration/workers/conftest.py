@@ -19,8 +19,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 from infra.blob_folder import FolderBlobs
 from infra.db import Database, TenantId, fetch
-from tenants.catalog import upsert_items
-from tenants.item import Item
+from tenants.catalog.item import Item
+from tenants.catalog.store import upsert_items
 from tenants.lifecycle import create_tenant, load_tenant
 from workers.encoders.pack import seal_folder
 from workers.jobs.generations import Keeper

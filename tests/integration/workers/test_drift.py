@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from infra.db import Database, driver
-from tenants.generations import activate_model
-from tenants.models import list_models
+from tenants.learned.models import list_models
+from tenants.vectors.generations import activate_model
 from tests.integration.workers.test_neighbours import items
 from tests.integration.workers.test_train import Store, store
 from workers.jobs.drift import DriftWatch

@@ -10,7 +10,7 @@ import pytest
 from infra.blob_folder import FolderBlobs
 from infra.db import Database
 from infra.fetch import BadStatus, ServerBusy
-from tenants.photos import photo_key, store_photo
+from tenants.catalog.photos import photo_key, store_photo
 from workers.jobs.encode import TextLoop, encode_texts
 from workers.jobs.photos import PhotoLoop
 from workers.models import Models

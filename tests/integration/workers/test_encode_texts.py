@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from infra.db import Database
-from tenants.catalog import delete_items, item_numbers
+from tenants.catalog.store import delete_items, item_numbers
 from workers.jobs.encode import FAILED_TEXT, TextLoop, encode_texts
 from workers.models import Models
 

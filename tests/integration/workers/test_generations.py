@@ -7,8 +7,8 @@ import pytest
 
 from infra.blob_folder import FolderBlobs
 from infra.db import Database
-from tenants import shards
 from tenants.lifecycle import load_tenant
+from tenants.vectors import shards
 from workers.jobs.encode import TextLoop
 from workers.jobs.generations import Keeper
 from workers.jobs.photos import PhotoLoop

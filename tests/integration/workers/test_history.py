@@ -13,7 +13,7 @@ import pytest
 
 from infra.blob_folder import FolderBlobs
 from infra.db import Database, TenantId
-from tenants.imports import HISTORY_JOB, BlobSource, HistoryRequest, start_history, upload_key
+from tenants.catalog.imports import HISTORY_JOB, BlobSource, HistoryRequest, start_history, upload_key
 from tenants.jobs import Job, JobFault, claim_job, get_job, iter_faults
 from workers.jobs.history import HistoryImports
 from workers.runner import JobLoop, run_job

@@ -15,7 +15,7 @@ import pytest
 from infra.blob_folder import FolderBlobs
 from infra.db import Database, TenantId
 from infra.fetch import Fetcher
-from tenants.imports import BlobSource, UrlSource, cancel_import, confirm_import, start_import, upload_key
+from tenants.catalog.imports import BlobSource, UrlSource, cancel_import, confirm_import, start_import, upload_key
 from tenants.jobs import Job, JobFault, JobNotFound, JobNotHeld, claim_job, get_job, iter_faults, list_jobs
 from workers.jobs.imports import Imports
 from workers.runner import JobLoop, run_job

@@ -8,10 +8,10 @@ import pytest
 
 from infra.db import Database
 from tenants.jobs import list_jobs
+from tenants.learned.neighbours import NEIGHBOURS_JOB
 from tenants.lifecycle import load_tenant
-from tenants.likeness import Likeness, find_similar
-from tenants.neighbours import NEIGHBOURS_JOB
-from tenants.wanted import Wanted
+from tenants.retrieval.likeness import Likeness, find_similar
+from tenants.retrieval.wanted import Wanted
 from workers.jobs import neighbours
 from workers.jobs.encode import TextLoop
 from workers.jobs.generations import Keeper
@@ -68,8 +68,8 @@ def build(database: Database, clock: Any) -> Any:
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Builds may follow each other, and what was encoded a moment before one counts as in it."""
-    monkeypatch.setattr("tenants.neighbours.OFTEN", timedelta(0))
-    monkeypatch.setattr("tenants.neighbours.SLACK", timedelta(0))
+    monkeypatch.setattr("tenants.learned.neighbours.OFTEN", timedelta(0))
+    monkeypatch.setattr("tenants.learned.neighbours.SLACK", timedelta(0))
 
 
 async def test_the_lists_are_the_live_ones(
@@ -131,7 +131,7 @@ async def test_a_build_is_due_when_many_items_were_encoded_just_before_the_last(
     await encode()
     assert await build() == 1
     assert await build() == 0
-    monkeypatch.setattr("tenants.neighbours.SLACK", timedelta(minutes=1))
+    monkeypatch.setattr("tenants.learned.neighbours.SLACK", timedelta(minutes=1))
     assert await build() == 1
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from infra.db import Database, driver
 from infra.ids import uuid7
-from tenants.generations import activate_model
+from tenants.vectors.generations import activate_model
 from workers.jobs.popularity import Popularity
 
 pytestmark = pytest.mark.anyio

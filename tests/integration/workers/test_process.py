@@ -17,7 +17,7 @@ from infra.blob_folder import FolderBlobs
 from infra.db import Database, TenantId, fetch
 from infra.embedded import EmbeddedPostgres
 from infra.encoder import EncoderClient
-from tenants.imports import BlobSource, start_import, upload_key
+from tenants.catalog.imports import BlobSource, start_import, upload_key
 from tenants.jobs import get_job
 from workers.models import Models
 

@@ -12,9 +12,9 @@ import pytest
 from infra.db import Database, TenantId, driver
 from infra.ids import uuid7
 from tenants.jobs import Job, list_jobs
+from tenants.learned.models import TRAIN_JOB, ModelInfo, ModelNotReady, list_models, queue_training, serve_model
+from tenants.learned.neighbours import NEIGHBOURS_JOB
 from tenants.lifecycle import load_tenant
-from tenants.models import TRAIN_JOB, ModelInfo, ModelNotReady, list_models, queue_training, serve_model
-from tenants.neighbours import NEIGHBOURS_JOB
 from tests.integration.workers.test_neighbours import items
 from workers.jobs import train
 from workers.jobs.encode import TextLoop

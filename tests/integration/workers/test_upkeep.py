@@ -7,7 +7,7 @@ import pytest
 from infra.blob_folder import FolderBlobs
 from infra.changes import record_change
 from infra.db import Database
-from tenants.photos import photo_key, store_photo
+from tenants.catalog.photos import photo_key, store_photo
 from workers.jobs.encode import TextLoop
 from workers.jobs.upkeep import Upkeep
 from workers.models import Models

@@ -8,8 +8,8 @@ import pytest
 
 from api.bots import PER_MINUTE, Rates
 from infra.db import TenantId
-from tenants.agents import is_bot
-from tenants.events import BOT, Event
+from tenants.events.agents import is_bot
+from tenants.events.event import BOT, Event
 
 NOW = datetime(2026, 1, 15, 12, tzinfo=UTC)
 TENANT = TenantId(uuid4())

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tenants.calibration import milestone
+from tenants.vectors.calibration import milestone
 from workers.models import default_calibration
 
 

@@ -1,7 +1,7 @@
 """The nearest of every item by text and photos, exactly, in blocks: the same score as the live list has.
 
-The score is that of `tenants/likeness.py` for one seed: z = Σ w_h (cos_h − mean_h) / dev_h over the halves h that both
-sides have, divided by the norm of their weights; z of an item with itself scales it to 0..1.
+The score is that of `tenants/retrieval/likeness.py` for one seed: z = Σ w_h (cos_h − mean_h) / dev_h over the halves h
+that both sides have, divided by the norm of their weights; z of an item with itself scales it to 0..1.
 """
 
 from collections.abc import Callable, Iterator

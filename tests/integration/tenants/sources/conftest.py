@@ -11,13 +11,13 @@ import pytest
 from numpy.typing import NDArray
 
 from infra.db import Database, driver
-from tenants import catalog
-from tenants.item import Item
+from tenants.catalog import store as catalog
+from tenants.catalog.item import Item
 from tenants.lifecycle import TenantRef
+from tenants.retrieval.wanted import Found, Wanted
 from tenants.sources.scene import Asked, Chosen, ShopperKey
 from tenants.sources.statement import find_blended
-from tenants.vectorform import halfvec_text
-from tenants.wanted import Found, Wanted
+from tenants.vectors.form import halfvec_text
 from tests.integration.tenants.conftest import MakeTenant, make_tenant
 
 __all__ = ["make_tenant"]

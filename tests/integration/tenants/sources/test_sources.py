@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 
-from tenants.events import DEFAULT_WEIGHTS
+from tenants.events.event import DEFAULT_WEIGHTS
 from tenants.sources.scene import HALF_LIFE_DAYS, ShopperKey
 from tests.integration.tenants.sources.conftest import NOW, Floor, places
 

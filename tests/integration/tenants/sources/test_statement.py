@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from infra.db import Database, TenantId
-from tenants.blend import blend
-from tenants.filters import parse_filter
-from tenants.generations import ensure_space
-from tenants.likeness import Likeness, find_similar
+from tenants.catalog.filters import parse_filter
+from tenants.learned.blend import blend
+from tenants.retrieval.likeness import Likeness, find_similar
+from tenants.retrieval.wanted import Wanted
 from tenants.sources.scene import Chosen, ShopperKey
 from tenants.sources.statement import SOURCES
-from tenants.vectorform import halfvec_text
-from tenants.wanted import Wanted
+from tenants.vectors.form import halfvec_text
+from tenants.vectors.generations import ensure_space
 from tests.integration.tenants.sources.conftest import BUILD, NOW, Floor, places
 
 pytestmark = pytest.mark.anyio
@@ -28,7 +28,7 @@ VIEWED = {0: {6: 0.2, 7: 0.4, 8: 0.1}}
 
 
 async def test_the_blend_is_that_of_the_offline_code(floor: Floor) -> None:
-    """SQL's scores are those of `tenants.blend.blend` over the same columns, and their parts add up to them."""
+    """SQL's scores are those of `tenants.learned.blend.blend` over the same columns, and their parts add up to them."""
     await floor.neighbours(4, BOUGHT)
     await floor.neighbours(5, VIEWED)
     await floor.scores({7: (0.8, 0, None), 9: (0.2, 0, None)})

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from api.recommend.diversify import diversify
 from api.recommend.types import Candidate
-from tenants.retrieval import Hit
+from tenants.retrieval.wanted import Hit
 
 
 def _candidate(number: int, group: str | None, *capped: str | None) -> Candidate:

@@ -1,0 +1,1 @@
+"""Shoppers: users and visitors, their numbers, merges, segments, and their erasure."""

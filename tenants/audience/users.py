@@ -1,0 +1,293 @@
+"""Users as the shop describes them; a visitor who turns out to be one of them; and a person erased for good.
+
+Every function takes the connection of a `tenant_session` and never commits.
+"""
+
+import hmac
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta, Struct
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from infra.changes import record_change
+from infra.db import TenantId, driver
+from infra.errors import Conflict, FieldError, Invalid, NotFound
+from tenants.audience.shoppers import SHOPPER_CHANGE, USER, VISITOR, number_ids, user_key, visitor_key
+from tenants.catalog.item import AttributeName, AttributeValue, Id
+
+MAX_USER_BYTES: Final = 16_384
+
+
+class UserNotFound(NotFound):
+    """No event, and no description, names that user."""
+
+    code = "user_not_found"
+    title = "There is no such user"
+
+
+class InvalidUser(Invalid):
+    """The user cannot be stored."""
+
+    code = "invalid_user"
+    title = "The user cannot be stored"
+
+
+class MergeWithItself(Invalid):
+    """A user and a visitor of one id: whoever sends that has taken one for the other."""
+
+    code = "merge_with_itself"
+    title = "A user cannot be merged with itself"
+
+
+class VisitorMerged(Conflict):
+    """The visitor is another user already."""
+
+    code = "visitor_merged"
+    title = "The visitor belongs to another user"
+
+
+class User(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a shop says of a user. `seller_id`: who sells too is never shown the own offers."""
+
+    id: Id
+    segments: Annotated[list[Id], Meta(max_length=100)] = []
+    attributes: Annotated[dict[AttributeName, AttributeValue], Meta(max_length=100)] = {}
+    seller_id: Id | None = None
+
+
+class KnownUser(Struct, frozen=True, kw_only=True):
+    """A user and when the shop first said so; `visitors`: how many visitors turned out to be this user."""
+
+    user: User
+    visitors: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class Erased(Struct, frozen=True, kw_only=True):
+    """What went: the numbers that stood for the person, and how many rows of events."""
+
+    shopper_nos: list[int]
+    events: int
+
+
+class Merged(Struct, frozen=True, kw_only=True):
+    """Whose events were moved: `visitor_no` is None where they had been before."""
+
+    user_no: int
+    visitor_no: int | None
+    events: int
+
+
+async def store_user(conn: AsyncConnection, tenant_id: TenantId, user: User, *, now: datetime) -> bool:
+    """Store a user whole; whether it is new. Raises InvalidUser."""
+    attributes = msgspec.json.encode(user.attributes)
+    faults = []
+    if len(attributes) > MAX_USER_BYTES:
+        faults.append(
+            FieldError(pointer="/attributes", code="out_of_range", message="`attributes` may have 16,384 bytes.")
+        )
+    if b"\\u0000" in attributes:
+        faults.append(
+            FieldError(pointer="/attributes", code="nul_character", message="It holds a NUL character (\\u0000).")
+        )
+    if faults:
+        raise InvalidUser("Mend the user's attributes.", errors=faults)
+    raw = await driver(conn)
+    numbers, _ = await number_ids(raw, tenant_id, [user_key(user.id)], [])
+    new: bool = await raw.fetchval(
+        "insert into users (tenant_id, shopper_no, segments, attributes, seller_id, created_at, updated_at) "
+        "values ($1, $2, $3, $4::text::jsonb, $5, $6, $6) on conflict (tenant_id, shopper_no) do update set "
+        "segments = excluded.segments, attributes = excluded.attributes, seller_id = excluded.seller_id, "
+        "updated_at = excluded.updated_at returning xmax = 0",
+        tenant_id,
+        numbers[user_key(user.id)],
+        list(dict.fromkeys(user.segments)),
+        attributes.decode(),
+        user.seller_id,
+        now,
+    )
+    return new
+
+
+async def get_user(conn: AsyncConnection, tenant_id: TenantId, user_id: str) -> KnownUser:
+    """A user whom the shop has described, or whom an event names. Raises UserNotFound."""
+    record = await (await driver(conn)).fetchrow(
+        "select u.segments, u.attributes::text as attributes, u.seller_id, "
+        "coalesce(u.created_at, s.created_at) as created_at, coalesce(u.updated_at, s.created_at) as updated_at, "
+        "(select count(*) from shopper_ids v where v.tenant_id = $1 and v.merged_into = s.shopper_no) as visitors "
+        "from shopper_ids s left join users u on u.tenant_id = $1 and u.shopper_no = s.shopper_no "
+        "where s.tenant_id = $1 and s.kind = $2 and s.external_id = $3",
+        tenant_id,
+        USER,
+        user_id,
+    )
+    if record is None:
+        raise _no_user(user_id)
+    return KnownUser(
+        user=User(
+            id=user_id,
+            segments=record["segments"] or [],
+            attributes=msgspec.json.decode(record["attributes"] or "{}"),
+            seller_id=record["seller_id"],
+        ),
+        visitors=record["visitors"],
+        created_at=record["created_at"],
+        updated_at=record["updated_at"],
+    )
+
+
+async def merge_visitor(
+    conn: AsyncConnection, tenant_id: TenantId, user_id: str, visitor_id: str, *, now: datetime
+) -> Merged:
+    """Let a visitor be a user from now on: what the one did the other has done. Raises VisitorMerged, MergeWithItself.
+
+    Either may be unknown until now. Events and answers are moved here and now, so that readers know one number per
+    person; the variant of experiments is that of whom was seen first. Running it again changes nothing. There is no
+    circle: a visitor is merged into a user once, a user into nobody.
+    """
+    if user_id == visitor_id:
+        fault = FieldError(pointer="/visitor_id", code="merge_with_itself", message="This is the user's own id.")
+        raise MergeWithItself("Give the id that the visitor had before signing in.", errors=[fault])
+    raw = await driver(conn)
+    await number_ids(raw, tenant_id, [user_key(user_id), visitor_key(visitor_id)], [])
+    # In the order of numbers: two merges of the same people wait for each other.
+    records = await raw.fetch(
+        "select shopper_no, kind, merged_into, bucket_key from shopper_ids where tenant_id = $1 "
+        "and ((kind = $2 and external_id = $3) or (kind = $4 and external_id = $5)) order by shopper_no for update",
+        tenant_id,
+        USER,
+        user_id,
+        VISITOR,
+        visitor_id,
+    )
+    user = next(record for record in records if record["kind"] == USER)
+    visitor = next(record for record in records if record["kind"] == VISITOR)
+    if visitor["merged_into"] == user["shopper_no"]:
+        return Merged(user_no=user["shopper_no"], visitor_no=None, events=0)
+    if visitor["merged_into"] is not None:
+        raise VisitorMerged(
+            "This visitor was merged with another user before. Give each person, and each browser after signing out, "
+            "a visitor id of its own."
+        )
+    await raw.execute(
+        "update shopper_ids set merged_into = $3, merged_at = $4 where tenant_id = $1 and shopper_no = $2",
+        tenant_id,
+        visitor["shopper_no"],
+        user["shopper_no"],
+        now,
+    )
+    if visitor["shopper_no"] < user["shopper_no"]:
+        await raw.execute(
+            "update shopper_ids set bucket_key = $3 where tenant_id = $1 and shopper_no = $2",
+            tenant_id,
+            user["shopper_no"],
+            visitor["bucket_key"],
+        )
+    moved = await move_events(raw, tenant_id, visitor["shopper_no"], user["shopper_no"])
+    await record_change(conn, tenant_id, SHOPPER_CHANGE, str(visitor["shopper_no"]))
+    return Merged(user_no=user["shopper_no"], visitor_no=visitor["shopper_no"], events=moved)
+
+
+async def move_events(raw: Any, tenant_id: TenantId, old: int, new: int) -> int:
+    """Give one number's events and answers to another; how many rows of events."""
+    await raw.execute(
+        "update answers set shopper_no = $3 where tenant_id = $1 and shopper_no = $2", tenant_id, old, new
+    )
+    done: str = await raw.execute(
+        "update events set shopper_no = $3 where tenant_id = $1 and shopper_no = $2", tenant_id, old, new
+    )
+    return int(done.rpartition(" ")[2])
+
+
+async def erase_user(
+    conn: AsyncConnection, tenant_id: TenantId, user_id: str, *, now: datetime, secret: bytes
+) -> Erased:
+    """Erase a person: the user, every visitor who was the user, and all they did. Raises UserNotFound.
+
+    Answers keep their place with nobody in it, so that sums stay; what is learned from now on knows nothing of the
+    events. A keyed hash of each id is kept, by which a restored backup can be put right.
+    """
+    raw = await driver(conn)
+    records = await raw.fetch(
+        "with u as materialized (select shopper_no from shopper_ids "
+        "where tenant_id = $1 and kind = $2 and external_id = $3) "
+        "select s.shopper_no, s.kind, s.external_id from shopper_ids s where s.tenant_id = $1 and s.shopper_no = any("
+        "array(select shopper_no from u union all select v.shopper_no from shopper_ids v "
+        "where v.tenant_id = $1 and v.merged_into = (select shopper_no from u))) order by s.shopper_no for update",
+        tenant_id,
+        USER,
+        user_id,
+    )
+    if not records:
+        raise _no_user(user_id)
+    numbers = [record["shopper_no"] for record in records]
+    events = await erase_numbers(raw, tenant_id, numbers)
+    await raw.execute("delete from users where tenant_id = $1 and shopper_no = any($2::int8[])", tenant_id, numbers)
+    await raw.execute(
+        "delete from shopper_ids where tenant_id = $1 and shopper_no = any($2::int8[])", tenant_id, numbers
+    )
+    await raw.execute(
+        "insert into erasures (tenant_id, subject, shopper_no, erased_at) "
+        "select $1, g.subject, g.number, $4 from unnest($2::bytea[], $3::int8[]) g(subject, number) "
+        "on conflict (tenant_id, subject) do update set shopper_no = excluded.shopper_no, erased_at = $4",
+        tenant_id,
+        [subject_hash(secret, tenant_id, record["kind"], record["external_id"]) for record in records],
+        numbers,
+        now,
+    )
+    for number in numbers:
+        await record_change(conn, tenant_id, SHOPPER_CHANGE, str(number))
+    return Erased(shopper_nos=numbers, events=events)
+
+
+async def erase_numbers(raw: Any, tenant_id: TenantId, numbers: Sequence[int]) -> int:
+    """Take away all that is kept under these numbers; how many rows of events."""
+    await raw.execute(
+        "update answers set shopper_no = null where tenant_id = $1 and shopper_no = any($2::int8[])",
+        tenant_id,
+        numbers,
+    )
+    await raw.execute(
+        "delete from shopper_neighbours where tenant_id = $1 "
+        "and (shopper_no = any($2::int8[]) or others && $2::int8[])",
+        tenant_id,
+        numbers,
+    )
+    done: str = await raw.execute(
+        "delete from events where tenant_id = $1 and shopper_no = any($2::int8[])", tenant_id, numbers
+    )
+    return int(done.rpartition(" ")[2])
+
+
+def subject_hash(secret: bytes, tenant_id: TenantId, kind: int, external_id: str) -> bytes:
+    """The keyed hash that an erased id is remembered by (HMAC-SHA256)."""
+    return hmac.digest(secret, tenant_id.bytes + bytes([kind]) + external_id.encode(), "sha256")
+
+
+_LATE: Final = """
+select s.tenant_id, s.shopper_no, s.merged_into from shopper_ids s
+where s.merged_at > $1
+union all select e.tenant_id, e.shopper_no, null from erasures e where e.erased_at > $1
+"""
+
+
+async def settle_late(raw: Any, since: datetime) -> int:
+    """Put right what was written under a number in the very moment in which it was merged or erased; how many rows.
+
+    Another API process may believe for 200 ms what it remembers. `raw` is of the system role.
+    """
+    rows = 0
+    for tenant_id, number, into in await raw.fetch(_LATE, since):
+        if into is None:
+            rows += await erase_numbers(raw, tenant_id, [number])
+        else:
+            rows += await move_events(raw, tenant_id, number, into)
+    return rows
+
+
+def _no_user(user_id: str) -> UserNotFound:
+    return UserNotFound(f"There is no user {user_id!r}: no event names it, and nobody has described it.")

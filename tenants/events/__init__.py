@@ -1,0 +1,1 @@
+"""Events: what shoppers did, as shops send it and as it is stored."""

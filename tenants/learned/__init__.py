@@ -1,0 +1,1 @@
+"""What is learned from behaviour: models, neighbours, popularity, drift, and the blend of their scores."""
