@@ -24,8 +24,9 @@ import uvloop
 from api.recommend.pipeline import serve
 from api.recommend.types import Query
 from benchmarks.report import Line, print_report
-from benchmarks.similar import Shop, _Wire, fill, served
+from benchmarks.similar import Shop, fill, served
 from benchmarks.stage import Stage, Tenant, cpu_s, percentile
+from benchmarks.wire import Wire
 from infra.changes import record_change
 from infra.db import Database, scoped
 from tenants.lifecycle import TenantRef, load_tenant
@@ -121,7 +122,7 @@ async def _latency(
     )
     ours, theirs = [], []
     cpu = 0.0
-    async with _Wire(stage, tenant) as client:
+    async with Wire(stage, tenant) as client:
         for number in range(requests + 20):
             body = query(int(rng.integers(1, size)))
             for place in places:
