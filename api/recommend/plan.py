@@ -20,7 +20,7 @@ from tenants.learned.blend import CONTENT_BLEND, DEFAULT_BLEND
 from tenants.lifecycle import TenantRef
 from tenants.placements import PlacementSource, Strategy
 from tenants.retrieval.wanted import SCALAR_FIELDS
-from tenants.sources.scene import Anchor, Asked, Chosen, ShopperKey
+from tenants.sources.scene import Anchor, Asked, Chosen, LeaveOut, ShopperKey
 from tenants.sources.statement import SOURCES
 
 _MANY: Final = ("categories", "tags")
@@ -149,6 +149,9 @@ def _asked(
     if personal:
         # What was asked about counts as looked at last.
         recent = [*recent, *(item for item in items if item not in recent)]
+    leave_out: LeaveOut = "nothing"
+    if names & (_READING | {"user_cf"}):
+        leave_out = "history" if anchor == "history" else "anchor"
     known = shopper is not None or bool(recent) or bool(items)
     sources = _dialled(_expanded(choices, tenant, known=known), query.weights, tenant, strategy)
     single = [chosen.name for chosen in sources if chosen.weight > 0]
@@ -159,7 +162,7 @@ def _asked(
         recent=recent,
         shopper=shopper,
         anchor=anchor,
-        leave_out="history" if personal else "anchor" if names & (_READING | {"user_cf"}) else "nothing",
+        leave_out="history" if personal else leave_out,
         text_weight=text_weight,
         image_weight=image_weight,
         seen=query.exclude.seen,

@@ -17,6 +17,7 @@ from api.recommend.log import Shopper
 from infra.changes import Change, ChangeFeed
 from infra.db import Database, TenantId
 from infra.telemetry import Children, counter
+from tenants.sources.scene import DISLIKED_DAYS
 
 LIFE_S: Final = 0.5
 MAX_PROFILES: Final = 20_000
@@ -25,13 +26,11 @@ _looked: Final = Children(
     counter("profile_lookups_total", "Look-ups of shoppers' profiles, and whether one was held.", ["hit"])
 )
 
-# As many events as the sources look at (tenants/sources/scene.py).
-_LOAD: Final = """
+_LOAD: Final = f"""
 select u.seller_id is not null or coalesce(array_length(u.segments, 1), 0) > 0 as apart,
-    (select array_agg(distinct d.item_no) from (
-        select e.type, e.item_no from events e where e.tenant_id = $2::uuid and e.shopper_no = i.shopper_no
-            and e.ts > $5::timestamptz - interval '90 days' order by e.ts desc limit 1000) d
-        where d.type = 'dislike') as disliked
+    (select array_agg(distinct e.item_no) from events e where e.tenant_id = $2::uuid
+        and e.shopper_no = i.shopper_no and e.type = 'dislike' and e.item_no is not null
+        and e.ts > $5::timestamptz - interval '{DISLIKED_DAYS} days') as disliked
 from (select coalesce(s.merged_into, s.shopper_no) as shopper_no from shopper_ids s
     where s.tenant_id = $2::uuid and s.kind = $3::int2 and s.external_id = $4::text) i
 left join users u on u.tenant_id = $2::uuid and u.shopper_no = i.shopper_no

@@ -12,7 +12,7 @@ from infra.db import Database
 from tenants.retrieval.likeness import Likeness, find_similar
 from tenants.retrieval.newest import find_newest
 from tenants.retrieval.wanted import Found, Wanted
-from tenants.sources.scene import Asked, Chosen
+from tenants.sources.scene import Chosen
 from tenants.sources.statement import find_blended
 
 BUDGET_S = 0.5
@@ -49,7 +49,8 @@ async def recall(database: Database, plan: Plan, *, limit: int, everything: bool
     """The best `limit` candidates of the plan's sources in order, then the fallback's; `everything`: nothing is cut."""
     asked = plan.asked
     names = [chosen.name for chosen in asked.sources]
-    if asked.shopper is None and len(names) == 1 and asked.among is None:
+    of_session = asked.seen and asked.recent
+    if asked.shopper is None and len(names) == 1 and asked.among is None and not of_session:
         if names == ["new"] and not asked.seeds:
             return _recalled(await find_newest(database, plan.tenant, wanted(plan, limit=limit)))
         if names[0] in CONTENT and asked.anchor == "seeds" and not _precomputed(plan, names[0], everything):
@@ -67,12 +68,18 @@ async def recall(database: Database, plan: Plan, *, limit: int, everything: bool
 
 async def recall_popular(database: Database, plan: Plan, chosen: Sequence[Candidate], *, limit: int) -> Recalled:
     """What fills a list when its sources could not, or failed: the popular items, then the newest."""
-    asked = Asked(
+    leave_out = plan.asked.leave_out
+    # What the request excludes, and what this shopper must never see, holds here too.
+    asked = structs.replace(
+        plan.asked,
         sources=[Chosen(name="popular", weight=1.0)],
-        shopper=None,
-        leave_out="nothing",
-        among=plan.asked.among,
+        leave_out="nothing" if leave_out == "history" else leave_out,
+        same=(),
+        min_score=0.0,
         fallback=False,
+        absolute=False,
+        with_evidence=False,
+        with_vectors=False,
     )
     shown = [candidate.hit.item_no for candidate in chosen]
     apart_from = plan.seeds if plan.asked.leave_out != "nothing" else ()

@@ -63,7 +63,7 @@ class Exclude(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
     """Items that must not be in the list.
 
     `seen`: anything this shopper did something with, `purchased` and `in_cart` as they say, and other variants of
-    these; of the last 1,000 events within a year.
+    these; for as long as events are kept.
     """
 
     ids: Annotated[list[Id], Meta(max_length=1000)] = []

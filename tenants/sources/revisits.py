@@ -5,9 +5,6 @@ from typing import Final
 from tenants.retrieval.wanted import TENANT
 from tenants.sources.scene import MEANT, Scene
 
-DEFAULT_DAYS: Final = 30.0
-"""Between two purchases of an item of which nothing better is known."""
-
 _SPREAD: Final = 0.6
 _OTHERS: Final = 30
 _OF_EACH: Final = 20
@@ -40,20 +37,9 @@ def buy_again(scene: Scene) -> str | None:
     """
     if scene.asked.shopper is None:
         return None
-    model = scene.bind(scene.model or 0, "int4")
     return f"""
-    select p.item_no, exp(-0.5 * power(ln(greatest(p.since, 0.5) / p.usual) / {_SPREAD}, 2))
-        * case when p.unsure then 0.5 else 1 end as z, p.item_no as because
-    from (
-        select b.item_no, extract(epoch from greatest({scene.now} - b.last, interval '0'))::float8 / 86400 as since,
-            greatest(coalesce(b.own, s.repurchase_days, {DEFAULT_DAYS}), 0.5)::float8 as usual,
-            b.own is null and s.repurchase_days is null as unsure
-        from (select a.item_no, max(a.ts) as last, case when count(distinct a.ts::date) > 1 then
-                extract(epoch from max(a.ts) - min(a.ts))::float8 / 86400 / (count(distinct a.ts::date) - 1) end as own
-            from activity a where a.type = 'purchase' group by a.item_no) b
-        left join lateral (select s.repurchase_days from item_scores s where s.tenant_id = {TENANT}
-            and s.model = {model} and s.segment = '' and s.item_no = b.item_no offset 0) s on true
-    ) p"""
+    select b.item_no, exp(-0.5 * power(ln(greatest(b.since, 0.5) / b.usual) / {_SPREAD}, 2))
+        * case when b.unsure then 0.5 else 1 end as z, b.item_no as because from bought b"""
 
 
 def user_cf(scene: Scene) -> str | None:

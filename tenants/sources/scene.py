@@ -5,9 +5,14 @@ Its common table expressions, in the order in which they depend on each other:
     recent    the session's items, newest first, from the request; nothing of it is stored
     shopper   the shopper's number, what it sells and its segments
     activity  (type, item_no, ts) what the shopper lately did, impressions and bots left out
-    history   (item_no, w, ts) the strongest of it, of the session and of the items asked about; w in 0..1
+    decided   (type, item_no, ts) what the shopper disliked within a year and, where the list asks for it, ever bought
+    bought    (item_no, since, usual, unsure) of each item bought: days since, and days after which it is bought again
+    history   (item_no, w, ts) the strongest of the activity, of the session and of the items asked about; w in 0..1
     known     the items asked about that exist
     anchor    (item_no, w) what the list starts from: the items asked about, the history, or the cart
+    barred    the items that the request excludes
+    due       what is to be bought again about now, and so stays in a list that leaves the history out
+    met       what such a list leaves out
 """
 
 from collections.abc import Sequence
@@ -28,8 +33,16 @@ HALF_LIFE_DAYS: Final = 14.0
 """After so many days an event counts half."""
 
 _RECENT: Final = (90, 200)
-_WIDE: Final = (365, 1000)
-"""Days and events of `activity`: for a history, and where all that was seen or bought matters."""
+"""Days and events of `activity`."""
+
+DISLIKED_DAYS: Final = 365
+"""So long an item that was disliked stays away."""
+
+DEFAULT_DAYS: Final = 30.0
+"""Between two purchases of an item of which nothing better is known."""
+
+_DUE: Final = 0.5
+"""Bought again after this part of the usual days, an item is no surprise."""
 
 MEANT: Final = "e.flags & 1 = 0 and e.item_no is not null and e.type <> 'impression'"
 """The condition on an event `e` that a shopper did it: no bot's, and more than being shown the item."""
@@ -40,6 +53,7 @@ _SESSION_DECAY: Final = 0.85
 
 
 Anchor = Literal["seeds", "history", "cart"]
+LeaveOut = Literal["nothing", "anchor", "history"]
 
 
 class ShopperKey(Struct, frozen=True, kw_only=True):
@@ -60,9 +74,9 @@ class Chosen(Struct, frozen=True, kw_only=True):
 class Asked(Struct, frozen=True, kw_only=True):
     """A blended list.
 
-    `anchor` says what it starts from. `leave_out`: whether the anchors, or the whole history, are kept out of it (and
-    the groups they are of). `among`: only these items, by their ids. `absolute`: the one source's z is the score.
-    `live`: precomputed neighbours in content are not read.
+    `anchor` says what it starts from. `leave_out`: what is kept out of it, with the groups of it: the anchors, or what
+    the shopper met lately (activity, session, items asked about) or ever bought. `among`: only these items, by their
+    ids. `absolute`: the one source's z is the score. `live`: precomputed neighbours in content are not read.
     """
 
     sources: Sequence[Chosen]
@@ -70,7 +84,7 @@ class Asked(Struct, frozen=True, kw_only=True):
     recent: Sequence[str] = ()
     shopper: ShopperKey | None = None
     anchor: Anchor = "history"
-    leave_out: Literal["nothing", "anchor", "history"] = "history"
+    leave_out: LeaveOut = "history"
     text_weight: float = 0.5
     image_weight: float = 0.5
     seen: bool = False
@@ -103,7 +117,7 @@ class Scene:
         self.model = tenant.generation.behaviour_model
         self.build = None if asked.live else tenant.generation.neighbours_build
         self._bound: dict[tuple[str, str], str] = {}
-        self.ctes = [*self._shopper(), *self._history(), *self._anchor()]
+        self.ctes = [*self._shopper(), *self._bought(), *self._history(), *self._anchor()]
         self.base, self.eligible = self._conditions()
 
     @property
@@ -149,7 +163,12 @@ class Scene:
         shopper = self.asked.shopper
         if shopper is None:
             return []
-        days, rows = _WIDE if self._needs_wide() else _RECENT
+        days, rows = _RECENT
+        types = ["dislike"]
+        if self._asks_for_purchases:
+            types += ["purchase", *(("add_to_cart", "remove_from_cart") if self.asked.in_cart else ())]
+        # Each month that is read costs 10 µs, so they are all read where a list asks for them alone.
+        when = f"e.tenant_id = {TENANT}" if self._asks_for_purchases else self.events("e", DISLIKED_DAYS)
         return [
             f"""shopper as materialized (
         select i.shopper_no, u.seller_id, coalesce(u.segments, '{{}}') as segments from (
@@ -166,11 +185,42 @@ class Scene:
             order by e.ts desc limit {rows * 5}) e
         where {MEANT} order by e.ts desc limit {rows}
     )""",
+            # By an index of these types alone (events_decisive).
+            f"""decided as materialized (
+        select e.type, e.item_no, e.ts from events e
+        where {when} and e.shopper_no = (select s.shopper_no from shopper s)
+            and e.type in ({", ".join(f"'{name}'" for name in types)}) and {MEANT}
+    )""",
         ]
 
-    def _needs_wide(self) -> bool:
+    @property
+    def _asks_for_purchases(self) -> bool:
         asked = self.asked
-        return asked.seen or asked.purchased or any(chosen.name == "buy_again" for chosen in asked.sources)
+        return asked.leave_out == "history" or asked.purchased or asked.in_cart or self._buys_again
+
+    @property
+    def _buys_again(self) -> bool:
+        asked = self.asked
+        return asked.shopper is not None and any(chosen.name == "buy_again" for chosen in asked.sources)
+
+    def _bought(self) -> list[str]:
+        """The usual days are the shopper's own mean pause where it was bought on two days, else those that were learned
+        of the item, else a guess, of which we are unsure."""
+        if not self._buys_again:
+            return []
+        return [
+            f"""bought as materialized (
+        select b.item_no, extract(epoch from greatest({self.now} - b.last, interval '0'))::float8 / 86400 as since,
+            greatest(coalesce(b.own, s.repurchase_days, {DEFAULT_DAYS}), 0.5)::float8 as usual,
+            b.own is null and s.repurchase_days is null as unsure
+        from (select d.item_no, max(d.ts) as last, case when count(distinct d.ts::date) > 1 then
+                extract(epoch from max(d.ts) - min(d.ts))::float8 / 86400 / (count(distinct d.ts::date) - 1) end as own
+            from decided d where d.type = 'purchase' group by d.item_no) b
+        left join lateral (select s.repurchase_days from item_scores s where s.tenant_id = {TENANT}
+            and s.model = {self.bind(self.model or 0, "int4")} and s.segment = '' and s.item_no = b.item_no
+            offset 0) s on true
+    )"""
+        ]
 
     def _history(self) -> list[str]:
         asked = self.asked
@@ -218,7 +268,7 @@ class Scene:
             case "seeds":
                 rows = "select k.item_no, 1::float8 as w from known k"
             case "cart":
-                rows = f"select c.item_no, 1::float8 as w from ({in_cart(asked.shopper)}) c"
+                rows = f"select c.item_no, 1::float8 as w from ({_in_cart(asked.shopper, 'activity')}) c"
             case "history":
                 rows = "select h.item_no, h.w from history h"
         found.append(f"anchor as materialized ({rows})")
@@ -228,17 +278,27 @@ class Scene:
         """On `item_facets f`: what no item of the list may be, the fallback's included; and the whole condition."""
         asked = self.asked
         base = [self.statement.eligible()]
+        barred = []
         if asked.shopper is not None:
             base.append("(f.seller_id is null or f.seller_id <> coalesce((select s.seller_id from shopper s), ''))")
-            base.append("f.item_no not in (select a.item_no from activity a where a.type = 'dislike')")
+            since = self.bind(self.wanted.now - timedelta(days=DISLIKED_DAYS), "timestamptz")
+            base.append(
+                f"f.item_no not in (select d.item_no from decided d where d.type = 'dislike' and d.ts > {since})"
+            )
             if asked.seen:
-                base += self._not_in("select a.item_no from activity a")
+                barred.append(
+                    f"select e.item_no from events e where e.tenant_id = {TENANT} "
+                    f"and e.shopper_no = (select s.shopper_no from shopper s) and {MEANT}"
+                )
             elif asked.purchased:
-                base += self._not_in("select a.item_no from activity a where a.type = 'purchase'")
+                barred.append("select d.item_no from decided d where d.type = 'purchase'")
             if asked.in_cart:
-                base += self._not_in(in_cart(asked.shopper))
+                barred.append(_in_cart(asked.shopper, "decided"))
         if asked.seen and asked.recent:
-            base += self._not_in("select r.item_no from recent r")
+            barred.append("select r.item_no from recent r")
+        if barred:
+            self.ctes.append(f"barred as materialized ({' union '.join(f'({rows})' for rows in barred)})")
+            base.append(_none_of("barred"))
         if asked.among is not None:
             ids = self.bind(list(asked.among), "text[]")
             base.append(
@@ -249,34 +309,46 @@ class Scene:
         if asked.same:
             whole.append(same_as_known(self.statement, asked.same).removeprefix(" and "))
         if asked.leave_out == "anchor":
-            apart = self._not_in("select a.item_no from anchor a")
-            base += apart
-            whole += apart
+            base.append(_none_of("anchor"))
+            whole.append(_none_of("anchor"))
         elif asked.leave_out == "history":
-            bought = ""
-            if asked.shopper is not None and any(chosen.name == "buy_again" for chosen in asked.sources):
-                # What is bought again and again is no news, and yet what the shopper came for.
-                bought = " where h.item_no not in (select a.item_no from activity a where a.type = 'purchase')"
-            whole += self._not_in(f"select h.item_no from history h{bought}")
-            if asked.seeds:
-                whole += self._not_in("select k.item_no from known k")
+            whole.append(self._unmet())
         return " and ".join(base), " and ".join(whole)
 
-    def _not_in(self, items: str) -> list[str]:
-        """That `f` is none of these, nor another variant of one."""
-        return [
-            f"f.item_no not in ({items})",
-            f"(f.group_id is null or f.group_id not in (select s.group_id from item_facets s "
-            f"where s.tenant_id = {TENANT} and s.item_no in ({items}) and s.group_id is not null))",
-        ]
+    def _unmet(self) -> str:
+        """The condition that `f` is news: not met lately, never bought, or to be bought again about now."""
+        rows = ["select h.item_no from history h"]
+        if self.asked.shopper is not None:
+            rows += ["select a.item_no from activity a", "select d.item_no from decided d where d.type = 'purchase'"]
+        if self.asked.seeds:
+            rows.append("select k.item_no from known k")
+        self.ctes.append(f"met as materialized ({' union '.join(rows)})")
+        if not self._buys_again:
+            return _none_of("met")
+        # What is bought again and again is no news, and yet what the shopper came for.
+        due = f"select b.item_no from bought b where not b.unsure and b.since >= {_DUE} * b.usual"
+        if self.asked.seeds:
+            due += " and b.item_no not in (select k.item_no from known k)"
+        self.ctes.append(f"due as materialized ({due})")
+        return f"(f.item_no in (select d.item_no from due d) or ({_none_of('met')}))"
 
 
-def in_cart(shopper: ShopperKey | None) -> str:
+def _none_of(items: str) -> str:
+    """The condition that `f` is no `item_no` of a CTE, nor another variant of one."""
+    return (
+        f"f.item_no not in (select x.item_no from {items} x) "
+        f"and (f.group_id is null or f.group_id not in (select s.group_id from {items} x "
+        f"{each('item_facets', f's.tenant_id = {TENANT} and s.item_no = x.item_no', alias='s')} "
+        "where s.group_id is not null))"
+    )
+
+
+def _in_cart(shopper: ShopperKey | None, events: Literal["activity", "decided"]) -> str:
     """SQL of the items in the shopper's cart: put there, and since neither taken out nor bought."""
     if shopper is None:
         return "select null::int4 as item_no where false"
     return (
-        "select c.item_no from (select distinct on (a.item_no) a.item_no, a.type from activity a "
+        f"select c.item_no from (select distinct on (a.item_no) a.item_no, a.type from {events} a "
         "where a.type in ('add_to_cart', 'remove_from_cart', 'purchase') order by a.item_no, a.ts desc, "
         "a.type <> 'add_to_cart' desc) c where c.type = 'add_to_cart'"
     )

@@ -45,6 +45,20 @@ async def test_an_event_changes_the_next_answer(stocked: httpx.AsyncClient) -> N
     assert await _ids(stocked, strategy="recently_viewed", user_id="bob", fallback="none") == []
 
 
+async def test_an_exclusion_holds_under_a_cap(stocked: httpx.AsyncClient) -> None:
+    """What fills a capped list was not bought, disliked or, without a name, looked at in this session."""
+    for place in (0, 3, 6):
+        await _did(stocked, type="purchase", user_id="ann", item_id=f"i{place}", order_id="o")
+    await _did(stocked, type="dislike", user_id="ann", item_id="i9")
+    body: dict[str, Any] = {"strategy": "also_viewed", "item_ids": ["i1"], "count": 12, "max_per": {"brand": 4}}
+    left = await _ids(stocked, user_id="ann", exclude={"purchased": True}, **body)
+    assert set(left) == {item["id"] for item in ITEMS} - {"i0", "i1", "i3", "i6", "i9"}
+    session = {"recent_items": ["i11", "i10"]}
+    for strategy in ("new", "popular", "for_you"):
+        left = await _ids(stocked, strategy=strategy, session=session, exclude={"seen": True}, count=12)
+        assert set(left) == {item["id"] for item in ITEMS} - {"i10", "i11"}
+
+
 async def test_a_shopper_has_two_kinds_of_name(stocked: httpx.AsyncClient) -> None:
     """A visitor of the same id as a user is somebody else."""
     await _did(stocked, type="view", visitor_id="ann", item_id="i3")
@@ -165,11 +179,12 @@ async def test_a_publishable_key_names_no_user(app: Application, shop: Shop) -> 
 async def test_a_personal_list_that_fails_is_popular(
     stocked: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    """The answer says so; a list that is nobody's own is not hidden that way."""
+    """The answer says so, and leaves out what was excluded; a list that is nobody's own is not hidden that way."""
+    await _did(stocked, type="purchase", user_id="ann", item_id="i3", order_id="o")
     fetch = Database.fetch_scoped
 
     async def failing(self: Database, tenant_id: Any, inner: str, *args: object, **more: Any) -> Any:
-        if "activity as materialized" in inner:
+        if "met as materialized" in inner:
             raise error
         return await fetch(self, tenant_id, inner, *args, **more)
 
@@ -178,6 +193,8 @@ async def test_a_personal_list_that_fails_is_popular(
     assert answer["fallback_used"] is True
     assert [item["fallback"] for item in answer["items"]] == [True] * 5
     assert "in time" in answer["warnings"][0]
+    left = await _ids(stocked, user_id="ann", count=100, exclude={"purchased": True})
+    assert set(left) == {item["id"] for item in ITEMS} - {"i3"}
     nothing = (await stocked.post("/v1/recommend", json={"user_id": "ann", "fallback": "none"})).json()
     assert nothing["items"] == []
 

@@ -95,7 +95,7 @@ def test_a_placement_is_names_weights_and_limits() -> None:
     ("body", "anchor", "leave_out"),
     [
         ({"strategy": "similar", "item_ids": ["a"]}, "seeds", "anchor"),
-        ({"strategy": "similar", "user_id": "ann"}, "history", "anchor"),
+        ({"strategy": "similar", "user_id": "ann"}, "history", "history"),
         ({"strategy": "cart", "user_id": "ann"}, "cart", "anchor"),
         ({"strategy": "cart", "item_ids": ["a"], "user_id": "ann"}, "seeds", "anchor"),
         ({"strategy": "for_you", "user_id": "ann"}, "history", "history"),
