@@ -77,7 +77,7 @@ def summary(found: Sequence[FieldError]) -> str:
     return f"Mend {named}{more}; `errors` says what is wrong with each."
 
 
-def _escape(part: object) -> str:
+def pointer_part(part: object) -> str:
     return str(part).replace("~", "~0").replace("/", "~1")
 
 
@@ -106,8 +106,8 @@ def _walk(data: object, kind: Any, pointer: str) -> Iterator[FieldError]:
     elif origin is dict and isinstance(data, dict):
         key_kind, value_kind = get_args(bare)
         for key, value in data.items():
-            inner += _leaf(key, key_kind, f"{pointer}/{_escape(key)}")
-            inner += _walk(value, value_kind, f"{pointer}/{_escape(key)}")
+            inner += _leaf(key, key_kind, f"{pointer}/{pointer_part(key)}")
+            inner += _walk(value, value_kind, f"{pointer}/{pointer_part(key)}")
     yield from inner or _leaf(data, kind, pointer)
 
 
@@ -117,14 +117,16 @@ def _walk_struct(data: dict[Any, Any], kind: type[msgspec.Struct], pointer: str)
     if kind.__struct_config__.forbid_unknown_fields:
         for name in data.keys() - known.keys():
             yield FieldError(
-                pointer=f"{pointer}/{_escape(name)}", code="unknown_field", message=f"There is no field `{name}`."
+                pointer=f"{pointer}/{pointer_part(name)}", code="unknown_field", message=f"There is no field `{name}`."
             )
     for name, field in known.items():
         if name in data:
-            yield from _walk(data[name], hints[field.name], f"{pointer}/{_escape(name)}")
+            yield from _walk(data[name], hints[field.name], f"{pointer}/{pointer_part(name)}")
         elif field.required:
             yield FieldError(
-                pointer=f"{pointer}/{_escape(name)}", code="missing_field", message=f"The field `{name}` is required."
+                pointer=f"{pointer}/{pointer_part(name)}",
+                code="missing_field",
+                message=f"The field `{name}` is required.",
             )
 
 

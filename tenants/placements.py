@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from infra.changes import ChangeFeed, record_change
 from infra.db import Database, TenantId, driver
-from infra.decode import InvalidFields, summary
+from infra.decode import InvalidFields, pointer_part, summary
 from infra.errors import FieldError, Forbidden, NotFound, PreconditionFailed
 from infra.feedcache import FeedCache
 
@@ -77,13 +77,24 @@ class TooManyPlacements(Forbidden):
     title = "There are too many placements"
 
 
+COMPARED: Final = frozenset({"brand", "categories", "tags", "price", "attributes"})
+"""What `fields` of the source `attributes` may name, besides `attributes.<name>`."""
+
+FieldWeight = Annotated[float, Meta(ge=0, le=1000)]
+
+
 class PlacementSource(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One source of a list: its weight relative to the others, and how many of its candidates are looked at."""
+    """One source of a list: its weight relative to the others, and how many of its candidates are looked at.
+
+    `fields`, of the source `attributes` alone: which fields are compared, and how much each counts relative to the
+    others; `attributes` stands for every attribute that is not named itself. Absent, the usual weights.
+    """
 
     strategy: SourceName
     weight: Annotated[float, Meta(ge=0, le=1000)] = 1.0
     limit: Annotated[int, Meta(ge=1, le=500)] = 100
     model: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
+    fields: Annotated[dict[str, FieldWeight], Meta(max_length=64)] = {}
 
 
 class Rank(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -117,7 +128,8 @@ class StoredPlacement(Struct, frozen=True, kw_only=True):
 
 
 def source_faults(placement: Placement) -> list[FieldError]:
-    """What the fields' own limits cannot say of the sources: weights that sum to 0, the same source twice."""
+    """What the fields' own limits cannot say of the sources: weights that sum to 0, the same source twice, fields that
+    cannot be compared."""
     found = []
     if placement.sources and sum(source.weight for source in placement.sources) == 0:
         found.append(
@@ -133,6 +145,30 @@ def source_faults(placement: Placement) -> list[FieldError]:
                 )
             )
         seen.add(key)
+        found += _field_faults(source, f"/sources/{at}/fields")
+    return found
+
+
+def _field_faults(source: PlacementSource, where: str) -> list[FieldError]:
+    fields = source.fields
+    if not fields:
+        return []
+    if source.strategy != "attributes":
+        message = "Only the source `attributes` compares fields."
+        return [FieldError(pointer=where, code="invalid_value", message=message)]
+    found = [
+        FieldError(
+            pointer=f"{where}/{pointer_part(name)}",
+            code="unknown_field",
+            message=f"{name!r} cannot be compared; {', '.join(sorted(COMPARED))} and attributes.<name> can.",
+        )
+        for name in fields
+        if name not in COMPARED and not (name.startswith("attributes.") and 11 < len(name) <= 139)
+    ]
+    if not any(weight for name, weight in fields.items() if name != "price"):
+        # A price band alone is half the catalogue: it tells likes apart and finds none.
+        message = "At least one weight besides that of the price must be above 0."
+        found.append(FieldError(pointer=where, code="out_of_range", message=message))
     return found
 
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
+from msgspec import structs
+
 from api.recommend.cursor import read_cursor
 from api.recommend.types import (
     FIELDS,
@@ -44,6 +46,7 @@ class _Choice(NamedTuple):
     strategy: str
     weight: float
     limit: int | None
+    fields: Mapping[str, float] = {}
 
 
 def plan(
@@ -76,7 +79,7 @@ def plan(
     if faults:
         raise InvalidFields(summary(faults), errors=faults)
     strategy: Strategy = query.strategy or "for_you"
-    choices = [_Choice(source.strategy, source.weight, source.limit) for source in sources]
+    choices = [_Choice(source.strategy, source.weight, source.limit, source.fields) for source in sources]
     asked, seeds = _asked(query, tenant, choices or [_Choice(strategy, 1.0, None)], strategy)
     return Plan(
         tenant=tenant,
@@ -180,8 +183,7 @@ def _asked(
 
 def _expanded(choices: Sequence[_Choice], tenant: TenantRef, *, known: bool) -> list[Chosen]:
     """Sources for the strategies that are made of several; the same source twice has the sum of the weights."""
-    weights: dict[str, float] = {}
-    limits: dict[str, int | None] = {}
+    found: dict[str, Chosen] = {}
     for choice in choices:
         parts: Mapping[str, float] = {choice.strategy: 1.0}
         if choice.strategy == "cart":
@@ -190,9 +192,10 @@ def _expanded(choices: Sequence[_Choice], tenant: TenantRef, *, known: bool) -> 
             parts = _for_you(tenant) if known else {"popular": 1.0}
         total = sum(parts.values())
         for name, share in parts.items():
-            weights[name] = weights.get(name, 0.0) + choice.weight * share / total
-            limits[name] = choice.limit
-    return [Chosen(name=name, weight=weight, limit=limits[name]) for name, weight in weights.items() if weight > 0]
+            before = found[name].weight if name in found else 0.0
+            weight = before + choice.weight * share / total
+            found[name] = Chosen(name=name, weight=weight, limit=choice.limit, fields=choice.fields)
+    return [chosen for chosen in found.values() if chosen.weight > 0]
 
 
 def _for_you(tenant: TenantRef) -> Mapping[str, float]:
@@ -221,7 +224,7 @@ def _dialled(sources: list[Chosen], weights: Weights, tenant: TenantRef, strateg
             if chosen.name in kind:
                 weight *= dial / sum(other.weight for other in sources if other.name in kind)
         if weight > 0:
-            dialled.append(Chosen(name=chosen.name, weight=weight, limit=chosen.limit))
+            dialled.append(structs.replace(chosen, weight=weight))
     return dialled or [Chosen(name="popular", weight=1.0)]
 
 

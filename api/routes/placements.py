@@ -22,7 +22,11 @@ from tenants.placements import REQUESTS_OWN, Placement, StoredPlacement, source_
 _TAG: Final = "Placements"
 _EXAMPLE: Final = {
     "defaults": {"count": 12, "filter": {"gt": ["price", 0]}, "max_per": {"brand": 3}},
-    "sources": [{"strategy": "similar", "weight": 2}, {"strategy": "popular", "weight": 1, "limit": 50}],
+    "sources": [
+        {"strategy": "similar", "weight": 2},
+        {"strategy": "attributes", "weight": 1, "fields": {"brand": 2, "attributes.colour": 1.5}},
+        {"strategy": "popular", "weight": 1, "limit": 50},
+    ],
     "rules": "on",
     "override": ["count", "filter"],
 }

@@ -15,7 +15,8 @@ Its common table expressions, in the order in which they depend on each other:
     met       what such a list leaves out
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import copy
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 
@@ -64,11 +65,15 @@ class ShopperKey(Struct, frozen=True, kw_only=True):
 
 
 class Chosen(Struct, frozen=True, kw_only=True):
-    """One source of a list; `limit` candidates are taken from it at most."""
+    """One source of a list; `limit` candidates are taken from it at most.
+
+    `fields`: what `attributes` compares, and how much each counts; empty, the usual ones.
+    """
 
     name: str
     weight: float
     limit: int | None = None
+    fields: Mapping[str, float] = {}
 
 
 class Asked(Struct, frozen=True, kw_only=True):
@@ -115,10 +120,19 @@ class Scene:
         self.statement = Statement(tenant, wanted)
         self.now = self.statement.now
         self.model = tenant.generation.behaviour_model
+        self.fields: Mapping[str, float] = {}
         self.build = None if asked.live else tenant.generation.neighbours_build
         self._bound: dict[tuple[str, str], str] = {}
         self.ctes = [*self._shopper(), *self._bought(), *self._history(), *self._anchor()]
         self.base, self.eligible = self._conditions()
+
+    def of(self, chosen: Chosen) -> "Scene":
+        """The scene as one source reads it: the same statement, with what was chosen for that source alone."""
+        if not chosen.fields:
+            return self
+        part = copy(self)
+        part.fields = chosen.fields
+        return part
 
     @property
     def args(self) -> Sequence[Any]:

@@ -68,7 +68,7 @@ def statement(scene: Scene) -> str:
     ctes = list(scene.ctes)
     names, weights, seen = [], [], []
     for at, chosen in enumerate(asked.sources):
-        rows = SOURCES[chosen.name](scene) or _NOTHING
+        rows = SOURCES[chosen.name](scene.of(chosen)) or _NOTHING
         positive = "x.z is not null" if asked.absolute else "x.z > 0"
         limits = [limit for limit in (chosen.limit, scene.cut) if limit is not None]
         ctes.append(

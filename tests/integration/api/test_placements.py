@@ -65,6 +65,12 @@ async def test_a_dry_run_changes_nothing(client: httpx.AsyncClient) -> None:
         ({"sources": [{"strategy": "psychic"}]}, ["/sources/0/strategy"]),
         ({"sources": [{"strategy": "new", "weight": -1, "limit": 0}]}, ["/sources/0/weight", "/sources/0/limit"]),
         ({"sources": [{"strategy": "new", "weight": 0}]}, ["/sources"]),
+        ({"sources": [{"strategy": "attributes", "fields": {"brand": -1}}]}, ["/sources/0/fields/brand"]),
+        ({"sources": [{"strategy": "attributes", "fields": {"a/b": 1, "tags": 1}}]}, ["/sources/0/fields/a~1b"]),
+        (
+            {"sources": [{"strategy": "attributes", "fields": {f"attributes.{n}": 1 for n in range(65)}}]},
+            ["/sources/0/fields"],
+        ),
         ({"defaults": {"count": 0, "user_id": "u", "nonsense": 1}}, None),
         ({"defaults": {"max_per": {"weight": 1}}}, ["/defaults/max_per/weight"]),
         ({"override": ["count", "nonsense"]}, ["/override/1"]),
@@ -104,6 +110,27 @@ async def test_a_request_is_answered_by_its_placement(client: httpx.AsyncClient)
     assert [(fault["pointer"], fault["code"]) for fault in refused.json()["errors"]] == [
         ("/fields", "override_refused")
     ]
+
+
+async def test_a_shop_decides_what_is_compared(client: httpx.AsyncClient) -> None:
+    """Described alike by brand, or by colour, as the weights of the placement say; a name is no text of a statement."""
+    items = [{"id": "seed", "brand": "a", "attributes": {"colour": "red", "x' or 1": "y"}}]
+    items += [{"id": f"brand{n}", "brand": "a", "attributes": {"colour": f"c{n}"}} for n in range(3)]
+    items += [{"id": f"red{n}", "brand": f"b{n}", "attributes": {"colour": "red"}} for n in range(2)]
+    items += [{"id": f"odd{n}", "brand": f"o{n}", "attributes": {"x' or 1": "y"}} for n in range(2)]
+    items += [{"id": f"other{n}", "brand": f"d{n}"} for n in range(9)]
+    assert (await client.post("/v1/items/bulk", json=items)).json()["accepted"] == len(items)
+    for fields, found in (
+        ({"brand": 2}, {"brand0", "brand1", "brand2"}),
+        ({"attributes.colour": 1.5, "brand": 0}, {"red0", "red1"}),
+        ({"attributes": 1, "attributes.colour": 0}, {"odd0", "odd1"}),
+        ({"attributes.x' or 1": 1}, {"odd0", "odd1"}),
+        ({}, {"brand0", "brand1", "brand2", "red0", "red1", "odd0", "odd1"}),
+    ):
+        body = {"sources": [{"strategy": "attributes", "fields": fields}], "defaults": {"fallback": "none"}}
+        assert (await client.put("/v1/placements/alike", json=body)).is_success
+        answer = await client.post("/v1/recommend", json={"placement": "alike", "item_ids": ["seed"]})
+        assert {item["id"] for item in answer.json()["items"]} == found
 
 
 async def test_a_changed_placement_answers_the_next_request(client: httpx.AsyncClient) -> None:

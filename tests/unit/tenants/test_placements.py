@@ -59,6 +59,24 @@ def test_weights_that_sum_to_nothing_are_refused() -> None:
     assert [fault.pointer for fault in source_faults(Placement(sources=zero))] == ["/sources"]
 
 
+@pytest.mark.parametrize(
+    ("source", "pointer"),
+    [
+        (PlacementSource(strategy="graph", fields={"brand": 1}), "/sources/0/fields"),
+        (PlacementSource(strategy="attributes", fields={"colour": 1, "brand": 1}), "/sources/0/fields/colour"),
+        (
+            PlacementSource(strategy="attributes", fields={"attributes.": 1, "brand": 1}),
+            "/sources/0/fields/attributes.",
+        ),
+        (PlacementSource(strategy="attributes", fields={"brand": 0, "tags": 0}), "/sources/0/fields"),
+        (PlacementSource(strategy="attributes", fields={"price": 1}), "/sources/0/fields"),
+    ],
+)
+def test_fields_that_cannot_be_compared_are_named(source: PlacementSource, pointer: str) -> None:
+    """Of another source, unknown, or weighing nothing together."""
+    assert [fault.pointer for fault in source_faults(Placement(sources=[source]))] == [pointer]
+
+
 def test_a_source_is_named_once() -> None:
     """Two weights of one source would contradict each other."""
     twice = [PlacementSource(strategy="popular"), PlacementSource(strategy="popular")]
