@@ -11,7 +11,7 @@ class Directory:
 
     def __init__(self, database: Database, feed: ChangeFeed) -> None:
         self._database = database
-        self._cache: FeedCache[TenantId, TenantRef] = FeedCache(feed, kinds=frozenset({"tenant"}))
+        self._cache: FeedCache[TenantId, TenantRef] = FeedCache(feed, kinds=frozenset({"tenant", "model"}))
 
     async def get(self, tenant_id: TenantId) -> TenantRef:
         """The tenant. Raises TenantNotFound."""

@@ -79,6 +79,8 @@ class TenantRef(Struct, frozen=True, kw_only=True):
     currency: str
     generation: Generation
     event_weights: Mapping[str, float] = DEFAULT_WEIGHTS
+    models: Mapping[int, Mapping[str, float]] = {}
+    """The models of behaviour that can serve, each with the blend that was fitted with it."""
 
 
 class TenantInfo(Struct, frozen=True, kw_only=True):
@@ -228,6 +230,8 @@ NGRAMS_PREFIX: Final = "char-ngrams-"
 
 LOAD_TENANT: Final = f"""
 select t.name, t.shard, t.currency, g.gen, g.layout_id, g.calibration::text as calibration, g.weights::text as weights,
+    (select jsonb_object_agg(m.model, coalesce(m.settings -> 'blend', '{{}}')) from behaviour_models m
+        where m.tenant_id = $2::uuid and m.status = 'ready')::text as models,
     g.behaviour_model, g.neighbours_build, (t.settings -> 'event_weights')::text as event_weights,
     a.space_id as text_id, a.name as text_name, a.dim as text_dim,
     n.space_id as ngrams_id, n.name as ngrams_name, n.dim as ngrams_dim,
@@ -273,6 +277,7 @@ async def load_tenant(source: Database | AsyncConnection, tenant_id: TenantId) -
         currency=record["currency"],
         generation=NO_GENERATION if record["layout_id"] is None else _generation(record),
         event_weights=weights_of(msgspec.json.decode(record["event_weights"] or b"{}")),
+        models=msgspec.json.decode(record["models"] or b"{}", type=dict[int, dict[str, float]]),
     )
 
 

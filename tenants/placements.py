@@ -5,7 +5,7 @@ is blended from, and says which fields a request may set itself.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from hashlib import blake2b
 from typing import Annotated, Any, Final, Literal, get_args
@@ -19,6 +19,7 @@ from infra.db import Database, TenantId, driver
 from infra.decode import InvalidFields, pointer_part, summary
 from infra.errors import FieldError, Forbidden, NotFound, PreconditionFailed
 from infra.feedcache import FeedCache
+from tenants.learned.models import ready_models
 
 Strategy = Literal[
     "for_you",
@@ -77,6 +78,11 @@ class TooManyPlacements(Forbidden):
     title = "There are too many placements"
 
 
+LEARNED: Final[frozenset[SourceName]] = frozenset(
+    {"for_you", "graph", "als", "item_cf", "user_cf", "bought_together", "also_viewed", "cart"}
+)
+"""The sources that read a trained model, and so may name another than the one that serves."""
+
 COMPARED: Final = frozenset({"brand", "categories", "tags", "price", "attributes"})
 """What `fields` of the source `attributes` may name, besides `attributes.<name>`."""
 
@@ -86,8 +92,10 @@ FieldWeight = Annotated[float, Meta(ge=0, le=1000)]
 class PlacementSource(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """One source of a list: its weight relative to the others, and how many of its candidates are looked at.
 
-    `fields`, of the source `attributes` alone: which fields are compared, and how much each counts relative to the
-    others; `attributes` stands for every attribute that is not named itself. Absent, the usual weights.
+    `model`: the number of a trained model that a learned source reads instead of the one that serves, so that two of
+    them can be compared, in one list or in two placements. `fields`, of the source `attributes` alone: which fields are
+    compared, and how much each counts relative to the others; `attributes` stands for every attribute that is not named
+    itself. Absent, the usual weights.
     """
 
     strategy: SourceName
@@ -98,7 +106,10 @@ class PlacementSource(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Rank(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """How candidates are put in order: by the blend of their sources, or by a trained model."""
+    """How candidates are put in order: by the blend of their sources.
+
+    `model` is for trained rankers, of which there are none yet.
+    """
 
     model: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
 
@@ -145,8 +156,34 @@ def source_faults(placement: Placement) -> list[FieldError]:
                 )
             )
         seen.add(key)
+        if source.model is not None and source.strategy not in LEARNED:
+            message = f"The source reads no model; {', '.join(sorted(LEARNED))} do."
+            found.append(FieldError(pointer=f"/sources/{at}/model", code="invalid_value", message=message))
         found += _field_faults(source, f"/sources/{at}/fields")
     return found
+
+
+def _model_faults(placement: Placement, ready: Collection[int]) -> list[FieldError]:
+    """Models that cannot serve now."""
+    known = ", ".join(str(model) for model in sorted(ready)) or "none"
+    found = [
+        FieldError(
+            pointer=f"/sources/{at}/model",
+            code="unknown_model",
+            message=f"No model {source.model!r} can serve; ready are: {known} (GET /v1/models).",
+        )
+        for at, source in enumerate(placement.sources)
+        if source.model is not None and model_number(source.model) not in ready
+    ]
+    if placement.rank.model is not None:
+        message = "No ranker has been trained; leave `rank` out."
+        found.append(FieldError(pointer="/rank/model", code="unknown_model", message=message))
+    return found
+
+
+def model_number(name: str) -> int | None:
+    """The number of the model of behaviour that a source names; None where it names nothing like one."""
+    return int(name) if name.isascii() and name.isdigit() and len(name) < 10 else None
 
 
 def _field_faults(source: PlacementSource, where: str) -> list[FieldError]:
@@ -253,7 +290,7 @@ async def put_placement(
 
     With `dry_run` nothing is written: what would be stored is returned.
     """
-    faults = source_faults(placement)
+    faults = source_faults(placement) + _model_faults(placement, await ready_models(conn, tenant_id))
     if faults:
         raise InvalidFields(summary(faults), errors=faults)
     raw = await driver(conn)

@@ -289,7 +289,8 @@ def refuse_names(caller: Caller, query: Query | RerankQuery) -> None:
 
 def strategy_of(asked: Asked) -> str:
     """What a list is called in the log: its strategy, or the sources that it is blended from."""
-    return "+".join(source.strategy for source in asked.sources) or asked.query.strategy or "for_you"
+    names = [f"{each.strategy}@{each.model}" if each.model else each.strategy for each in asked.sources]
+    return "+".join(names) or asked.query.strategy or "for_you"
 
 
 def shown_of(kind: Kind, served: Served, *, strategy: str, request: bytes, placement: str | None = None) -> Shown:

@@ -1,10 +1,12 @@
 """Why an item is in the list: what its score is made of, and the item that is the evidence."""
 
+from collections.abc import Mapping
 from typing import Final
 
 from api.recommend.plan import BEHAVIOUR, CONTENT
 from api.recommend.types import Because, Candidate, Explain, Plan
 from tenants.retrieval.wanted import Hit
+from tenants.sources.scene import AT_MODEL
 
 _ANCHORLESS: Final = frozenset({"popular", "trending", "new", "on_sale", "recently_viewed"})
 
@@ -25,8 +27,12 @@ def explain(candidate: Candidate, plan: Plan) -> Explain:
 
 
 def _blended(candidate: Candidate, plan: Plan) -> Explain:
-    parts = dict(candidate.parts)
-    content = _total(candidate, CONTENT)
+    parts: dict[str, float] = {}
+    for label, part in candidate.parts:
+        # One source with two models is one kind of reason.
+        name = label.partition(AT_MODEL)[0]
+        parts[name] = parts.get(name, 0.0) + part
+    content = _total(parts, CONTENT)
     text, image = _halves(candidate.hit, plan, content, only_image="similar" not in parts)
     personal = set(parts) - _ANCHORLESS
     because = candidate.hit.because if personal else None
@@ -35,16 +41,16 @@ def _blended(candidate: Candidate, plan: Plan) -> Explain:
         image=_short(image),
         text_similarity=_short(candidate.hit.text_cosine) if because else None,
         image_similarity=_short(candidate.hit.image_cosine) if because else None,
-        behaviour=_short(_total(candidate, BEHAVIOUR)),
-        popularity=_short(_total(candidate, parts.keys() - CONTENT - BEHAVIOUR - {"attributes"})),
+        behaviour=_short(_total(parts, BEHAVIOUR)),
+        popularity=_short(_total(parts, parts.keys() - CONTENT - BEHAVIOUR - {"attributes"})),
         attributes=_short(parts.get("attributes")),
         because=None if because is None else Because(item_id=because),
     )
 
 
-def _total(candidate: Candidate, names: frozenset[str] | set[str]) -> float | None:
+def _total(parts: Mapping[str, float], names: frozenset[str] | set[str]) -> float | None:
     """The sum of the parts of these sources; None where none played a role."""
-    found = [part for name, part in candidate.parts if name in names]
+    found = [part for name, part in parts.items() if name in names]
     return sum(found) if found else None
 
 

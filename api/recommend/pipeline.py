@@ -91,7 +91,7 @@ async def fill(database: Database, planned: Plan) -> Slate:
         chosen = list(diversify(more, count=planned.count, max_per=planned.max_per))
     return Slate(
         candidates=chosen,
-        fallback_used=bool(found.warnings) or any(candidate.fallback for candidate in chosen),
+        fallback_used=planned.degraded or bool(found.warnings) or any(candidate.fallback for candidate in chosen),
         unknown_seeds=[seed for seed in planned.seeds if seed not in found.known],
         seeds=list(found.known.values()),
         warnings=found.warnings,
@@ -99,7 +99,7 @@ async def fill(database: Database, planned: Plan) -> Slate:
 
 
 def _choose(planned: Plan, found: Recalled) -> list[Candidate]:
-    candidates = [_candidate(hit, planned.asked.sources[0].name) for hit in found.hits]
+    candidates = [_candidate(hit, planned.asked.sources[0].label) for hit in found.hits]
     ordered = spread_out(
         candidates, count=planned.count, diversity=planned.diversity, generation=planned.tenant.generation
     )

@@ -20,7 +20,7 @@ from infra.errors import FieldError
 from tenants.catalog.filters import parse_filter
 from tenants.learned.blend import CONTENT_BLEND, DEFAULT_BLEND
 from tenants.lifecycle import TenantRef
-from tenants.placements import PlacementSource, Strategy
+from tenants.placements import LEARNED, PlacementSource, Strategy, model_number
 from tenants.retrieval.wanted import SCALAR_FIELDS
 from tenants.sources.scene import Anchor, Asked, Chosen, LeaveOut, ShopperKey
 from tenants.sources.statement import SOURCES
@@ -46,6 +46,7 @@ class _Choice(NamedTuple):
     strategy: str
     weight: float
     limit: int | None
+    model: int | None = None
     fields: Mapping[str, float] = {}
 
 
@@ -79,8 +80,10 @@ def plan(
     if faults:
         raise InvalidFields(summary(faults), errors=faults)
     strategy: Strategy = query.strategy or "for_you"
-    choices = [_Choice(source.strategy, source.weight, source.limit, source.fields) for source in sources]
-    asked, seeds = _asked(query, tenant, choices or [_Choice(strategy, 1.0, None)], strategy)
+    choices, missing = _choices(sources, tenant)
+    if not choices:
+        choices = [_Choice("popular" if missing else strategy, 1.0, None)]
+    asked, seeds = _asked(query, tenant, choices, strategy)
     return Plan(
         tenant=tenant,
         now=now,
@@ -99,10 +102,29 @@ def plan(
         fields=query.fields,
         explain=query.explain,
         placement=query.placement,
-        warnings=["`weights.behaviour` has no effect before there are events."]
-        if query.weights.behaviour and tenant.generation.behaviour_model is None
-        else [],
+        degraded=bool(missing),
+        warnings=[*missing, *_unheard(query.weights, tenant)],
     )
+
+
+def _choices(sources: Sequence[PlacementSource], tenant: TenantRef) -> tuple[list[_Choice], list[str]]:
+    """The sources of a placement that can be asked, and a warning for each that names a model which is gone."""
+    choices, missing = [], []
+    for source in sources:
+        model = None if source.model is None else model_number(source.model)
+        if source.model is not None and model not in tenant.models:
+            missing.append(f"The model {source.model!r} of the source {source.strategy} cannot serve; it was left out.")
+        else:
+            # What serves anyway is no other model, and is called as usual.
+            other = None if model == tenant.generation.behaviour_model else model
+            choices.append(_Choice(source.strategy, source.weight, source.limit, other, source.fields))
+    return (choices if any(choice.weight > 0 for choice in choices) else []), missing
+
+
+def _unheard(weights: Weights, tenant: TenantRef) -> list[str]:
+    if weights.behaviour and tenant.generation.behaviour_model is None:
+        return ["`weights.behaviour` has no effect before there are events."]
+    return []
 
 
 def plan_rerank(query: RerankQuery, tenant: TenantRef, *, now: datetime, secret: bytes) -> Plan:
@@ -183,28 +205,30 @@ def _asked(
 
 def _expanded(choices: Sequence[_Choice], tenant: TenantRef, *, known: bool) -> list[Chosen]:
     """Sources for the strategies that are made of several; the same source twice has the sum of the weights."""
-    found: dict[str, Chosen] = {}
+    found: dict[tuple[str, int | None], Chosen] = {}
     for choice in choices:
         parts: Mapping[str, float] = {choice.strategy: 1.0}
         if choice.strategy == "cart":
             parts = {"bought_together": 1.0}
         elif choice.strategy == "for_you":
-            parts = _for_you(tenant) if known else {"popular": 1.0}
+            parts = _for_you(tenant, choice.model) if known else {"popular": 1.0}
         total = sum(parts.values())
         for name, share in parts.items():
-            before = found[name].weight if name in found else 0.0
+            model = choice.model if name in LEARNED else None
+            before = found[name, model].weight if (name, model) in found else 0.0
             weight = before + choice.weight * share / total
-            found[name] = Chosen(name=name, weight=weight, limit=choice.limit, fields=choice.fields)
+            found[name, model] = Chosen(name=name, weight=weight, limit=choice.limit, model=model, fields=choice.fields)
     return [chosen for chosen in found.values() if chosen.weight > 0]
 
 
-def _for_you(tenant: TenantRef) -> Mapping[str, float]:
-    """The blend that was fitted; before that, what has always done well."""
+def _for_you(tenant: TenantRef, model: int | None) -> Mapping[str, float]:
+    """The blend that was fitted, with another model where one is named; before that, what has always done well."""
     generation = tenant.generation
-    fitted = {name: weight for name, weight in generation.blend.items() if name in SOURCES and weight > 0}
+    blend = generation.blend if model is None else tenant.models[model]
+    fitted = {name: weight for name, weight in blend.items() if name in SOURCES and weight > 0}
     if fitted:
         return fitted
-    return CONTENT_BLEND if generation.behaviour_model is None else DEFAULT_BLEND
+    return CONTENT_BLEND if model is None and generation.behaviour_model is None else DEFAULT_BLEND
 
 
 def _dialled(sources: list[Chosen], weights: Weights, tenant: TenantRef, strategy: Strategy) -> list[Chosen]:

@@ -114,7 +114,8 @@ class Plan(Struct, frozen=True, kw_only=True):
     """A checked request with every default filled in; all that the later stages read.
 
     `strategy` is what was asked for; `asked` the sources with their weights, the shopper and the anchors of the list.
-    `seeds` are the items that were named in the request and are missed when unknown.
+    `seeds` are the items that were named in the request and are missed when unknown. `degraded`: a source of the
+    placement cannot be asked; `warnings` says which.
     """
 
     tenant: TenantRef
@@ -133,6 +134,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     fields: Sequence[str]
     explain: bool
     placement: str | None = None
+    degraded: bool = False
     warnings: Sequence[str] = ()
 
     @property

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from infra.changes import record_change
 from infra.db import TenantId, driver, fetch
 from infra.errors import Conflict, NotFound
 from tenants.jobs import create_job
@@ -23,12 +24,15 @@ from tenants.vectors.generations import activate_model
 
 TRAIN_JOB: Final = "train"
 
+MODEL_CHANGE: Final = "model"
+"""The kind of change that says: another model can serve, or can no more."""
+
 REACH: Final = timedelta(days=730)
 MOST_EVENTS: Final = 3_000_000
 """Events that a training reads, the latest: 2 million take a process of about a gigabyte."""
 
 KEPT: Final = 2
-"""Models whose rows are kept: the one that serves, and the latest other one."""
+"""Models whose rows are kept: the one that serves, and the latest other one, besides those that placements name."""
 
 DAILY: Final = timedelta(hours=24)
 AFTER_EVENTS: Final = 1.25
@@ -322,6 +326,7 @@ async def close_model(conn: AsyncConnection, tenant_id: TenantId, model: int, tr
         msgspec.json.encode(trained.metrics).decode(),
         msgspec.json.encode(trained.readiness).decode(),
     )
+    await record_change(conn, tenant_id, MODEL_CHANGE)
 
 
 async def serve_model(conn: AsyncConnection, tenant_id: TenantId, model: int, *, reason: str) -> int:
@@ -343,19 +348,32 @@ async def serve_model(conn: AsyncConnection, tenant_id: TenantId, model: int, *,
 
 
 async def retire_models(conn: AsyncConnection, tenant_id: TenantId) -> list[int]:
-    """Drop the rows of all models but that which serves and the latest other ones; which models."""
+    """Drop the rows of all models but that which serves, those that placements name, and the latest other one; which
+    models."""
     raw = await driver(conn)
     records = await raw.fetch(
         "update behaviour_models set status = 'retired' where tenant_id = $1 and model in ("
         "select m.model from behaviour_models m where m.tenant_id = $1 and m.status = 'ready' and m.model is distinct "
         "from (select g.behaviour_model from tenants t join generations g on g.tenant_id = $1 and g.gen = t.active_gen "
-        "where t.tenant_id = $1) order by m.model desc offset $2) returning model",
+        "where t.tenant_id = $1) and not exists (select 1 from placements p "
+        "cross join lateral jsonb_array_elements(p.doc -> 'sources') s "
+        "where p.tenant_id = $1 and s ->> 'model' = m.model::text) order by m.model desc offset $2) returning model",
         tenant_id,
         KEPT - 1,
     )
     models = [record["model"] for record in records]
     await _drop_rows(raw, tenant_id, models)
+    if models:
+        await record_change(conn, tenant_id, MODEL_CHANGE)
     return models
+
+
+async def ready_models(conn: AsyncConnection, tenant_id: TenantId) -> frozenset[int]:
+    """The models that can serve, held until the transaction ends: none of them is retired meanwhile."""
+    records = await fetch(
+        conn, "select model from behaviour_models where tenant_id = $1 and status = 'ready' for share", tenant_id
+    )
+    return frozenset(record["model"] for record in records)
 
 
 async def _drop_rows(raw: Any, tenant_id: TenantId, models: Sequence[int]) -> None:

@@ -64,16 +64,26 @@ class ShopperKey(Struct, frozen=True, kw_only=True):
     id: str
 
 
+AT_MODEL: Final = "@"
+
+
 class Chosen(Struct, frozen=True, kw_only=True):
     """One source of a list; `limit` candidates are taken from it at most.
 
-    `fields`: what `attributes` compares, and how much each counts; empty, the usual ones.
+    `model`: the model of behaviour that it reads; None, the one that serves. `fields`: what `attributes` compares, and
+    how much each counts; empty, the usual ones.
     """
 
     name: str
     weight: float
     limit: int | None = None
+    model: int | None = None
     fields: Mapping[str, float] = {}
+
+    @property
+    def label(self) -> str:
+        """The name in answers: that of the source, and the model where it is not the one that serves."""
+        return self.name if self.model is None else f"{self.name}{AT_MODEL}{self.model}"
 
 
 class Asked(Struct, frozen=True, kw_only=True):
@@ -128,9 +138,10 @@ class Scene:
 
     def of(self, chosen: Chosen) -> "Scene":
         """The scene as one source reads it: the same statement, with what was chosen for that source alone."""
-        if not chosen.fields:
+        if chosen.model is None and not chosen.fields:
             return self
         part = copy(self)
+        part.model = self.model if chosen.model is None else chosen.model
         part.fields = chosen.fields
         return part
 

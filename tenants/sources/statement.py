@@ -174,7 +174,7 @@ def _rest(scene: Scene) -> list[str]:
 
 
 def _found(scene: Scene, records: Any) -> Found:
-    names = [chosen.name for chosen in scene.asked.sources]
+    names = [chosen.label for chosen in scene.asked.sources]
     hits = [
         Hit(
             record["item_no"],

@@ -81,3 +81,11 @@ def test_a_source_is_named_once() -> None:
     """Two weights of one source would contradict each other."""
     twice = [PlacementSource(strategy="popular"), PlacementSource(strategy="popular")]
     assert [fault.pointer for fault in source_faults(Placement(sources=twice))] == ["/sources/1/strategy"]
+
+
+def test_two_models_of_a_source_are_two_sources() -> None:
+    """What learns nothing has no model."""
+    two = [PlacementSource(strategy="graph"), PlacementSource(strategy="graph", model="3")]
+    assert source_faults(Placement(sources=two)) == []
+    none = [PlacementSource(strategy="popular", model="3")]
+    assert [fault.pointer for fault in source_faults(Placement(sources=none))] == ["/sources/0/model"]

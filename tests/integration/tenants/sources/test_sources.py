@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tenants.events.event import DEFAULT_WEIGHTS
-from tenants.sources.scene import HALF_LIFE_DAYS, ShopperKey
+from tenants.sources.scene import HALF_LIFE_DAYS, Chosen, ShopperKey
 from tests.integration.tenants.sources.conftest import NOW, Floor, places
 
 pytestmark = pytest.mark.anyio
@@ -238,6 +238,19 @@ async def test_events_of_bots_and_of_others_do_not_count(floor: Floor) -> None:
     await floor.events(VISITOR, [("view", 1, 1.0)])
     assert places(await floor.find(["bought_together"], shopper=USER)) == []
     assert places(await floor.find(["bought_together"], shopper=VISITOR)) == [6, 8]
+
+
+async def test_two_models_answer_side_by_side(floor: Floor) -> None:
+    """Each source by the rows of its model; every item says whose it is."""
+    await floor.neighbours(4, {0: {20: 0.5, 21: 0.4}})
+    await floor.neighbours(4, {0: {20: 0.2, 22: 0.8}}, build=8)
+    sources = [Chosen(name="bought_together", weight=1.0), Chosen(name="bought_together", weight=1.0, model=8)]
+    found = await floor.find(sources, seeds=["0"], anchor="seeds", leave_out="anchor")
+    assert {int(hit.id): [label for label, _ in hit.parts] for hit in found.hits} == {
+        20: ["bought_together", "bought_together@8"],
+        21: ["bought_together"],
+        22: ["bought_together@8"],
+    }
 
 
 async def test_a_merged_visitor_is_the_user(floor: Floor) -> None:

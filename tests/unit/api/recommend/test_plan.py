@@ -72,6 +72,35 @@ def test_the_dial_turns_content_and_behaviour() -> None:
     assert set(_weights(off)) == {"similar", "popular"}
 
 
+def test_a_source_reads_the_model_that_it_names() -> None:
+    """Side by side with the one that serves, which needs no name; `for_you` takes the blend of its model."""
+    tenant = msgspec.structs.replace(
+        _tenant(behaviour_model=2, blend={"graph": 1.0}), models={1: {"als": 3.0, "popular": 1.0}, 2: {"graph": 1.0}}
+    )
+    sources = [
+        PlacementSource(strategy="for_you"),
+        PlacementSource(strategy="for_you", model="1"),
+        PlacementSource(strategy="graph", model="2"),
+    ]
+    now = datetime(2026, 1, 15, tzinfo=UTC)
+    planned = plan(Query(user_id="ann"), tenant, now=now, secret=b"s" * 32, sources=sources)
+    assert {chosen.label: chosen.weight for chosen in planned.asked.sources} == {
+        "graph": 2.0,
+        "als@1": 0.75,
+        "popular": 0.25,
+    }
+    assert not planned.degraded
+
+
+@pytest.mark.parametrize("others", [[], [PlacementSource(strategy="new")]])
+def test_a_source_whose_model_is_gone_is_left_out(others: list[PlacementSource]) -> None:
+    """A warning names it, and the answer counts as a fallback; popular items answer where nothing else is left."""
+    planned = _plan({"user_id": "ann"}, [PlacementSource(strategy="graph", model="9"), *others], behaviour_model=1)
+    assert _weights(planned) == ({"new": 1.0} if others else {"popular": 1.0})
+    assert planned.degraded
+    assert "'9'" in planned.warnings[0]
+
+
 def test_behaviour_joins_a_likeness() -> None:
     """`similar` with a weight of behaviour reads the graph too, where there is a model."""
     body = {"strategy": "similar", "item_ids": ["a"], "weights": {"text": 1.0, "behaviour": 1.0}}
