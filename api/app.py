@@ -155,6 +155,7 @@ def _running(services: Services, encoder: EncoderClient) -> Any:
         try:
             yield
         finally:
+            await services.answering.close()
             await services.answer_log.close()
             # Requests are answered by now; what waits is of clients that hung up.
             await services.ingest.close()

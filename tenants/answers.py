@@ -5,7 +5,7 @@ statement holds rows of many tenants. Whoever reads it is under row-level securi
 """
 
 from datetime import UTC, datetime, timedelta
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 from uuid import UUID
 
 import msgspec
@@ -63,8 +63,43 @@ class ShownAgain(Struct, frozen=True, kw_only=True):
     fallback: bool
 
 
+class StoredCandidate(Struct, frozen=True, omit_defaults=True):
+    """One item that an answer was chosen from, as the log keeps it: `i` its number, `s` the score (in 1/10,000), `f` 1
+    for the fallback's, `p` the share of each source in the score, `t` and `m` the cosines of texts and photos to the
+    evidence, `b` the id of the item that is the evidence.
+    """
+
+    i: int
+    s: int
+    f: int = 0
+    p: dict[str, float] = {}
+    t: float | None = None
+    m: float | None = None
+    b: str | None = None
+
+
+class PastCandidate(Struct, frozen=True, kw_only=True):
+    """One item that an answer was chosen from; `rank` is its place in the answer, null for one that was not shown.
+
+    `parts` are the shares of the sources in the score; `because` is the item that is the evidence, and the similarities
+    are the cosines to it. `id` is null for an item that is gone.
+    """
+
+    id: str | None
+    rank: int | None
+    score: float
+    fallback: bool
+    parts: dict[str, float]
+    because: str | None
+    text_similarity: float | None
+    image_similarity: float | None
+
+
 class PastAnswer(Struct, frozen=True, kw_only=True):
-    """An answer as it was given. `request` leaves out who asked and the session that was sent along."""
+    """An answer as it was given. `request` leaves out who asked and the session that was sent along.
+
+    `candidates`: the best that it was chosen from, where the request said `explain`, and of one answer in a hundred.
+    """
 
     recommendation_id: str
     kind: Kind
@@ -76,15 +111,19 @@ class PastAnswer(Struct, frozen=True, kw_only=True):
     key_id: str
     request: msgspec.Raw
     items: list[ShownAgain]
-    candidates: msgspec.Raw | None
+    candidates: list[PastCandidate] | None
     took_ms: float
 
+
+_decode_candidates: Final = msgspec.json.Decoder(list[StoredCandidate]).decode
 
 _GET: Final = """
 select a.kind, a.placement, a.strategy, a.variant, a.gen, a.key_id, a.request::text as request, a.scores, a.sources,
     a.flags, a.candidates::text as candidates, a.took_us,
     (select array_agg(d.external_id order by n.at) from unnest(a.items) with ordinality n(item_no, at)
-        left join item_ids d on d.tenant_id = $2::uuid and d.item_no = n.item_no) as ids
+        left join item_ids d on d.tenant_id = $2::uuid and d.item_no = n.item_no) as ids, a.items as item_nos,
+    (select array_agg(d.external_id order by c.at) from jsonb_array_elements(a.candidates) with ordinality c(doc, at)
+        left join item_ids d on d.tenant_id = $2::uuid and d.item_no = (c.doc ->> 'i')::int4) as candidate_ids
 from answers a where a.tenant_id = $2::uuid and a.answer_id = $3
 """
 
@@ -113,9 +152,29 @@ async def get_answer(database: Database, tenant_id: TenantId, answer_id: UUID, *
             ShownAgain(id=name, rank=rank, score=score / SCORE_UNITS, source=source, fallback=bool(flag & 1))
             for rank, (name, score, source, flag) in enumerate(places, 1)
         ],
-        candidates=None if record["candidates"] is None else msgspec.Raw(record["candidates"].encode()),
+        candidates=_candidates(record),
         took_ms=record["took_us"] / 1000,
     )
+
+
+def _candidates(record: Any) -> list[PastCandidate] | None:
+    if record["candidates"] is None:
+        return None
+    ranks = {item_no: rank for rank, item_no in enumerate(record["item_nos"], 1)}
+    stored = _decode_candidates(record["candidates"])
+    return [
+        PastCandidate(
+            id=name,
+            rank=ranks.get(each.i),
+            score=each.s / SCORE_UNITS,
+            fallback=bool(each.f),
+            parts=each.p,
+            because=each.b,
+            text_similarity=each.t,
+            image_similarity=each.m,
+        )
+        for name, each in zip(record["candidate_ids"] or (), stored, strict=True)
+    ]
 
 
 def moment_of(answer_id: UUID) -> datetime | None:

@@ -21,6 +21,7 @@ from api.recommend.cursor import write_cursor
 from api.recommend.log import AnswerLog, Shopper, Shown, shown
 from api.recommend.pipeline import rerank, serve
 from api.recommend.profiles import Profile, Profiles
+from api.recommend.sampling import Sampling
 from api.recommend.types import Answer, Query, RerankQuery, Served, Session
 from infra.db import Database
 from infra.decode import InvalidFields
@@ -39,12 +40,16 @@ _decode: Final = msgspec.json.Decoder(Answer).decode
 
 
 class Made(Struct, frozen=True, kw_only=True):
-    """A list before it is given: the numbers and groups of its items in order, and what pages before it showed."""
+    """A list before it is given: the numbers and groups of its items in order, and what pages before it showed.
+
+    `shared`: it was made for everybody.
+    """
 
     answer: Answer
     numbers: tuple[int, ...]
     groups: tuple[str | None, ...]
     shown_before: tuple[int, ...]
+    shared: bool = False
 
 
 class Answering:
@@ -69,7 +74,12 @@ class Answering:
         self._cards = Cards(database, cache)
         self._secret = secret
         self._clock = clock
+        self._sampling = Sampling(database, log, secret=secret, clock=clock)
         self._making: dict[tuple[Key, int], asyncio.Future[Entry]] = {}
+
+    async def close(self) -> None:
+        """Have every answer that was given in the log's hands."""
+        await self._sampling.close()
 
     async def recommend(self, caller: Caller, tenant: TenantRef, body: bytes) -> bytes:
         """The answer of `POST /v1/recommend`, encoded. Raises what `read_asked` and `serve` raise."""
@@ -120,12 +130,11 @@ class Answering:
         *,
         strategy: str,
         request: bytes,
-        placement: str | None = None,
         shopper: Shopper | None = None,
         took_s: float,
     ) -> None:
-        """Put an answer that was made into the log."""
-        row = shown_of(kind, served, strategy=strategy, request=request, placement=placement)
+        """Put an answer of a search, or a reranking, into the log."""
+        row = shown_of(kind, served, strategy=strategy, request=request)
         answer_id = served.answer.recommendation_id
         self._log.record(answer_id, row, key_id=caller.key_id, shopper=shopper, took_s=took_s)
 
@@ -140,7 +149,7 @@ class Answering:
         entry = await self._kept(tenant, asked, logged(asked.query))
         if entry is not None:
             answer = _decode(entry.render("", 0.0))
-            return Made(answer=answer, numbers=entry.listed, groups=entry.groups, shown_before=())
+            return Made(answer=answer, numbers=entry.listed, groups=entry.groups, shown_before=(), shared=True)
         served = await self.make(tenant, asked)
         hits = [candidate.hit for candidate in served.slate.candidates]
         return Made(
@@ -172,7 +181,9 @@ class Answering:
             fallbacks=[item.fallback for item in items],
             placement=asked.query.placement,
         )
-        self._log.record(answer_id, row, key_id=caller.key_id, shopper=asked.shopper, took_s=took_s)
+        self._sampling.record(
+            answer_id, row, key_id=caller.key_id, tenant=tenant, asked=asked, shared=made.shared, took_s=took_s
+        )
         ranked = [structs.replace(item, rank=rank) for rank, item in enumerate(items, 1)]
         return _encode(
             structs.replace(
@@ -190,20 +201,26 @@ class Answering:
         entry = await self._kept(tenant, asked, request)
         if entry is None:
             served = await self.make(tenant, asked)
-            self.note(
-                caller,
-                "recommend",
-                served,
-                strategy=strategy_of(asked),
-                request=request,
-                placement=asked.query.placement,
-                shopper=asked.shopper,
+            self._sampling.record(
+                served.answer.recommendation_id,
+                shown_of(
+                    "recommend",
+                    served,
+                    strategy=strategy_of(asked),
+                    request=request,
+                    placement=asked.query.placement,
+                ),
+                key_id=caller.key_id,
+                tenant=tenant,
+                asked=asked,
                 took_s=perf_counter() - started,
             )
             return _encode(served.answer)
         answer_id = str(uuid7())
         took_s = perf_counter() - started
-        self._log.record(answer_id, entry.shown, key_id=caller.key_id, shopper=asked.shopper, took_s=took_s)
+        self._sampling.record(
+            answer_id, entry.shown, key_id=caller.key_id, tenant=tenant, asked=asked, shared=True, took_s=took_s
+        )
         return entry.render(answer_id, took_s * 1000)
 
     async def _kept(self, tenant: TenantRef, asked: Asked, request: bytes) -> Entry | None:

@@ -67,7 +67,6 @@ def shown(
     fallbacks: Sequence[bool],
     placement: str | None = None,
     variant: str | None = None,
-    candidates: object = None,
 ) -> Shown:
     """Encode what was shown: numbers, scores (0..1) and sources in order of rank, and the JSON of what was asked.
 
@@ -85,7 +84,6 @@ def shown(
             "sc": [min(SCORE_UNITS, max(0, round(score * SCORE_UNITS))) for score in scores],
             "so": sources,
             "f": [int(fallback) for fallback in fallbacks],
-            "c": candidates,
         }
     )
     # PostgreSQL stores no NUL, not even escaped; what it stands for is lost to the log alone.
@@ -98,6 +96,7 @@ class _Row(Struct):
     key_id: str
     shopper: Shopper | None
     took_us: int
+    candidates: bytes | None
 
 
 class AnswerLog:
@@ -117,13 +116,20 @@ class AnswerLog:
         self._numbers: dict[tuple[TenantId, Shopper], tuple[int | None, float]] = {}
 
     def record(
-        self, answer_id: str, shown: Shown, *, key_id: str, shopper: Shopper | None = None, took_s: float = 0.0
+        self,
+        answer_id: str,
+        shown: Shown,
+        *,
+        key_id: str,
+        shopper: Shopper | None = None,
+        took_s: float = 0.0,
+        candidates: bytes | None = None,
     ) -> None:
-        """Note one answer; never waits and never fails."""
+        """Note one answer; never waits and never fails. `candidates`: JSON of what it was chosen from."""
         if len(self._waiting) + len(self._held) >= self._limit:
             _lost("full").inc()
             return
-        self._waiting.append(_Row(answer_id, shown, key_id, shopper, int(took_s * 1_000_000)))
+        self._waiting.append(_Row(answer_id, shown, key_id, shopper, int(took_s * 1_000_000), candidates))
         if not self._some.is_set():
             self._some.set()
 
@@ -206,8 +212,15 @@ class AnswerLog:
             number = "null" if known is None or known[0] is None else str(known[0])
             # A key's id and a UUID need no escaping.
             parts.append(
-                b'%b,"a":"%b","ke":"%b","u":%d,"sh":%b}'
-                % (row.shown.body, row.answer_id.encode(), row.key_id.encode(), row.took_us, number.encode())
+                b'%b,"a":"%b","ke":"%b","u":%d,"sh":%b,"c":%b}'
+                % (
+                    row.shown.body,
+                    row.answer_id.encode(),
+                    row.key_id.encode(),
+                    row.took_us,
+                    number.encode(),
+                    row.candidates or b"null",
+                )
             )
         return (b"[" + b",".join(parts) + b"]").decode()
 

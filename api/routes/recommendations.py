@@ -30,7 +30,18 @@ from tenants.answers import PastAnswer, RecommendationNotFound, get_answer
             "key_id": "0Zk3bQ9xYa",
             "request": {"placement": "product-page", "item_ids": ["lamp-1"]},
             "items": [{"id": "lamp-7", "rank": 1, "score": 0.8312, "source": "similar", "fallback": False}],
-            "candidates": None,
+            "candidates": [
+                {
+                    "id": "lamp-7",
+                    "rank": 1,
+                    "score": 0.8312,
+                    "fallback": False,
+                    "parts": {"similar": 0.8312},
+                    "because": "lamp-1",
+                    "text_similarity": 0.7421,
+                    "image_similarity": None,
+                }
+            ],
             "took_ms": 3.1,
         },
     ),
@@ -38,7 +49,9 @@ from tenants.answers import PastAnswer, RecommendationNotFound, get_answer
 async def get_recommendation(request: AnyRequest, recommendation_id: FromPath[str]) -> Response[bytes]:
     """The answer with that id, for 30 days: what was asked, and the list as it was given, whatever the items are now.
 
-    It is written within a second of the answer. Who asked is not shown. Publishable keys may not read it.
+    It is written within a second of the answer. Who asked is not shown. Publishable keys may not read it. `candidates`
+    says why: the best 200 that the list was chosen from, where the request said `explain`, and of one answer in a
+    hundred; null for all others.
     """
     services = services_of(request)
     try:

@@ -247,7 +247,8 @@ async def erase_user(
 async def erase_numbers(raw: Any, tenant_id: TenantId, numbers: Sequence[int]) -> int:
     """Take away all that is kept under these numbers; how many rows of events."""
     await raw.execute(
-        "update answers set shopper_no = null where tenant_id = $1 and shopper_no = any($2::int8[])",
+        # What a list was chosen from says what the shopper did.
+        "update answers set shopper_no = null, candidates = null where tenant_id = $1 and shopper_no = any($2::int8[])",
         tenant_id,
         numbers,
     )

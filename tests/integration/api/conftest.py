@@ -51,6 +51,7 @@ async def app(database_url: str, tmp_path: Path, anyio_backend: str) -> AsyncIte
     await made.services.feed.start()
     made.services.answer_log.start()
     yield made
+    await made.services.answering.close()
     await made.services.answer_log.close()
     await made.services.feed.close()
     await database.close()
