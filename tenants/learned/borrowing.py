@@ -1,7 +1,8 @@
 """A new item's place in behaviour space, borrowed as soon as it is encoded, until the next training knows it.
 
 Its vector and its list of neighbours are the mean of those of its `LENDERS` likest items by content that have a place,
-weighted by softmax of 10 · cos (docs/learning.md). `own` of such a row is 0; a later photo makes it anew.
+weighted by softmax of 10 · cos (docs/learning.md). `own` of such a row is 0; a later photo makes it anew. The first
+`TOLD` of its list have it in theirs too, as a likeness has no direction: whoever met one of them is shown it at once.
 """
 
 from datetime import datetime
@@ -19,6 +20,11 @@ AT_ONCE: Final = 32
 """Items of one statement: each is held against every item that has a place."""
 
 KEPT: Final = 200
+
+TOLD: Final = 20
+"""So many others' lists take a newcomer in. Each is a row written anew, 1 to 2 KB: to tell all 200 would write half a
+megabyte an item."""
+
 _SHARPNESS: Final = 7.5
 
 
@@ -102,24 +108,54 @@ with newcomer as materialized (
     on conflict (tenant_id, model, item_no) do update set vec = excluded.vec where behaviour_vectors.own = 0
     returning item_no
 ), mixed as materialized (
-    select s.item_no, u.other, sum(s.w * u.score) as score
-    from share s join item_neighbours i on i.tenant_id = $1 and i.kind = 3 and i.build = $2 and i.item_no = s.lender
-    cross join lateral unnest(i.others, i.scores) u(other, score)
-    where u.other <> s.item_no group by s.item_no, u.other having sum(s.w * u.score) >= 1
+    select m.item_no, m.other, least(sum(m.score), 32767)::int2 as score from (
+        select s.item_no, u.other, s.w * u.score as score from share s
+        join item_neighbours i on i.tenant_id = $1 and i.kind = 3 and i.build = $2 and i.item_no = s.lender
+        cross join lateral unnest(i.others, i.scores) u(other, score)
+        union all
+        select s.item_no, s.lender, s.w * b.own * 32767 from share s
+        join behaviour_vectors b on b.tenant_id = $1 and b.model = $2 and b.item_no = s.lender) m
+    where m.other <> m.item_no group by m.item_no, m.other having sum(m.score) >= 1
+), ranked as materialized (
+    select m.*, row_number() over (partition by m.item_no order by m.score desc, m.other) as place from mixed m
 ), listed as (
     insert into item_neighbours (tenant_id, kind, build, item_no, others, scores)
-    select $1, 3, $2, r.item_no, array_agg(r.other order by r.place), array_agg(r.score::int2 order by r.place)
-    from (select m.*, row_number() over (partition by m.item_no order by m.score desc, m.other) as place
-        from mixed m) r
-    where r.place <= {kept} group by r.item_no
+    select $1, 3, $2, r.item_no, array_agg(r.other order by r.place), array_agg(r.score order by r.place)
+    from ranked r where r.place <= {kept} group by r.item_no
     on conflict (tenant_id, kind, build, item_no) do update set others = excluded.others, scores = excluded.scores
+), told as materialized (
+    select r.other as item_no, r.item_no as newcomer, r.score from ranked r
+    where r.place <= {told} and r.other <> all($3::int4[])
+), retold as materialized (
+    select x.item_no, x.other, x.score,
+        row_number() over (partition by x.item_no order by x.new desc, x.score desc, x.other) as place from (
+        select t.item_no, t.newcomer as other, t.score, true as new from told t
+        union all
+        select i.item_no, u.other, u.score, false from item_neighbours i
+        cross join lateral unnest(i.others, i.scores) u(other, score)
+        where i.tenant_id = $1 and i.kind = 3 and i.build = $2
+            and i.item_no = any(array(select t.item_no from told t))
+            and not exists (select 1 from told t where t.item_no = i.item_no and t.newcomer = u.other)) x
+), welcomed as (
+    update item_neighbours i set others = r.others, scores = r.scores from (
+        select r.item_no, array_agg(r.other order by r.score desc, r.other) as others,
+            array_agg(r.score order by r.score desc, r.other) as scores
+        from retold r where r.place <= {kept} group by r.item_no) r
+    where i.tenant_id = $1 and i.kind = 3 and i.build = $2 and i.item_no = r.item_no
 )
 select count(*) from placed
 """
 
 
 async def lend(conn: AsyncConnection, tenant: TenantRef, newcomers: Newcomers) -> int:
-    """Give the newcomers their place; how many got one: not those without content, or where nobody lends."""
+    """Give the newcomers their place, and their likest a line of them; how many got one: not those without content, or
+    where nobody lends.
+    """
+    raw = await driver(conn)
+    # Two workers would write the same lists, in different orders.
+    await raw.fetchval(
+        "select pg_advisory_xact_lock(hashtextextended('lending of ' || $1::text, 0))", str(tenant.tenant_id)
+    )
     generation = tenant.generation
     text_mean, text_dev = spread(generation.text)
     image_mean, image_dev = spread(generation.image)
@@ -141,6 +177,7 @@ async def lend(conn: AsyncConnection, tenant: TenantRef, newcomers: Newcomers) -
         sharpness=_SHARPNESS,
         lenders=LENDERS,
         kept=KEPT,
+        told=TOLD,
     )
-    done: int = await (await driver(conn)).fetchval(statement, tenant.tenant_id, newcomers.model, newcomers.item_nos)
+    done: int = await raw.fetchval(statement, tenant.tenant_id, newcomers.model, newcomers.item_nos)
     return done

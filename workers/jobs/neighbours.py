@@ -28,8 +28,8 @@ from tenants.lifecycle import Generation, load_tenant
 from tenants.vectors.generations import activate_model
 from workers.jobs.encode import Clock, utc_now
 from workers.training.child import StoppedError, Usage, run_child, scratch
-from workers.training.content.nearest import KEPT, Half
-from workers.training.content.task import LISTS, PLAN, VECTORS, Dial, Plan, count_items
+from workers.training.content.nearest import KEPT, Dial, Half
+from workers.training.content.task import LISTS, PLAN, VECTORS, Plan, count_items
 
 log = structlog.get_logger(__name__)
 

@@ -15,6 +15,9 @@ from tenants.jobs import Job, list_jobs
 from tenants.learned.models import TRAIN_JOB, ModelInfo, ModelNotReady, list_models, queue_training, serve_model
 from tenants.learned.neighbours import NEIGHBOURS_JOB
 from tenants.lifecycle import load_tenant
+from tenants.retrieval.wanted import Wanted
+from tenants.sources.scene import Asked, Chosen
+from tenants.sources.statement import find_blended
 from tests.integration.workers.test_neighbours import items
 from workers.jobs import train
 from workers.jobs.encode import TextLoop
@@ -283,3 +286,45 @@ async def test_a_new_item_borrows_a_place_as_soon_as_it_is_encoded(
     ((named, scores),) = await query(tenant_id, others)
     assert 41 not in named
     assert scores == sorted(scores, reverse=True)
+
+
+async def test_a_new_item_is_in_the_lists_of_others_as_soon_as_it_is_encoded(
+    database: Database, tiny: Models, make_shop: Any, store_items: Any, store: Store, run: Run, query: Any, clock: Any
+) -> None:
+    """Before the next build and training: like an older item by content, and shown to whoever met one of its likes."""
+    tenant_id = await make_shop(items(0, 40))
+
+    async def encode() -> None:
+        keeper = Keeper(database, tiny)
+        texts = TextLoop(database, [tiny], clock=clock, stored=keeper.stored)
+        while await texts.step():
+            pass
+
+    async def found(source: str, **asked: Any) -> list[str]:
+        tenant = await load_tenant(database, tenant_id)
+        assert tenant.generation.neighbours_build == tenant.generation.behaviour_model == 1
+        wanted = Wanted(now=clock(), limit=50)
+        chosen = Asked(sources=[Chosen(name=source, weight=1.0)], fallback=False, **asked)
+        return [hit.id for hit in (await find_blended(database, tenant, wanted, chosen)).hits]
+
+    await encode()
+    builds = Neighbours(database, clock=clock)
+    await builds.schedule()
+    await JobLoop(database, {NEIGHBOURS_JOB: builds}, clock=clock).step()
+    await store(tenant_id, tastes(120, 40, 8))
+    await run(tenant_id)
+    training = Training(database, clock=clock)
+    await training.lend()
+    await store_items(tenant_id, [{"id": "new", "title": items(7, 8)[0]["title"]}])
+    await encode()
+    assert (await found("similar", seeds=["i007"], anchor="seeds", leave_out="anchor", absolute=True))[0] == "new"
+    assert "new" not in await found("graph", recent=["i007"])
+    await training.lend()
+    assert "new" in await found("graph", recent=["i007"])
+    lists = "select others, scores from item_neighbours where tenant_id = $1 and kind = 3 and build = 1 and item_no = 8"
+    before = await query(tenant_id, lists)
+    assert 41 in before[0][0]
+    assert before[0][1] == sorted(before[0][1], reverse=True)
+    # A worker that starts anew does it again.
+    await Training(database, clock=clock).lend()
+    assert await query(tenant_id, lists) == before

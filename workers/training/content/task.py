@@ -7,9 +7,10 @@ from typing import Final
 import msgspec
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from infra.copybinary import HEADER, TRAILER, count_records, pack_rows, read_records
-from workers.training.content.nearest import Catalogue, Floats, Half, nearest_lists
+from workers.training.content.nearest import Catalogue, Dial, nearest_lists
 
 VECTORS: Final = "vectors.copy"
 PLAN: Final = "plan.json"
@@ -18,14 +19,6 @@ LISTS: Final = "lists.copy"
 _IN_MEMORY: Final = 96 * 1024 * 1024
 """Vectors that take more as float32 lie in a file that is mapped: memory that the system can take back."""
 _CHUNK: Final = 8192
-
-
-class Dial(Struct, frozen=True, kw_only=True):
-    """One kind of list (number of `item_neighbours.kind`) and the weights it is made with."""
-
-    kind: int
-    text: Half
-    image: Half
 
 
 class Plan(Struct, frozen=True, kw_only=True):
@@ -58,30 +51,25 @@ def run(folder: Path, report: Callable[[int, int], None]) -> None:
     """Read `PLAN` and `VECTORS`, write `LISTS` as rows (kind, item_no, others, scores) of a binary COPY."""
     plan = msgspec.json.decode((folder / PLAN).read_bytes(), type=Plan)
     catalogue = _read(folder, plan)
-    count = len(catalogue.item_no)
     with (folder / LISTS).open("wb") as file:
         file.write(HEADER)
-        for at, dial in enumerate(plan.dials):
-
-            def progress(done: int, before: int = at * count) -> None:
-                report(before + done, count * len(plan.dials))
-
-            for lists in nearest_lists(catalogue, dial.text, dial.image, keep=plan.keep, progress=progress):
-                kind = np.full(len(lists.item_no), dial.kind)
-                columns = [
-                    ("int2", kind),
-                    ("int4", lists.item_no),
-                    ("int4[]", lists.others),
-                    ("int2[]", lists.scores),
-                ]
-                file.write(pack_rows(columns, lists.sizes))
+        for lists in nearest_lists(
+            catalogue, plan.dials, keep=plan.keep, progress=lambda done: report(done, len(catalogue.item_no))
+        ):
+            columns = [
+                ("int2", np.full(len(lists.item_no), lists.kind)),
+                ("int4", lists.item_no),
+                ("int4[]", lists.others),
+                ("int2[]", lists.scores),
+            ]
+            file.write(pack_rows(columns, lists.sizes))
         file.write(TRAILER)
 
 
 def _read(folder: Path, plan: Plan) -> Catalogue:
     dim = plan.text_dim + plan.image_dim
     records = read_records(folder / VECTORS, _columns(plan))
-    vectors: Floats
+    vectors: NDArray[np.float32]
     if len(records) * dim * 4 <= _IN_MEMORY:
         vectors = np.empty((len(records), dim), np.float32)
     else:

@@ -1,5 +1,6 @@
 """The nearest by content: the same lists as a plain computation over all pairs."""
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workers.training.content import nearest
-from workers.training.content.nearest import Catalogue, Half, nearest_lists
+from workers.training.content.nearest import Catalogue, Dial, Half, nearest_lists
 
 TEXT, GRAMS, IMAGE = 1, 2, 3
 SPREAD = {TEXT: (0.2, 0.3), GRAMS: (0.1, 0.2)}
@@ -39,6 +40,10 @@ def _catalogue(count: int, seed: int, *, groups: int = 0) -> Catalogue:
         group=group,
         shown=rng.random(count) < 0.7,
     )
+
+
+def _dial(kind: int, text: float, image: float) -> Dial:
+    return Dial(kind=kind, text=Half(weight=text, spread=SPREAD), image=Half(weight=image, spread=PHOTOS))
 
 
 def _plain(catalogue: Catalogue, seed: int, text: float, image: float, keep: int) -> list[tuple[int, float]]:
@@ -84,49 +89,72 @@ def test_the_lists_are_those_of_all_pairs(
 ) -> None:
     """Items that lack a half, several text spaces, variants, equal items; every score in order."""
     catalogue = _catalogue(count, seed, groups=groups)
-    text, image = Half(weight=dial[0], spread=SPREAD), Half(weight=dial[1], spread=PHOTOS)
-    rows: dict[int, list[tuple[int, float]]] = {}
-    for lists in nearest_lists(catalogue, text, image, keep=keep):
+    dials = [_dial(1, *dial), _dial(2, 0.0, 1.0)]
+    rows: dict[tuple[int, int], list[tuple[int, float]]] = {}
+    for lists in nearest_lists(catalogue, dials, keep=keep, threads=2):
         for at, number in enumerate(lists.item_no.tolist()):
             size = int(lists.sizes[at])
-            rows[number] = list(
+            rows[lists.kind, number] = list(
                 zip(lists.others[at, :size].tolist(), (lists.scores[at, :size] / 32767).tolist(), strict=True)
             )
-    for place, number in enumerate(catalogue.item_no.tolist()):
-        everything = dict(_plain(catalogue, place, *dial, len(catalogue.item_no)))
-        expected = list(everything.values())[:keep]
-        got = rows.get(number, [])
-        assert [score for _, score in got] == pytest.approx([min(max(score, 0), 1) for score in expected], abs=1e-4)
-        assert len({other for other, _ in got}) == len(got)
-        if not groups:
-            assert [everything[other] for other, _ in got] == pytest.approx(expected, abs=1e-4)
+    for kind, weights in ((1, dial), (2, (0.0, 1.0))):
+        for place, number in enumerate(catalogue.item_no.tolist()):
+            everything = dict(_plain(catalogue, place, *weights, len(catalogue.item_no)))
+            expected = list(everything.values())[:keep]
+            got = rows.get((kind, number), [])
+            assert [score for _, score in got] == pytest.approx([min(max(score, 0), 1) for score in expected], abs=1e-4)
+            assert len({other for other, _ in got}) == len(got)
+            if not groups:
+                assert [everything[other] for other, _ in got] == pytest.approx(expected, abs=1e-4)
 
 
-def test_blocks_and_buckets_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small blocks, or the shortcut by buckets, give the same scores."""
+def test_tiles_and_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small tiles, few seeds at once, any number of threads: the same scores."""
     catalogue = _catalogue(900, 4, groups=30)
-    text, image = Half(weight=0.5, spread=SPREAD), Half(weight=0.5, spread=PHOTOS)
 
-    def lists() -> Any:
-        found: dict[int, list[int]] = {}
-        for block in nearest_lists(catalogue, text, image, keep=10):
-            found |= {int(number): block.scores[at].tolist() for at, number in enumerate(block.item_no)}
-        return [found[number] for number in sorted(found)]
+    def lists(threads: int) -> Any:
+        found: dict[tuple[int, int], list[int]] = {}
+        for block in nearest_lists(catalogue, [_dial(1, 0.5, 0.5), _dial(2, 0.0, 1.0)], keep=10, threads=threads):
+            found |= {(block.kind, int(number)): block.scores[at].tolist() for at, number in enumerate(block.item_no)}
+        return [found[key] for key in sorted(found)]
 
     # Equal items may change places: a matrix product rounds by where in the matrix a column stands.
-    whole = np.array(lists())
-    monkeypatch.setattr(nearest, "_BLOCK_BYTES", 50_000)
-    assert np.abs(lists() - whole).max() <= 1
-    monkeypatch.setattr(nearest, "_BUCKET", 10_000)
-    assert np.abs(lists() - whole).max() <= 1
+    whole = np.array(lists(1))
+    monkeypatch.setattr(nearest, "_TILE_BYTES", 50_000)
+    assert np.abs(lists(3) - whole).max() <= 1
+    monkeypatch.setattr(nearest, "_SEEDS", 7)
+    assert np.abs(lists(2) - whole).max() <= 1
+
+
+@pytest.mark.parametrize("photographed", [0.02, 1.0], ids=["nearly none has a photo", "all have the same photo"])
+def test_memory_is_that_of_some_tiles(photographed: float) -> None:
+    """Also where hardly any item has a list, or all are equally like: what a list cannot hold is not held."""
+    count = 2400
+    photo = (np.arange(count) < count * photographed)[:, None] * np.eye(1, 10, 6, dtype=np.float32)
+    catalogue = Catalogue(
+        item_no=np.arange(count, dtype=np.int32),
+        vectors=(photo + np.eye(1, 10, dtype=np.float32)).astype(np.float32),
+        text_dim=6,
+        text_space=np.full(count, TEXT, np.int16),
+        image_space=np.where(photo.any(axis=1), IMAGE, 0).astype(np.int16),
+        group=np.arange(count, dtype=np.int32),
+        shown=np.ones(count, bool),
+    )
+    tracemalloc.start()
+    try:
+        for lists in nearest_lists(catalogue, [_dial(1, 0.5, 0.5), _dial(2, 0.0, 1.0)], threads=1):
+            first = lists.others[np.arange(len(lists.sizes)), 0]
+            assert (first == np.where(lists.item_no == 0, 1, 0)).all()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 40_000_000
 
 
 def test_progress_reaches_the_number_of_items() -> None:
     """Also of items that have no list."""
     told: list[Any] = []
     catalogue = _catalogue(50, 1)
-    for _ in nearest_lists(
-        catalogue, Half(weight=0.0, spread={}), Half(weight=1.0, spread=PHOTOS), progress=told.append
-    ):
+    for _ in nearest_lists(catalogue, [_dial(1, 0.0, 1.0)], progress=told.append):
         pass
     assert told[-1] == 50
