@@ -50,9 +50,11 @@ class Stage:
         self._folder = Path(tempfile.mkdtemp(prefix="kindred-bench-"))
         self._folder.chmod(0o755)
         self._workers = workers
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        self.settings = Settings(data_dir=self._folder, port=port, encoder_threads=encoder_threads)
+        with socket.create_server(("127.0.0.1", 0)) as free, socket.create_server(("127.0.0.1", 0)) as also_free:
+            port, metrics_port = free.getsockname()[1], also_free.getsockname()[1]
+        self.settings = Settings(
+            data_dir=self._folder, port=port, metrics_port=metrics_port, encoder_threads=encoder_threads
+        )
         self.url = f"http://127.0.0.1:{port}"
         self.server = EmbeddedPostgres(self._folder)
         self._children: list[subprocess.Popen[bytes]] = []
@@ -88,6 +90,8 @@ class Stage:
             **os.environ,
             "KINDRED_DATA_DIR": str(self._folder),
             "KINDRED_PORT": str(port or self.settings.port),
+            # Of the first API process alone.
+            "KINDRED_METRICS_PORT": str(self.settings.metrics_port if role == "api" and port is None else 0),
             "KINDRED_LOG_LEVEL": "warning",
             "KINDRED_ENCODER_THREADS": str(self.settings.encoder_threads),
             "DATABASE_URL": self.server.url(APP),
