@@ -31,6 +31,7 @@ from tenants.answers import Kind
 from tenants.catalog.validity import next_boundary
 from tenants.lifecycle import TenantRef
 from tenants.placements import Placements
+from tenants.sources.shopper import Mark, ShopperKey, read_mark
 
 _NOBODY: Final = Profile()
 _RANDOM_ID: Final = re.compile(r"[A-Za-z0-9_\-.]{22,128}")
@@ -224,10 +225,12 @@ class Answering:
         return entry.render(answer_id, took_s * 1000)
 
     async def _kept(self, tenant: TenantRef, asked: Asked, request: bytes) -> Entry | None:
-        """The list that all shoppers share; None where this shopper's is another."""
+        """The list that all shoppers share, or this one's own; None for one that is made for this request alone."""
         level = level_of(asked)
         if level is None:
             return None
+        if level == "shoppers":
+            return await self._own(tenant, asked, request)
         now = self._clock()
         profile = _NOBODY
         if asked.shopper is not None:
@@ -240,33 +243,42 @@ class Answering:
             entry = await self._shared(key, tenant, asked, level, now)
         return entry if profile.disliked.isdisjoint(entry.listed) else None
 
+    async def _own(self, tenant: TenantRef, asked: Asked, request: bytes) -> Entry:
+        """This shopper's list, made anew unless the shopper's mark is still the one that it was made by."""
+        assert asked.shopper is not None
+        kind, name = asked.shopper
+        now = self._clock()
+        version = self._cache.version(tenant.tenant_id)
+        key = (tenant.tenant_id, tenant.generation.gen, b"%b %d %b" % (request, kind, name.encode()))
+
+        async def read(mark: Mark) -> Mark:
+            shopper = ShopperKey(kind=1 if kind else 0, id=name)
+            return await read_mark(self._database, tenant, shopper, now=now, reach=mark.reach)
+
+        entry = await self._cache.get_marked(key, now, read)
+        return entry or await self._keep(key, tenant, asked, request, "shoppers", now, version)
+
     async def _shared(self, key: Key, tenant: TenantRef, asked: Asked, level: Level, now: datetime) -> Entry:
         """Make the list once for all who ask for it at the same version."""
         version = self._cache.version(tenant.tenant_id)
         making = self._making.get((key, version))
         if making is None:
             # A task of its own: whoever hangs up takes the list from nobody else.
-            making = asyncio.ensure_future(self._keep(key, tenant, asked, level, now, version))
+            making = asyncio.ensure_future(self._keep(key, tenant, asked, key[2], level, now, version))
             self._making[key, version] = making
             making.add_done_callback(lambda _: self._making.pop((key, version), None))
         return await asyncio.shield(making)
 
     async def _keep(
-        self, key: Key, tenant: TenantRef, asked: Asked, level: Level, now: datetime, version: int
+        self, key: Key, tenant: TenantRef, asked: Asked, request: bytes, level: Level, now: datetime, version: int
     ) -> Entry:
         until = await self._horizon(tenant, now, version)
-        served = await serve(
-            self._database,
-            tenant,
+        if level != "shoppers":
             # Whoever is the first to ask, the list is everybody's.
-            structs.replace(asked.query, user_id=None, visitor_id=None),
-            now=now,
-            secret=self._secret,
-            sources=asked.sources,
-            cards=self._cards,
-        )
+            asked = structs.replace(asked, query=structs.replace(asked.query, user_id=None, visitor_id=None))
+        served = await self.make(tenant, asked)
         row = shown_of(
-            "recommend", served, strategy=strategy_of(asked), request=key[2], placement=asked.query.placement
+            "recommend", served, strategy=strategy_of(asked), request=request, placement=asked.query.placement
         )
         hits = [candidate.hit for candidate in served.slate.candidates]
         entry = self._cache.entry(
@@ -277,8 +289,11 @@ class Answering:
             groups=[hit.group_id for hit in hits],
             seeds=served.slate.seeds,
             until=until,
+            mark=served.slate.mark,
         )
-        self._cache.put(key, entry, version=version)
+        # A shopper's list without a mark is what stands for one that could not be made.
+        if level != "shoppers" or served.slate.mark is not None:
+            self._cache.put(key, entry, version=version)
         return entry
 
     async def _horizon(self, tenant: TenantRef, now: datetime, version: int) -> datetime | None:

@@ -96,16 +96,18 @@ def logged(query: Query) -> bytes:
 
 
 def level_of(asked: Asked) -> Level | None:
-    """Where an answer may be kept for all shoppers; None for one that is of this shopper or page alone."""
+    """Where an answer may be kept; "shoppers": for this shopper alone; None for one of this request alone."""
     query = asked.query
     if query.session.recent_items or query.cursor is not None:
         return None
     exclude = query.exclude
-    if asked.shopper is not None and (exclude.seen or exclude.purchased or exclude.in_cart):
-        return None
+    if asked.shopper is not None and exclude.seen:
+        return None  # of years of views no mark is kept
+    if asked.shopper is not None and (exclude.purchased or exclude.in_cart):
+        return "shoppers"
     names: list[Any] = [source.strategy for source in asked.sources] or [query.strategy or "for_you"]
     if not query.item_ids and _OF_THE_SHOP.issuperset(names):
         return "lists"
     if asked.shopper is None or (query.item_ids and (_OF_THE_SHOP | _OF_ITEMS).issuperset(names)):
         return "answers"
-    return "answers" if _OF_THE_SHOP.issuperset(names) else None
+    return "answers" if _OF_THE_SHOP.issuperset(names) else "shoppers"

@@ -1,19 +1,20 @@
 """Answers and item cards kept in this process; correct before fast (DECISIONS 15, 16).
 
-L1 holds answers for 5 minutes, L2 those lists that are the same for a whole shop (popular, trending, new) for an
-hour, L3 the documents of items for a day. The rules that keep them true:
+L1 holds answers for 5 minutes, those of one shopper among them, L2 those lists that are the same for a whole shop
+(popular, trending, new) for an hour, L3 the documents of items for a day. The rules that keep them true:
 
 - A version of the tenant is read before the data; what was read under an older version is not kept.
 - A change that names items drops at once every entry that shows them or starts from them. One that names none, and
   one that may have made other items fit, leaves the rest at most 10 s to live.
 - No entry outlives the next moment at which an item of the shop comes or goes by itself.
 - A change of the shop or of a placement drops all of the tenant.
+- A shopper's list is given again only while the shopper's mark in the database is the one it was made by.
 - While the change feed is older than 500 ms nothing is believed.
 """
 
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from time import monotonic
 from typing import Final, Literal
@@ -24,10 +25,11 @@ from api.recommend.log import Shown
 from infra.changes import ANY_ITEM, Change, ChangeFeed
 from infra.db import TenantId
 from infra.telemetry import Children, counter, gauge
+from tenants.sources.shopper import Mark
 
-Level = Literal["answers", "lists", "cards"]
+Level = Literal["answers", "shoppers", "lists", "cards"]
 
-LIFE_S: Final[dict[Level, float]] = {"answers": 300.0, "lists": 3600.0, "cards": 86_400.0}
+LIFE_S: Final[dict[Level, float]] = {"answers": 300.0, "shoppers": 300.0, "lists": 3600.0, "cards": 86_400.0}
 ADDED_S: Final = 10.0
 """How long an entry may go without an item that was added after it."""
 
@@ -62,6 +64,7 @@ class Entry(Struct):
     dies: float
     until: datetime | None
     size: int
+    mark: Mark | None
 
     def render(self, recommendation_id: str, took_ms: float) -> bytes:
         """The whole answer."""
@@ -80,12 +83,13 @@ def pieces(encoded: bytes) -> tuple[bytes, bytes]:
 class _Tenant:
     """What is held of one tenant, and what happened to it."""
 
-    __slots__ = ("added", "by_item", "cards", "horizon", "keys", "version")
+    __slots__ = ("added", "by_item", "by_shopper", "cards", "horizon", "keys", "version")
 
     def __init__(self) -> None:
         self.version = 0
         self.keys: set[Key] = set()
         self.by_item: dict[int, set[Key]] = {}
+        self.by_shopper: dict[int, set[Key]] = {}
         self.cards: set[int] = set()
         self.added: list[float] = []  # the seconds in which items came, rising
         self.horizon: tuple[int, datetime | None] | None = None
@@ -120,13 +124,25 @@ class AnswerCache:
 
     def get(self, key: Key, now: datetime, *, level: Level) -> Entry | None:
         """The answer, if there is one that may be believed at `now`."""
+        entry = self.held(key, now)
+        _looked(level, "no" if entry is None else "yes").inc()
+        return entry
+
+    async def get_marked(self, key: Key, now: datetime, read: Callable[[Mark], Awaitable[Mark]]) -> Entry | None:
+        """The answer for one shopper, if `read` finds the mark that it was made by."""
+        entry = self.held(key, now)
+        if entry is not None and (entry.mark is None or await read(entry.mark) != entry.mark):
+            entry = None
+        _looked("shoppers", "no" if entry is None else "yes").inc()
+        return entry
+
+    def held(self, key: Key, now: datetime) -> Entry | None:
+        """The answer, if there is one that may be believed at `now` as far as the feed knows."""
         entry = self._entries.get(key)
-        if entry is not None and self._feed.fresh and self._lives(key[0], entry, now):
-            self._entries.move_to_end(key)
-            _looked(level, "yes").inc()
-            return entry
-        _looked(level, "no").inc()
-        return None
+        if entry is None or not self._feed.fresh or not self._lives(key[0], entry, now):
+            return None
+        self._entries.move_to_end(key)
+        return entry
 
     def entry(
         self,
@@ -138,8 +154,9 @@ class AnswerCache:
         groups: Sequence[str | None],
         seeds: Sequence[int],
         until: datetime | None,
+        mark: Mark | None = None,
     ) -> Entry:
-        """An answer that shows `listed` and starts from `seeds`, ready to be given and kept."""
+        """An answer that shows `listed` and starts from `seeds`, ready to be given and kept; `mark`: its shopper's."""
         middle, tail = pieces(encoded)
         now = self._clock()
         return Entry(
@@ -154,6 +171,7 @@ class AnswerCache:
             dies=now + LIFE_S[level],
             until=until,
             size=len(encoded) + len(shown.body) + _OVERHEAD + _PER_ITEM * (len(listed) + len(seeds)),
+            mark=mark,
         )
 
     def put(self, key: Key, entry: Entry, *, version: int) -> None:
@@ -166,6 +184,8 @@ class AnswerCache:
         tenant.keys.add(key)
         for item_no in entry.items:
             tenant.by_item.setdefault(item_no, set()).add(key)
+        if entry.mark is not None and entry.mark.number is not None:
+            tenant.by_shopper.setdefault(entry.mark.number, set()).add(key)
         self._bytes += entry.size
         while self._bytes > self._room:
             self._remove(next(iter(self._entries)), "room")
@@ -225,6 +245,7 @@ class AnswerCache:
         for tenant in self._tenants.values():
             tenant.keys.clear()
             tenant.by_item.clear()
+            tenant.by_shopper.clear()
             tenant.cards.clear()
             tenant.added.clear()
             tenant.horizon = None
@@ -252,6 +273,14 @@ class AnswerCache:
     def _on_change(self, change: Change) -> None:
         if change.kind in _EVERYTHING:
             self._drop(change.tenant_id, change.kind)
+        elif change.kind == "shopper":
+            # Merged or erased: the mark would tell, but who is erased is to be in no memory either.
+            tenant = self._tenants.get(change.tenant_id)
+            if tenant is None:
+                return
+            tenant.version += 1
+            for key in list(tenant.by_shopper.get(int(change.ref), ())):
+                self._remove(key, "shopper")
         elif change.kind == "items":
             tenant = self._tenants.get(change.tenant_id)
             if tenant is None:
@@ -292,10 +321,9 @@ class AnswerCache:
         tenant = self._tenants[key[0]]
         tenant.keys.discard(key)
         for item_no in entry.items:
-            keys = tenant.by_item[item_no]
-            keys.discard(key)
-            if not keys:
-                del tenant.by_item[item_no]
+            _forget(tenant.by_item, item_no, key)
+        if entry.mark is not None and entry.mark.number is not None:
+            _forget(tenant.by_shopper, entry.mark.number, key)
         self._bytes -= entry.size
         _dropped(entry.level, why).inc()
 
@@ -310,6 +338,13 @@ class AnswerCache:
         if tenant is None:
             tenant = self._tenants[tenant_id] = _Tenant()
         return tenant
+
+
+def _forget(keys_by: dict[int, set[Key]], number: int, key: Key) -> None:
+    keys = keys_by[number]
+    keys.discard(key)
+    if not keys:
+        del keys_by[number]
 
 
 def _card_size(card: Card) -> int:

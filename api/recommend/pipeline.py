@@ -95,6 +95,7 @@ async def fill(database: Database, planned: Plan) -> Slate:
         unknown_seeds=[seed for seed in planned.seeds if seed not in found.known],
         seeds=list(found.known.values()),
         warnings=found.warnings,
+        mark=found.mark,
     )
 
 

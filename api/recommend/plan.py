@@ -22,7 +22,8 @@ from tenants.learned.blend import CONTENT_BLEND, DEFAULT_BLEND
 from tenants.lifecycle import TenantRef
 from tenants.placements import LEARNED, PlacementSource, Strategy, model_number
 from tenants.retrieval.wanted import SCALAR_FIELDS
-from tenants.sources.scene import Anchor, Asked, Chosen, LeaveOut, ShopperKey
+from tenants.sources.scene import Anchor, Asked, Chosen, LeaveOut
+from tenants.sources.shopper import ShopperKey
 from tenants.sources.statement import SOURCES
 
 _MANY: Final = ("categories", "tags")

@@ -17,7 +17,7 @@ from api.recommend.log import Shopper
 from infra.changes import Change, ChangeFeed
 from infra.db import Database, TenantId
 from infra.telemetry import Children, counter
-from tenants.sources.scene import DISLIKED_DAYS
+from tenants.sources.shopper import DISLIKED_DAYS
 
 LIFE_S: Final = 0.5
 MAX_PROFILES: Final = 20_000

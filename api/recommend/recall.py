@@ -13,7 +13,7 @@ from tenants.retrieval.likeness import Likeness, find_similar
 from tenants.retrieval.newest import find_newest
 from tenants.retrieval.wanted import Found, Wanted
 from tenants.sources.scene import Chosen
-from tenants.sources.statement import find_blended
+from tenants.sources.statement import Blended, find_blended
 
 BUDGET_S = 0.5
 """How long the statement of a list for one shopper may take before the popular items are answered instead. It takes 5
@@ -23,7 +23,7 @@ ms; the first of a connection, which has to be planned, 50, and several times th
 _log = structlog.get_logger()
 
 
-class Recalled(Found, frozen=True, kw_only=True):
+class Recalled(Blended, frozen=True, kw_only=True):
     """What was found, and whether something failed on the way."""
 
     warnings: Sequence[str] = ()
@@ -139,4 +139,5 @@ def _precomputed(plan: Plan, name: str, everything: bool) -> bool:
 
 
 def _recalled(found: Found) -> Recalled:
-    return Recalled(hits=found.hits, known=found.known, complete=found.complete)
+    mark = found.mark if isinstance(found, Blended) else None
+    return Recalled(hits=found.hits, known=found.known, complete=found.complete, mark=mark)

@@ -12,6 +12,7 @@ from tenants.lifecycle import TenantRef
 from tenants.placements import Strategy
 from tenants.retrieval.wanted import Hit
 from tenants.sources.scene import Asked
+from tenants.sources.shopper import Mark
 
 MAX_COUNT: Final = 100
 MAX_SEEDS: Final = 20
@@ -153,13 +154,18 @@ class Candidate(Struct, frozen=True, kw_only=True):
 
 
 class Slate(Struct, frozen=True, kw_only=True):
-    """The final list of one answer. `seeds`: numbers of the items asked about; `warnings`: what went wrong."""
+    """The final list of one answer.
+
+    `seeds`: numbers of the items asked about; `warnings`: what went wrong; `mark`: what it knew of its shopper, None
+    where it is for nobody.
+    """
 
     candidates: Sequence[Candidate]
     fallback_used: bool
     unknown_seeds: Sequence[str]
     seeds: Sequence[int] = ()
     warnings: Sequence[str] = ()
+    mark: Mark | None = None
 
 
 class Because(Struct, frozen=True, kw_only=True):

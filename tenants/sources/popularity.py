@@ -23,7 +23,7 @@ def popular(scene: Scene, *, shown: str | None = None) -> str:
         select s.item_no, s.popularity::float8 as z from item_scores s
         {"" if scene.cut is not None else f"join item_facets f on f.item_no = s.item_no and {shown}"}
         where {_scores(scene)} and s.segment = {_segment(scene)} and s.popularity > 0
-        order by s.popularity desc, s.item_no limit {scene.limit}"""
+        order by s.popularity desc, s.item_no limit {scene.enough}"""
     return f"""
     with best as materialized ({best})
     select b.item_no, b.z, null::int4 as because from best b union all
@@ -77,7 +77,7 @@ def _newest(scene: Scene, shown: str) -> str:
     return f"""
         select n.item_no, 1.0 / (1 + row_number() over (order by n.created_at desc, n.item_no desc) / 10.0)::float8 as z
         from (select f.item_no, f.created_at from item_facets f where {shown}
-            order by {order} limit {scene.limit}) n"""
+            order by {order} limit {scene.enough}) n"""
 
 
 def _scores(scene: Scene) -> str:

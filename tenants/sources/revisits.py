@@ -3,7 +3,8 @@
 from typing import Final
 
 from tenants.retrieval.wanted import TENANT
-from tenants.sources.scene import MEANT, Scene
+from tenants.sources.scene import Scene
+from tenants.sources.shopper import MEANT
 
 _SPREAD: Final = 0.6
 _OTHERS: Final = 30

@@ -3,7 +3,7 @@
 Its common table expressions, in the order in which they depend on each other:
 
     recent    the session's items, newest first, from the request; nothing of it is stored
-    shopper   the shopper's number, what it sells and its segments
+    shopper   the shopper's number, what it sells and its segments (tenants/sources/shopper.py)
     activity  (type, item_no, ts) what the shopper lately did, impressions and bots left out
     decided   (type, item_no, ts) what the shopper disliked within a year and, where the list asks for it, ever bought
     bought    (item_no, since, usual, unsure) of each item bought: days since, and days after which it is bought again
@@ -17,7 +17,7 @@ Its common table expressions, in the order in which they depend on each other:
 
 from collections.abc import Mapping, Sequence
 from copy import copy
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final, Literal
 
 from msgspec import Struct
@@ -26,6 +26,7 @@ from tenants.lifecycle import TenantRef
 from tenants.retrieval.likeness import same_as_known
 from tenants.retrieval.nearest import each
 from tenants.retrieval.wanted import TENANT, Statement, Wanted
+from tenants.sources.shopper import DISLIKED_DAYS, MEANT, Reach, ShopperKey, recent_events, shopper_ctes
 
 HISTORY: Final = 30
 """So many items of a history count; each brings up to 200 neighbours."""
@@ -33,20 +34,11 @@ HISTORY: Final = 30
 HALF_LIFE_DAYS: Final = 14.0
 """After so many days an event counts half."""
 
-_RECENT: Final = (90, 200)
-"""Days and events of `activity`."""
-
-DISLIKED_DAYS: Final = 365
-"""So long an item that was disliked stays away."""
-
 DEFAULT_DAYS: Final = 30.0
 """Between two purchases of an item of which nothing better is known."""
 
 _DUE: Final = 0.5
 """Bought again after this part of the usual days, an item is no surprise."""
-
-MEANT: Final = "e.flags & 1 = 0 and e.item_no is not null and e.type <> 'impression'"
-"""The condition on an event `e` that a shopper did it: no bot's, and more than being shown the item."""
 
 _SESSION_WEIGHT: Final = 2.0
 _SESSION_DECAY: Final = 0.85
@@ -55,13 +47,6 @@ _SESSION_DECAY: Final = 0.85
 
 Anchor = Literal["seeds", "history", "cart"]
 LeaveOut = Literal["nothing", "anchor", "history"]
-
-
-class ShopperKey(Struct, frozen=True, kw_only=True):
-    """A shopper by the shop's own id; `kind` 0 a visitor, 1 a user."""
-
-    kind: Literal[0, 1]
-    id: str
 
 
 AT_MODEL: Final = "@"
@@ -119,14 +104,16 @@ class Scene:
     """One statement in the making: `bind` adds a parameter, `ctes` are what the sources may read.
 
     `cut`: how many of each source are looked at before it is known which may be shown; None where the condition
-    `eligible` comes first, as under a filter.
+    `eligible` comes first, as under a filter. `stop`: how many that may be shown are enough of a source that finds
+    them in order; None where all are wanted.
     """
 
-    def __init__(self, tenant: TenantRef, wanted: Wanted, asked: Asked, *, cut: int | None) -> None:
+    def __init__(self, tenant: TenantRef, wanted: Wanted, asked: Asked, *, cut: int | None, stop: int | None) -> None:
         self.tenant = tenant
         self.wanted = wanted
         self.asked = asked
         self.cut = cut
+        self.stop = stop
         self.statement = Statement(tenant, wanted)
         self.now = self.statement.now
         self.model = tenant.generation.behaviour_model
@@ -163,18 +150,18 @@ class Scene:
         # Written out, for the planner's sake: of a parameter it expects a tenth of the table.
         return "all" if self.cut is None else str(int(self.cut))
 
+    @property
+    def enough(self) -> str:
+        """The limit of a source that finds its items in order, as SQL."""
+        return "all" if self.stop is None else str(int(self.stop))
+
     def may_show(self, condition: str | None = None) -> str:
         """What a source that looks at every item asks of `item_facets f`: all, unless it is asked after the cut."""
         return f"f.tenant_id = {TENANT}" if self.cut is not None else condition or self.eligible
 
     def events(self, alias: str, days: int) -> str:
-        """The condition on `events` of the last days; months are literals, so that few partitions are even planned."""
-        since = self.wanted.now - timedelta(days=days)
-        first, last = months(since, self.wanted.now + timedelta(days=1))
-        return (
-            f"{alias}.tenant_id = {TENANT} and {alias}.ts >= '{first}' and {alias}.ts < '{last}' "
-            f"and {alias}.ts > {self.bind(since, 'timestamptz')}"
-        )
+        """The condition on `events` of the last days."""
+        return recent_events(self.bind, alias, now=self.wanted.now, days=days)
 
     def weights(self, alias: str) -> str:
         """SQL of (type, weight), what an event of each type says of a taste."""
@@ -188,40 +175,19 @@ class Scene:
         shopper = self.asked.shopper
         if shopper is None:
             return []
-        days, rows = _RECENT
-        types = ["dislike"]
-        if self._asks_for_purchases:
-            types += ["purchase", *(("add_to_cart", "remove_from_cart") if self.asked.in_cart else ())]
-        # Each month that is read costs 10 µs, so they are all read where a list asks for them alone.
-        when = f"e.tenant_id = {TENANT}" if self._asks_for_purchases else self.events("e", DISLIKED_DAYS)
-        return [
-            f"""shopper as materialized (
-        select i.shopper_no, u.seller_id, coalesce(u.segments, '{{}}') as segments from (
-            select coalesce(i.merged_into, i.shopper_no) as shopper_no from shopper_ids i
-            where i.tenant_id = {TENANT} and i.kind = {self.bind(shopper.kind, "int2")}
-                and i.external_id = {self.bind(shopper.id, "text")}) i
-        left join users u on u.tenant_id = {TENANT} and u.shopper_no = i.shopper_no
-    )""",
-            # Many impressions must not hide what the shopper did, nor make a shopper's request dear: both are bounded.
-            f"""activity as materialized (
-        select e.type, e.item_no, e.ts from (
-            select e.type, e.item_no, e.ts, e.flags from events e
-            where e.shopper_no = (select s.shopper_no from shopper s) and {self.events("e", days)}
-            order by e.ts desc limit {rows * 5}) e
-        where {MEANT} order by e.ts desc limit {rows}
-    )""",
-            # By an index of these types alone (events_decisive).
-            f"""decided as materialized (
-        select e.type, e.item_no, e.ts from events e
-        where {when} and e.shopper_no = (select s.shopper_no from shopper s)
-            and e.type in ({", ".join(f"'{name}'" for name in types)}) and {MEANT}
-    )""",
-        ]
+        return shopper_ctes(self.bind, shopper, now=self.wanted.now, reach=self.reach)
+
+    @property
+    def reach(self) -> Reach:
+        """What the list asks of the shopper beyond what was done lately."""
+        if self.asked.in_cart:
+            return "cart"
+        return "purchases" if self._asks_for_purchases else "dislikes"
 
     @property
     def _asks_for_purchases(self) -> bool:
         asked = self.asked
-        return asked.leave_out == "history" or asked.purchased or asked.in_cart or self._buys_again
+        return asked.leave_out == "history" or asked.purchased or self._buys_again
 
     @property
     def _buys_again(self) -> bool:
@@ -377,10 +343,3 @@ def _in_cart(shopper: ShopperKey | None, events: Literal["activity", "decided"])
         "where a.type in ('add_to_cart', 'remove_from_cart', 'purchase') order by a.item_no, a.ts desc, "
         "a.type <> 'add_to_cart' desc) c where c.type = 'add_to_cart'"
     )
-
-
-def months(since: datetime, until: datetime) -> tuple[str, str]:
-    """The first day of the month of `since`, and of the month after `until`'s, as literals of UTC."""
-    since, until = since.astimezone(UTC), until.astimezone(UTC)
-    following = (until.replace(day=1) + timedelta(days=32)).replace(day=1)
-    return f"{since:%Y-%m}-01T00:00:00Z", f"{following:%Y-%m}-01T00:00:00Z"

@@ -15,6 +15,7 @@ from tenants.retrieval.nearest import each, rounded
 from tenants.retrieval.wanted import TENANT, Found, Hit, Wanted, known_of, one_per_group
 from tenants.sources import attributes, behaviour, content, neighbours, popularity, revisits
 from tenants.sources.scene import Asked, Scene
+from tenants.sources.shopper import MARK, Mark, mark_of
 
 Source = Callable[[Scene], str | None]
 
@@ -41,6 +42,12 @@ _NOTHING: Final = "select null::int4 as item_no, 0::float8 as z, null::int4 as b
 _SPARE: Final = 60
 
 
+class Blended(Found, frozen=True, kw_only=True):
+    """What was found; `mark`: what it knew of the shopper, None of a list that is for nobody."""
+
+    mark: Mark | None = None
+
+
 async def find_blended(
     database: Database,
     tenant: TenantRef,
@@ -49,10 +56,10 @@ async def find_blended(
     *,
     everything: bool = False,
     timeout_s: float | None = None,
-) -> Found:
+) -> Blended:
     """The list, in one round trip. `everything`: no source is cut. Raises TimeoutError after `timeout_s`."""
     cut = None if everything or wanted.filter is not None or asked.among is not None or asked.same else _cut(wanted)
-    scene = Scene(tenant, wanted, asked, cut=cut)
+    scene = Scene(tenant, wanted, asked, cut=cut, stop=None if everything else _cut(wanted))
     inner = statement(scene)
     records = await database.fetch_scoped(tenant.tenant_id, inner, *scene.args, timeout_s=timeout_s)
     return _found(scene, records)
@@ -81,9 +88,6 @@ def statement(scene: Scene) -> str:
         weights.append(scene.bind(float(chosen.weight), "float8"))
         if chosen.limit is None:
             seen.append(f"(select count(*) from s{at})")
-    facets = each("item_facets", f"f.tenant_id = {TENANT} and f.item_no = r.item_no", alias="f")
-    if scene.cut is None:
-        facets = f"join item_facets f on f.tenant_id = {TENANT} and f.item_no = r.item_no"
     group = one_per_group("r.score desc, f.item_no")
     ctes.append(
         f"""parts as materialized ({blend_sql(names, weights, absolute=asked.absolute)}),
@@ -95,7 +99,7 @@ def statement(scene: Scene) -> str:
     ), hits as materialized (
         select h.* from (
             select f.item_no, f.group_id, r.score, r.srcs, r.parts, r.because, {group} as in_group
-            from ranked r {facets}
+            from ranked r {_facets(scene)}
             where {scene.eligible} and r.score >= {scene.bind(asked.min_score, "float8")}) h
         where h.in_group = 1 order by h.score desc, h.item_no limit {scene.bind(wanted.limit, "int8")}
     )"""
@@ -120,7 +124,7 @@ def statement(scene: Scene) -> str:
         joins += f" left join lateral ({_evidence(scene)}) e on true"
     return f"""
     with {", ".join(ctes)}
-    select (select array_agg(k.external_id) from known k) as known,
+    select {"" if asked.shopper is None else f"{MARK}, "}(select array_agg(k.external_id) from known k) as known,
         (select array_agg(k.item_no) from known k) as known_nos, greatest({", ".join(seen) or 0}, 0) as seen, x.*
     from (select 1) one left join lateral (
         select t.item_no, t.group_id, t.score, t.srcs, t.parts, t.fallback, t.place,
@@ -129,6 +133,13 @@ def statement(scene: Scene) -> str:
         join lateral (select d.external_id from item_ids d where d.tenant_id = {TENANT} and d.item_no = t.item_no
             offset 0) d on true
     ) x on true order by x.place, x.score desc, x.item_no"""
+
+
+def _facets(scene: Scene) -> str:
+    """The join of rows `r` with their facets: a probe each where a source was cut to its best, of all items a hash."""
+    if scene.cut is None:
+        return f"join item_facets f on f.tenant_id = {TENANT} and f.item_no = r.item_no"
+    return each("item_facets", f"f.tenant_id = {TENANT} and f.item_no = r.item_no", alias="f")
 
 
 def _evidence(scene: Scene) -> str:
@@ -167,13 +178,13 @@ def _rest(scene: Scene) -> list[str]:
         select r.item_no, r.group_id, r.z / max(r.z) over () as score, '{{}}'::int4[] as srcs,
             '{{}}'::float8[] as parts, null::int4 as because, r.in_group
         from (select f.item_no, f.group_id, r.z, {group} as in_group
-            from spare r join item_facets f on f.tenant_id = {TENANT} and f.item_no = r.item_no where {eligible}) r
+            from spare r {_facets(scene)} where {eligible}) r
         where r.in_group = 1 order by r.z desc, r.item_no limit {limit} - (select count(*) from hits)
     )""",
     ]
 
 
-def _found(scene: Scene, records: Any) -> Found:
+def _found(scene: Scene, records: Any) -> Blended:
     names = [chosen.label for chosen in scene.asked.sources]
     hits = [
         Hit(
@@ -197,5 +208,10 @@ def _found(scene: Scene, records: Any) -> Found:
         if record["item_no"] is not None
     ]
     first = records[0]
-    whole = scene.cut is None or first["seen"] < scene.cut
-    return Found(hits=hits, known=known_of(first), complete=whole and len(hits) < scene.wanted.limit)
+    whole = scene.stop is None or first["seen"] < scene.stop
+    return Blended(
+        hits=hits,
+        known=known_of(first),
+        complete=whole and len(hits) < scene.wanted.limit,
+        mark=None if scene.asked.shopper is None else mark_of(first, reach=scene.reach),
+    )

@@ -6,7 +6,8 @@ import pytest
 from infra.db import Database, scoped
 from infra.roles import APP, OWNER, role_url
 from tenants.retrieval.wanted import Wanted
-from tenants.sources.scene import Asked, Chosen, Scene, ShopperKey
+from tenants.sources.scene import Asked, Chosen, Scene
+from tenants.sources.shopper import ShopperKey
 from tenants.sources.statement import SOURCES, statement
 from tests.integration.tenants.conftest import make_tenant
 from tests.integration.tenants.sources.conftest import NOW, Floor, floor
@@ -64,7 +65,7 @@ async def test_every_source_uses_the_keys(floor: Floor, database: Database, data
         purchased=True,
         with_evidence=True,
     )
-    scene = Scene(floor.tenant, Wanted(now=NOW, limit=20), asked, cut=200)
+    scene = Scene(floor.tenant, Wanted(now=NOW, limit=20), asked, cut=200, stop=200)
     sql = scoped(statement(scene))
     # Without it the planner reads a partition whole that holds the handful of rows which other tests left there.
     settings = {"plan_cache_mode": mode, "jit": "off", "enable_seqscan": "off"}

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import httpx
 import pytest
 
 from api.app import Application, create_app
+from api.recommend import answering
 from infra.blob_folder import FolderBlobs
 from infra.changes import Change
 from infra.db import Database
@@ -24,6 +26,8 @@ _ASKED: list[dict[str, Any]] = [
     {"strategy": "new", "count": 20, "filter": {"lt": ["price", 500]}},
     {"strategy": "popular", "count": 8, "max_per": {"brand": 2}},
     {"strategy": "popular", "count": 20, "user_id": "anna", "filter": {"eq": ["brand", "b1"]}},
+    {"strategy": "recently_viewed", "count": 20, "user_id": "anna", "fallback": "none"},
+    {"strategy": "buy_again", "count": 20, "user_id": "anna", "fallback": "none"},
 ]
 
 
@@ -40,7 +44,7 @@ async def _uncached(client: httpx.AsyncClient, body: dict[str, Any]) -> dict[str
 
 async def _write(client: httpx.AsyncClient, chance: random.Random) -> None:
     name = f"i{chance.randrange(25)}"
-    match chance.choice(["put", "patch", "hide", "delete", "bulk", "stock", "filter"]):
+    match chance.choice(["put", "patch", "hide", "delete", "bulk", "stock", "filter", "view", "view", "buy"]):
         case "put":
             body = {
                 "title": f"lamp {next(_UNIQUE)}",
@@ -59,6 +63,9 @@ async def _write(client: httpx.AsyncClient, chance: random.Random) -> None:
         case "bulk":
             rows = [{"id": f"i{n}", "price": chance.randrange(1000), "brand": f"b{n % 3}"} for n in range(0, 25, 2)]
             await client.post("/v1/items/bulk", json=rows)
+        case "view" | "buy" as what:
+            event = {"type": "view" if what == "view" else "purchase", "user_id": "anna", "item_id": name}
+            await client.post("/v1/events", json={"events": [event]})
         case "filter":
             await client.post("/v1/items/delete", json={"filter": {"gt": ["price", 950]}})
 
@@ -116,3 +123,58 @@ async def test_what_a_shopper_dislikes_is_on_no_shared_list(shop: Shop) -> None:
     assert (await shop.client.post("/v1/events", json={"events": [event]})).json()["accepted"] == 1
     assert "i1" in await _ask(shop.client, {"strategy": "new", "user_id": "bert"})
     assert "i1" not in await _ask(shop.client, {"strategy": "new", "user_id": "anna"})
+
+
+async def test_a_shoppers_own_list_is_kept_until_the_shopper_does_something(
+    shop: Shop, second: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then it is made anew, in every process and without waiting for a poll; who is merged or in a segment, too."""
+    await shop.client.post("/v1/items/bulk", json=[{"id": f"i{n}"} for n in range(6)])
+    made: list[str] = []
+    original = answering.serve
+
+    async def serve(*args: Any, **more: Any) -> Any:
+        made.append("made")
+        return await original(*args, **more)
+
+    monkeypatch.setattr(answering, "serve", serve)
+    other = httpx.AsyncClient(
+        transport=httpx.ASGITransport(second, raise_app_exceptions=False),
+        base_url="http://kindred",
+        headers={"Authorization": f"Bearer {shop.secret_key}"},
+    )
+
+    async def listed(client: httpx.AsyncClient, **who: str) -> list[str]:
+        body = {"strategy": "recently_viewed", "fallback": "none", **who}
+        return [item["id"] for item in (await client.post("/v1/recommend", json=body)).json()["items"]]
+
+    async def tell(**event: str) -> None:
+        answered = await shop.client.post("/v1/events", json={"events": [event]})
+        assert answered.json()["accepted"] == 1
+
+    async with other:
+        for client in (shop.client, other):
+            assert await listed(client, visitor_id="v") == []
+        await tell(type="view", visitor_id="v", item_id="i1")
+        for client in (shop.client, other):
+            assert await listed(client, visitor_id="v") == ["i1"]
+        await second.services.feed.poll()
+        made.clear()
+        for client in (shop.client, other):
+            assert await listed(client, visitor_id="v") == ["i1"]
+        assert made == []
+        await tell(type="view", visitor_id="v", item_id="i2")
+        for client in (other, shop.client):
+            assert await listed(client, visitor_id="v") == ["i2", "i1"]
+        # What happened earlier and is told late counts as well.
+        await tell(type="view", visitor_id="v", item_id="i3", ts=(datetime.now(UTC) - timedelta(days=3)).isoformat())
+        for client in (other, shop.client):
+            assert await listed(client, visitor_id="v") == ["i2", "i1", "i3"]
+        assert await listed(other, user_id="anna") == []
+        merged = await shop.client.post("/v1/users/anna/merge", json={"visitor_id": "v"})
+        assert merged.is_success
+        assert await listed(other, user_id="anna") == ["i2", "i1", "i3"]
+        assert (await shop.client.delete("/v1/users/anna")).is_success
+        for client in (other, shop.client):
+            assert await listed(client, user_id="anna") == []
+            assert await listed(client, visitor_id="v") == []

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from api.recommend.pipeline import serve
 from api.recommend.types import Answer, Query, Strategy
 from tenants.placements import SOURCE_NAMES, PlacementSource
-from tenants.sources.scene import ShopperKey
+from tenants.sources.shopper import ShopperKey
 from tenants.vectors.form import halfvec_text
 from tests.integration.tenants.sources.conftest import NOW, Floor, floor, make_tenant
 

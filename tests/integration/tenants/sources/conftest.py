@@ -15,7 +15,8 @@ from tenants.catalog import store as catalog
 from tenants.catalog.item import Item
 from tenants.lifecycle import TenantRef
 from tenants.retrieval.wanted import Found, Wanted
-from tenants.sources.scene import Asked, Chosen, ShopperKey
+from tenants.sources.scene import Asked, Chosen
+from tenants.sources.shopper import ShopperKey
 from tenants.sources.statement import find_blended
 from tenants.vectors.form import halfvec_text
 from tests.integration.tenants.conftest import MakeTenant, make_tenant

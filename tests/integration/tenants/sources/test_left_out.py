@@ -7,7 +7,7 @@ import pytest
 
 from infra.db import Database, driver
 from infra.partitions import floor_to, make_partition
-from tenants.sources.scene import ShopperKey
+from tenants.sources.shopper import ShopperKey
 from tests.integration.tenants.sources.conftest import NOW, Floor, floor, make_tenant, places
 
 pytestmark = pytest.mark.anyio

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from tenants.events.event import DEFAULT_WEIGHTS
-from tenants.sources.scene import HALF_LIFE_DAYS, Chosen, ShopperKey
+from tenants.sources.scene import HALF_LIFE_DAYS, Chosen
+from tenants.sources.shopper import ShopperKey
 from tests.integration.tenants.sources.conftest import NOW, Floor, places
 
 pytestmark = pytest.mark.anyio
@@ -108,8 +109,8 @@ async def test_the_graph_filter_folds_the_shopper_in(floor: Floor) -> None:
     )
 
 
-async def test_factors_scan_every_item(floor: Floor) -> None:
-    """z(j) = (Σ w source_i) · target_j of all items of the model."""
+async def test_factors_are_multiplied_for_what_the_neighbours_name(floor: Floor) -> None:
+    """z(j) = (Σ w source_i) · target_j of those; of all items of the model where every item is looked at."""
     rng = np.random.default_rng(5)
     vectors = rng.normal(size=(40, 8)).astype(np.float16).astype(np.float64)
     await floor.behaviour(vectors.astype(np.float32), np.zeros(40, np.float32))
@@ -117,7 +118,11 @@ async def test_factors_scan_every_item(floor: Floor) -> None:
     history = _history(HISTORY)
     folded = sum(weight * vectors[place, :4] for place, weight in history.items())
     expected = {place: float(folded @ vectors[place, 4:]) for place in range(40) if place not in history}
+    near = list(_summed(history, LISTS))
+    await floor.neighbours(3, LISTS)
     found = await floor.find(["als"], shopper=USER, limit=8)
+    assert places(found) == _order({place: expected[place] for place in near})
+    found = await floor.find(["als"], shopper=USER, limit=8, everything=True)
     assert places(found) == _order(expected)[:8]
 
 

@@ -13,7 +13,8 @@ from tenants.catalog.filters import parse_filter
 from tenants.learned.blend import blend
 from tenants.retrieval.likeness import Likeness, find_similar
 from tenants.retrieval.wanted import Wanted
-from tenants.sources.scene import Chosen, ShopperKey
+from tenants.sources.scene import Chosen
+from tenants.sources.shopper import ShopperKey
 from tenants.sources.statement import SOURCES
 from tenants.vectors.form import halfvec_text
 from tenants.vectors.generations import ensure_space

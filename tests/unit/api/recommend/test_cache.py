@@ -15,6 +15,7 @@ from api.recommend.log import Shown
 from api.recommend.types import Answer, RecommendedItem
 from infra.changes import ANY_ITEM, Change
 from infra.db import TenantId
+from tenants.sources.shopper import Mark
 
 TENANT: Final = TenantId(UUID(int=1))
 OTHER: Final = TenantId(UUID(int=2))
@@ -56,6 +57,7 @@ class Bench:
         until: datetime | None = None,
         key: tuple[TenantId, int, bytes] = KEY,
         version: int | None = None,
+        mark: Mark | None = None,
     ) -> None:
         """Put a list in, as if it had just been made."""
         entry = self.cache.entry(
@@ -66,6 +68,7 @@ class Bench:
             groups=[],
             seeds=seeds or [],
             until=until,
+            mark=mark,
         )
         self.cache.put(key, entry, version=self.cache.version(key[0]) if version is None else version)
 
@@ -76,6 +79,14 @@ class Bench:
     def change(self, ref: str, kind: str = "items", tenant_id: TenantId = TENANT) -> None:
         """A write is acknowledged."""
         self.feed.tell(Change(kind=kind, tenant_id=tenant_id, ref=ref))
+
+    async def held_for(self, mark: Mark) -> bool:
+        """Whether the list would be given to a shopper whose mark is this."""
+
+        async def read(_: Mark) -> Mark:
+            return mark
+
+        return await self.cache.get_marked(KEY, self.now, read) is not None
 
 
 def encoded(listed: list[int]) -> bytes:
@@ -271,3 +282,27 @@ def test_no_answer_shows_what_is_no_longer_so(steps: list[tuple[str, int]]) -> N
             bench.change(str(number))
         elif step == "wait":
             bench.at += value
+
+
+@pytest.mark.anyio
+async def test_a_shoppers_list_lives_as_long_as_the_mark_stays() -> None:
+    """Whatever the shopper did changes the mark."""
+    bench = Bench()
+    bench.keep([1], mark=Mark(5, "5|2 events", "purchases"))
+    assert await bench.held_for(Mark(5, "5|2 events", "purchases"))
+    assert not await bench.held_for(Mark(5, "5|3 events", "purchases"))
+
+
+@pytest.mark.anyio
+async def test_an_erased_shopper_is_in_no_memory() -> None:
+    """Nor is a list kept that was being made meanwhile."""
+    bench = Bench()
+    mark = Mark(5, "5|2 events", "purchases")
+    version = bench.cache.version(TENANT)
+    bench.keep([1], mark=mark)
+    bench.change("6", kind="shopper")
+    assert len(bench.cache) == 1
+    bench.change("5", kind="shopper")
+    assert len(bench.cache) == 0
+    bench.keep([1], mark=mark, version=version)
+    assert len(bench.cache) == 0
