@@ -16,7 +16,12 @@ PROGRAMS = (
     "languages",
     "image_encoder",
     "memory",
+    "tenants",
+    "traffic",
+    "for_you",
     "behaviour",
+    "learning",
+    "neighbours",
 )
 
 

@@ -151,6 +151,17 @@ class Stage:
         """Kindred's database as its owner."""
         return self.server.url(OWNER)
 
+    def metrics(self, name: str) -> dict[str, float]:
+        """The samples of one metric of the first API process, by their labels as they are written."""
+        url = f"http://127.0.0.1:{self.settings.metrics_port}/metrics"
+        lines = httpx.get(url, trust_env=False).text.splitlines()
+        return {
+            labels: float(value)
+            for line in lines
+            if line.startswith(f"{name}{{")
+            for labels, _, value in [line.removeprefix(f"{name}{{").partition("} ")]
+        }
+
     def database(self, *, hot: int = 6) -> Database:
         """A Database of the caller's own; the caller opens and closes it."""
         return Database(self.server.url(APP), hot=hot)

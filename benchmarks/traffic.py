@@ -18,7 +18,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
-import httpx
 import msgspec
 import numpy as np
 import uvloop
@@ -223,14 +222,11 @@ _LISTS = ("answers", "shoppers", "lists")
 
 
 def _lookups(stage: Stage) -> Counter[tuple[str, str]]:
-    """Look-ups so far by (level, yes or no), from the API's metrics."""
-    metrics = httpx.get(f"http://127.0.0.1:{stage.settings.metrics_port}/metrics", trust_env=False).text
+    """Look-ups so far by (level, yes or no)."""
     counts: Counter[tuple[str, str]] = Counter()
-    for line in metrics.splitlines():
-        if line.startswith("cache_lookups_total{"):
-            labels, _, value = line.partition("} ")
-            level, hit = (labels.split(f'{name}="')[1].split('"')[0] for name in ("level", "hit"))
-            counts[level, hit] += int(float(value))
+    for labels, value in stage.metrics("cache_lookups_total").items():
+        level, hit = (labels.split(f'{name}="')[1].split('"')[0] for name in ("level", "hit"))
+        counts[level, hit] += int(value)
     return counts
 
 
