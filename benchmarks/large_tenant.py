@@ -136,7 +136,7 @@ async def _fill(database: Database, rows: NDArray[np.float16], titles: Sequence[
         await connection.execute("create temporary table given (no int, vec halfvec)")
         await connection.copy_to_table("given", source=BytesIO(_copy_rows(rows)), format="binary")
         await connection.execute("create temporary table said (no int, words text)")
-        words = [(number, lexemes(title, title)) for number, title in enumerate(titles, 1)]
+        words = [(number, b" ".join(lexemes(title, title)).decode()) for number, title in enumerate(titles, 1)]
         await connection.copy_records_to_table("said", records=words)
         for statement in (
             "insert into item_ids select $1, no, no::text from given",

@@ -1,4 +1,4 @@
-"""What a tenant is: its name and plan, its shard, and the generation of vectors that serves it; made and removed."""
+"""What a tenant is: its name and plan, its shard, and the generation of vectors that serves it; made and deleted."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -152,7 +152,7 @@ async def find_tenant(database: Database, name_or_id: str) -> TenantInfo:
 async def delete_tenant(database: Database, tenant_id: TenantId) -> None:
     """Shut a tenant off: its keys stop within a second, its name is free again. Raises TenantNotFound.
 
-    The rows are taken away by `erase_tenant`, which may be run again after a crash.
+    Upkeep takes its rows and files away (tenants/erasure.py).
     """
     async with database.system_session(reason="delete a tenant") as conn:
         raw = await driver(conn)
@@ -164,65 +164,6 @@ async def delete_tenant(database: Database, tenant_id: TenantId) -> None:
         if not found:
             raise TenantNotFound("There is no such tenant, or it was deleted before.")
         await record_change(conn, tenant_id, "tenant")
-
-
-_BATCH: Final = 5000
-# Small transactions, so that nobody waits long for a lock and a crash loses little.
-_ERASE_ITEMS: Final = (
-    "delete from fused_vectors where tenant_id = $1 and item_no = any($2::int4[])",
-    "delete from item_vectors where tenant_id = $1 and item_no = any($2::int4[])",
-    "delete from item_text where tenant_id = $1 and item_no = any($2::int4[])",
-    "delete from item_attrs where tenant_id = $1 and item_no = any($2::int4[])",
-    "delete from item_facets where tenant_id = $1 and item_no = any($2::int4[])",
-    "delete from import_seen where tenant_id = $1 and item_no = any($2::int4[])",
-    "delete from items where tenant_id = $1 and item_no = any($2::int4[])",
-    "delete from item_ids where tenant_id = $1 and item_no = any($2::int4[])",
-)
-# The others go with `tenants` by their foreign keys.
-_ERASE_REST: Final = (
-    "delete from item_attrs where tenant_id = $1",
-    "delete from item_facets where tenant_id = $1",
-    "delete from item_neighbours where tenant_id = $1",
-    "delete from neighbour_builds where tenant_id = $1",
-    "delete from behaviour_vectors where tenant_id = $1",
-    "delete from item_scores where tenant_id = $1",
-    "delete from shopper_neighbours where tenant_id = $1",
-    "delete from events where tenant_id = $1",
-    "delete from event_seen where tenant_id = $1",
-    "delete from item_minutes where tenant_id = $1",
-    "delete from users where tenant_id = $1",
-    "delete from segments where tenant_id = $1",
-    "delete from erasures where tenant_id = $1",
-    "delete from shopper_ids where tenant_id = $1",
-    "delete from jobs where tenant_id = $1",
-    "delete from tenants where tenant_id = $1 and deleted_at is not null",
-)
-
-
-async def erase_tenant(database: Database, tenant_id: TenantId) -> None:
-    """Remove every row of a deleted tenant, in batches. Raises TenantNotFound for one that is not deleted.
-
-    Its blobs lie below `tenants/<tenant_id>/`; the caller removes them with `delete_prefix`.
-    """
-    async with database.system_session(reason="erase a deleted tenant") as conn:
-        records = await fetch(conn, "select 1 from tenants where tenant_id = $1 and deleted_at is not null", tenant_id)
-        if not records:
-            raise TenantNotFound("There is no deleted tenant with that id.")
-    while True:
-        async with database.system_session(reason="erase a deleted tenant") as conn:
-            records = await fetch(
-                conn, "select item_no from item_ids where tenant_id = $1 order by item_no limit $2", tenant_id, _BATCH
-            )
-            if not records:
-                break
-            raw = await driver(conn)
-            numbers = [record["item_no"] for record in records]
-            for statement in _ERASE_ITEMS:
-                await raw.execute(statement, tenant_id, numbers)
-    async with database.system_session(reason="erase a deleted tenant") as conn:
-        raw = await driver(conn)
-        for statement in _ERASE_REST:
-            await raw.execute(statement, tenant_id)
 
 
 NGRAMS_PREFIX: Final = "char-ngrams-"

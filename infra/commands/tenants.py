@@ -6,12 +6,11 @@ from argparse import Namespace
 from rich.console import Console
 from rich.table import Table
 
-from infra.blob_open import open_blobs
 from infra.commands.database import with_database
 from infra.commands.keys import make_key
 from infra.db import Database
 from infra.settings import Settings
-from tenants.lifecycle import create_tenant, delete_tenant, erase_tenant, find_tenant, list_tenants
+from tenants.lifecycle import create_tenant, delete_tenant, find_tenant, list_tenants
 
 
 @with_database
@@ -47,9 +46,5 @@ async def delete(database: Database, settings: Settings, arguments: Namespace) -
     if not arguments.yes and input(f"Delete {tenant.name} with {tenant.items:,} items for ever? [y/N] ") != "y":
         return 1
     await delete_tenant(database, tenant.tenant_id)
-    await erase_tenant(database, tenant.tenant_id)
-    blobs = open_blobs(settings.blob_url)
-    await blobs.delete_prefix(f"tenants/{tenant.tenant_id}/")
-    await blobs.aclose()
-    print(f"kindred: {tenant.name} is deleted.")
+    print(f"kindred: {tenant.name} is deleted. A worker erases what it had within minutes.")
     return 0

@@ -1,26 +1,19 @@
 """An item as the rows of the catalogue's tables: what is stored of it, made without the database."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC
 from functools import lru_cache
-from typing import Final, NamedTuple
-
-import msgspec
-from msgspec import Struct
+from typing import Any, Final, NamedTuple
 
 from tenants.catalog.document import text_hash
 from tenants.catalog.filters import attribute_text
 from tenants.catalog.item import AVAILABILITY_CODE, Item, category_ancestors, image_hash
 from tenants.catalog.words import binary_tsvector, lexemes
 
-ABSENT: Final = bytes(16).hex()
-"""The hash, in hexadecimal, of a text or a list of photos that is not there."""
+ABSENT: Final = bytes(16)
+"""The hash of a text or a list of photos that is not there."""
 
-_FOREVER_AGO: Final = "-infinity"
 _CACHED_PATH: Final = 128
 """Characters: longer paths are not kept, so that the cache is small whatever is sent."""
-
-_encode_rows = msgspec.json.Encoder().encode
 
 _Attribute = tuple[str, str | None, float | None]
 
@@ -34,55 +27,46 @@ class Write(NamedTuple):
     content_hash: bytes
 
 
-class _Row(Struct):
-    """One changed item on its way into the statement; short names, as they travel per row."""
-
-    n: int
-    d: msgspec.Raw
-    c: str
-    t: str
-    m: str
-    g: str | None
-    b: str | None
-    s: str | None
-    p: int | None
-    q: int | None
-    u: str
-    v: int
-    h: bool
-    f: str
-    e: str
-    l: str | None  # noqa: E741
-    k: str | None
+Column = Sequence[Any] | None
+"""A value per row; None where every row's is null, which then costs nothing on its way."""
 
 
 class Payload(NamedTuple):
-    """A chunk as the statement takes it: the rows as JSON, words and attributes as columns."""
+    """A chunk as the statement takes it, by columns: as rows of JSON, PostgreSQL takes twice as long to read it."""
 
-    rows: str
-    numbers: list[int]
-    words: list[bytes]
-    attributes: tuple[list[int], list[str], list[str | None], list[float | None]]
+    numbers: Column
+    documents: tuple[Column, ...]
+    facets: tuple[Column | str, ...]
+    """The columns, and the currency of items without one."""
+    words: Column
+    attributes: tuple[Column | str, ...]
+    """The items' numbers as a literal of the array, which takes the driver a tenth of the time; the columns."""
 
 
 def payload(chunk: Sequence[Write], numbers: Mapping[str, int], currency: str) -> Payload:
     """The rows of these items; `numbers` are the items' own, by id, and `currency` is that of items without one."""
-    rows = []
-    item_nos: list[int] = []
+    item_nos = [numbers[write.item.id] for write in chunk]
     words: list[bytes] = []
-    attributes: tuple[list[int], list[str], list[str | None], list[float | None]] = ([], [], [], [])
-    for write in chunk:
-        item_no = numbers[write.item.id]
+    owners: list[str] = []
+    attributes: list[_Attribute] = []
+    for write, item_no in zip(chunk, item_nos, strict=True):
         found = _attributes(write.item)
-        rows.append(_row(write, item_no, currency))
-        item_nos.append(item_no)
         words.append(_words(write.item, found))
-        for name, text, number in found:
-            attributes[0].append(item_no)
-            attributes[1].append(name)
-            attributes[2].append(text)
-            attributes[3].append(number)
-    return Payload(_encode_rows(rows).decode(), item_nos, words, attributes)
+        owners.append(f"{item_no}," * len(found))
+        attributes += found
+    return Payload(
+        numbers=item_nos,
+        documents=_columns([_document(write) for write in chunk], 4),
+        facets=(*_columns([_facets(write.item) for write in chunk], 12), currency),
+        words=words,
+        attributes=(f"{{{''.join(owners)[:-1]}}}", *_columns(attributes, 3)),
+    )
+
+
+def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> tuple[Column, ...]:
+    if not rows:
+        return (None,) * width
+    return tuple(None if column.count(None) == len(column) else column for column in zip(*rows, strict=True))
 
 
 def _words(item: Item, attributes: Sequence[_Attribute]) -> bytes:
@@ -91,26 +75,26 @@ def _words(item: Item, attributes: Sequence[_Attribute]) -> bytes:
     return binary_tsvector(lexemes(item.title, rest))
 
 
-def _row(write: Write, item_no: int, currency: str) -> _Row:
-    item = write.item
-    return _Row(
-        n=item_no,
-        d=msgspec.Raw(write.encoded),
-        c=write.content_hash.hex(),
-        t=text_hash(item).hex(),
-        m=image_hash(item).hex(),
-        g=item.group_id,
-        b=item.brand,
-        s=item.seller_id,
-        p=item.price,
-        q=item.sale_price,
-        u=item.currency or currency,
-        v=AVAILABILITY_CODE[item.availability],
-        h=item.hidden,
-        f=_FOREVER_AGO if item.available_from is None else item.available_from.astimezone(UTC).isoformat(),
-        e="infinity" if item.expires_at is None else item.expires_at.astimezone(UTC).isoformat(),
-        l=item.language,
-        k=item.gtin,
+def _document(write: Write) -> tuple[str, bytes, bytes, bytes]:
+    """The JSON, and the hashes of all, of the text and of the photos."""
+    return write.encoded.decode(), write.content_hash, text_hash(write.item), image_hash(write.item)
+
+
+def _facets(item: Item) -> tuple[Any, ...]:
+    """The columns of `item_facets`, in the order of the statement; None for what most items have."""
+    return (
+        item.group_id,
+        item.brand,
+        item.seller_id,
+        item.price,
+        item.sale_price,
+        item.currency,
+        AVAILABILITY_CODE[item.availability] or None,
+        item.hidden or None,
+        item.available_from,
+        item.expires_at,
+        item.language,
+        item.gtin,
     )
 
 

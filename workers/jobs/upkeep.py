@@ -10,9 +10,11 @@ from sqlalchemy import text
 
 from infra.blob import BlobStore
 from infra.db import Database, driver
+from infra.errors import UpstreamFailed
 from infra.partitions import drop_partition, ensure_partitions, old_partitions
 from infra.telemetry import gauge
 from tenants.audience.users import settle_late
+from tenants.erasure import ERASE_AFTER, deleted_tenants, erase_tenant
 from tenants.lifecycle import TenantNotFound
 from tenants.vectors.encoding import count_pending
 from tenants.vectors.shards import (
@@ -97,6 +99,20 @@ class Upkeep:
         """Put right what was written in the very moment in which its shopper was merged or erased; how many rows."""
         async with self._database.system_session(reason="late events of merged and erased shoppers") as system:
             return await settle_late(await driver(system), self._clock() - LATE)
+
+    async def erase(self, *, after: timedelta = ERASE_AFTER) -> int:
+        """Erase the tenants that were deleted at least so long ago, to the last row and file; how many."""
+        erased = 0
+        for tenant_id in await deleted_tenants(self._database, after=after):
+            try:
+                rows = await erase_tenant(self._database, self._blobs, tenant_id)
+            except (TenantNotFound, UpstreamFailed) as error:
+                # Another worker was quicker, or the files cannot be reached now: the others go on.
+                log.info("tenant.erasure_postponed", tenant_id=str(tenant_id), error=error.code)
+                continue
+            log.info("tenant.erased", tenant_id=str(tenant_id), rows=rows)
+            erased += 1
+        return erased
 
     async def shards(self, *, above: int = LARGE) -> int:
         """Give large tenants shards of their own, and index what those lack; how many tenants were moved.

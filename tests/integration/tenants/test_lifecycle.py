@@ -1,4 +1,4 @@
-"""Tenants are made, found, loaded, deleted and erased."""
+"""Tenants are made, found, loaded and deleted."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -7,9 +7,7 @@ from uuid import uuid4
 import pytest
 
 from infra.changes import ChangeFeed
-from infra.db import Database, TenantId, driver
-from tenants.catalog.item import Item
-from tenants.catalog.store import upsert_items
+from infra.db import Database
 from tenants.directory import Directory
 from tenants.keys import KeyRequest, create_key, find_key, hash_key
 from tenants.lifecycle import (
@@ -19,7 +17,6 @@ from tenants.lifecycle import (
     TenantNotFound,
     create_tenant,
     delete_tenant,
-    erase_tenant,
     find_tenant,
     list_tenants,
     load_tenant,
@@ -133,46 +130,3 @@ async def test_a_deleted_tenant_is_gone_for_everybody(database: Database, name: 
     assert await create_tenant(database, name) != tenant_id
     with pytest.raises(TenantNotFound):
         await delete_tenant(database, tenant_id)
-
-
-async def test_an_erased_tenant_leaves_no_row(
-    database: Database, name: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In no table but the change feed; in batches, and another tenant keeps everything."""
-    monkeypatch.setattr("tenants.lifecycle._BATCH", 3)
-    tenants = [await create_tenant(database, f"{name} {number}") for number in range(2)]
-    for tenant_id in tenants:
-        async with database.tenant_session(tenant_id) as conn:
-            tenant = await load_tenant(conn, tenant_id)
-            items = [Item(id=str(number), title="x", tags=["a"]) for number in range(10)]
-            await upsert_items(conn, tenant, items, now=clock())
-            await create_key(conn, tenant_id, KeyRequest(name="k"), secret=SECRET, cell="00", now=clock())
-    await delete_tenant(database, tenants[0])
-    await erase_tenant(database, tenants[0])
-    left = await _counts(database, tenants[0])
-    assert {table for table, count in left.items() if count} == {"changes"}
-    assert (await _counts(database, tenants[1]))["items"] == 10
-    with pytest.raises(TenantNotFound):
-        await erase_tenant(database, tenants[0])
-
-
-async def test_a_living_tenant_cannot_be_erased(database: Database, name: str) -> None:
-    """It must be deleted first."""
-    tenant_id = await create_tenant(database, name)
-    with pytest.raises(TenantNotFound, match="no deleted tenant"):
-        await erase_tenant(database, tenant_id)
-
-
-async def _counts(database: Database, tenant_id: TenantId) -> dict[str, int]:
-    async with database.system_session(reason="test look") as conn:
-        raw = await driver(conn)
-        tables = await raw.fetch(
-            "select c.relname from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attname = 'tenant_id' "
-            "where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p') and not c.relispartition"
-        )
-        return {
-            table["relname"]: await raw.fetchval(
-                f"select count(*) from {table['relname']} where tenant_id = $1", tenant_id
-            )
-            for table in tables
-        }
