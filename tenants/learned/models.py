@@ -19,7 +19,7 @@ from infra.changes import record_change
 from infra.db import TenantId, driver, fetch
 from infra.errors import Conflict, NotFound
 from tenants.jobs import create_job
-from tenants.learned.neighbours import copy_lists
+from tenants.learned.neighbours import KIND_CONTENT, KIND_GRAPH, copy_lists
 from tenants.vectors.generations import activate_model
 
 TRAIN_JOB: Final = "train"
@@ -107,6 +107,14 @@ async def list_models(conn: AsyncConnection, tenant_id: TenantId, *, limit: int 
         limit,
     )
     return [_info(record) for record in records]
+
+
+async def find_model(conn: AsyncConnection, tenant_id: TenantId, model: int) -> ModelInfo | None:
+    """One model, by its number."""
+    records = await fetch(
+        conn, f"select {_COLUMNS} from behaviour_models m where m.tenant_id = $1 and m.model = $2", tenant_id, model
+    )
+    return _info(records[0]) if records else None
 
 
 async def queue_training(conn: AsyncConnection, tenant_id: TenantId, *, asked: bool) -> UUID:
@@ -219,16 +227,35 @@ async def copy_likes(conn: AsyncConnection, tenant_id: TenantId, of_each: int, p
     )
     if build is None:
         return False
+    await _copy_pairs(raw, tenant_id, KIND_CONTENT, build, of_each, path)
+    return True
+
+
+async def copy_served(
+    conn: AsyncConnection, tenant_id: TenantId, model: int, of_each: int, lists: Path, vectors: Path
+) -> None:
+    """Write a model's behaviour: (item, other, score) of `of_each` neighbours, and (item, own, vec) of every place."""
+    raw = await driver(conn)
+    await _copy_pairs(raw, tenant_id, KIND_GRAPH, model, of_each, lists)
+    await raw.copy_from_query(
+        "select b.item_no, b.own, b.vec from behaviour_vectors b where b.tenant_id = $1 and b.model = $2",
+        tenant_id,
+        model,
+        output=str(vectors),
+        format="binary",
+    )
+
+
+async def _copy_pairs(raw: Any, tenant_id: TenantId, kind: int, build: int, of_each: int, path: Path) -> None:
     await raw.copy_from_query(
         f"select n.item_no, u.other, u.score from item_neighbours n cross join lateral "
         f"unnest(n.others[1:{int(of_each)}], n.scores[1:{int(of_each)}]) u(other, score) "
-        "where n.tenant_id = $1 and n.kind = 1 and n.build = $2",
+        f"where n.tenant_id = $1 and n.kind = {int(kind)} and n.build = $2",
         tenant_id,
         build,
         output=str(path),
         format="binary",
     )
-    return True
 
 
 class ModelFiles(Struct, frozen=True, kw_only=True):

@@ -4,11 +4,12 @@ import asyncio
 import hashlib
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 import structlog
 from msgspec import Struct
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 import workers.training.behaviour
 import workers.training.shop
@@ -23,8 +24,9 @@ from tenants.learned.models import (
     close_model,
     copy_events,
     copy_likes,
+    copy_served,
+    find_model,
     list_due,
-    list_models,
     open_model,
     queue_training,
     retire_models,
@@ -42,17 +44,16 @@ from workers.training.shop.plan import (
     PLAN,
     RESULT,
     SCORES,
+    SERVED_LISTS,
+    SERVED_VECTORS,
     SHOPPERS,
     VECTORS,
+    Champion,
     FitPlan,
     FitResult,
 )
 
 log = structlog.get_logger(__name__)
-
-WORSE: Final = 0.7
-"""A new model whose validation recall is below this share of that of the one that serves does not take over by
-itself: something is wrong with its events."""
 
 models_trained = Children(counter("models_trained_total", "Trainings by what came of them", ["outcome"]))
 training_seconds = Children(histogram("training_seconds", "Time of the training's process", ["outcome"]))
@@ -132,8 +133,28 @@ class Training:
             await copy_events(conn, tenant.tenant_id, [name for name, _ in weights], folder / EVENTS, now=now)
         async with self._database.tenant_session(tenant.tenant_id) as conn:
             likes = await copy_likes(conn, tenant.tenant_id, OF_EACH, folder / LIKES)
-        plan = FitPlan(now=int(now.timestamp()), weights=weights, likes=likes)
+            champion = await self._copy_champion(conn, tenant, folder)
+        plan = FitPlan(now=int(now.timestamp()), weights=weights, likes=likes, champion=champion)
         (folder / PLAN).write_bytes(msgspec.json.encode(plan))
+
+    async def _copy_champion(self, conn: AsyncConnection, tenant: TenantRef, folder: Path) -> Champion | None:
+        """What serves, and its rows in files; None where nothing does, or nobody can say what it was trained on."""
+        number = tenant.generation.behaviour_model
+        known = None if number is None else await find_model(conn, tenant.tenant_id, number)
+        if known is None or known.window_to is None:
+            return None
+        settings = msgspec.json.decode(known.settings)
+        if "space" not in settings:
+            return None  # of what goes together alone: nothing of it is mixed into `for_you`
+        await copy_served(conn, tenant.tenant_id, known.model, OF_EACH, folder / SERVED_LISTS, folder / SERVED_VECTORS)
+        return Champion(
+            model=known.model,
+            space=settings["space"],
+            alpha=settings["alpha"],
+            dims=settings["dims"],
+            until=int(known.window_to.timestamp()),
+            blend=dict(tenant.generation.blend),
+        )
 
     async def _keep(
         self, job: ClaimedJob, tenant: TenantRef, model: int, result: FitResult, usage: Usage, folder: Path
@@ -145,11 +166,7 @@ class Training:
         champion = tenant.generation.behaviour_model
         asked = msgspec.json.decode(job.payload, type=TrainJob).asked
         async with self._database.tenant_session(job.tenant_id) as conn:
-            before = None
-            for known in await list_models(conn, job.tenant_id):
-                if known.model == champion:
-                    before = _recall(msgspec.json.decode(known.metrics))
-            reason, active = verdict(result, champion=champion, before=before, asked=asked)
+            reason, active = verdict(result, champion=champion, asked=asked)
             status = "ready" if result.trained else "waiting"
             if result.trained:
                 await store_rows(conn, job.tenant_id, model, files, champion or 0)
@@ -210,24 +227,23 @@ class Training:
         return placed
 
 
-def verdict(result: FitResult, *, champion: int | None, before: float | None, asked: bool) -> tuple[str, bool]:
-    """Why the new model serves or not, and whether. `before`: the champion's recall on its own last weeks. Pure."""
+def verdict(result: FitResult, *, champion: int | None, asked: bool) -> tuple[str, bool]:
+    """Why the new model serves or not, and whether. `champion`: the one that serves. Pure."""
     if not result.trusted:
         return "more than half of the events name items that the catalogue does not have", False
     if not result.trained:
         return "there is too little to learn from yet; see readiness", False
     if asked or champion is None:
         return "asked for" if asked else "the first", True
-    now = _recall(result.metrics)
-    if before is not None and now is not None and now < WORSE * before:
-        return f"recall@20 fell from {before:.3f} to {now:.3f}; activate it at /v1/models if it is right", False
+    held = result.comparison
+    if held is not None and held.worse:
+        return (
+            f"recall@20 of {held.shoppers} shoppers is {held.recall:.3f}, that of model {held.model} "
+            f"{held.champion_recall:.3f}: significantly worse (difference {held.low:.3f} to {held.high:.3f}); "
+            "activate it at /v1/models if it is right",
+            False,
+        )
     return "newer events", True
-
-
-def _recall(metrics: dict[str, Any]) -> float | None:
-    """Of the blend, on the validation window."""
-    found: float | None = metrics.get("validation", {}).get("recall@20", {}).get("blend")
-    return found
 
 
 def code_version() -> str:

@@ -328,3 +328,56 @@ async def test_a_new_item_is_in_the_lists_of_others_as_soon_as_it_is_encoded(
     # A worker that starts anew does it again.
     await Training(database, clock=clock).lend()
     assert await query(tenant_id, lists) == before
+
+
+async def test_a_significantly_worse_model_does_not_take_over(
+    database: Database, make_shop: Any, store: Store, run: Run, clock: Any
+) -> None:
+    """The generation stays, the report and the model say by how much and how sure; a person may still activate it."""
+    tenant_id = await make_shop(items(0, 40))
+    await store(tenant_id, tastes(120, 40, 8))
+    await run(tenant_id)
+    before = (await load_tenant(database, tenant_id)).generation.gen
+    clock.advance(2 * 86_400)
+    # The history is lost but for the first event of each, and another is imported that knows no taste.
+    first: dict[int, Row] = {}
+    for who, what, ago, kind in tastes(120, 40, 8):
+        first.setdefault(who, (who, what, ago + 2, kind))
+    async with database.tenant_session(tenant_id) as conn:
+        await (await driver(conn)).execute("delete from events where tenant_id = $1", tenant_id)
+    rng = np.random.default_rng(5)
+    wrong = [(1000 + at // 30, 1 + int(rng.integers(40)), float(rng.uniform(3, 25)), "view") for at in range(3000)]
+    await store(tenant_id, [*first.values(), *wrong])
+    await store(tenant_id, [(who, what, ago / 15, kind) for who, what, ago, kind in tastes(120, 40, 4, seed=9)])
+    job = await run(tenant_id, asked=False)
+    report = msgspec.json.decode(job.report)
+    assert not report["active"]
+    assert "significantly worse" in report["reason"]
+    generation = (await load_tenant(database, tenant_id)).generation
+    assert (generation.gen, generation.behaviour_model) == (before, 1)
+    comparison = msgspec.json.decode((await _models(database, tenant_id))[0].metrics)["comparison"]
+    assert comparison["model"] == 1
+    assert comparison["shoppers"] >= 30
+    assert comparison["low"] < comparison["high"] < 0
+    async with database.tenant_session(tenant_id) as conn:
+        await serve_model(conn, tenant_id, 2, reason="test")
+    assert (await load_tenant(database, tenant_id)).generation.behaviour_model == 2
+
+
+async def test_a_model_that_is_not_significantly_worse_takes_over(
+    database: Database, make_shop: Any, store: Store, run: Run, clock: Any
+) -> None:
+    """Of the same taste, learned from two days more; and where nobody did anything new, there is nothing to hold."""
+    tenant_id = await make_shop(items(0, 40))
+    await store(tenant_id, tastes(120, 40, 8))
+    await run(tenant_id)
+    clock.advance(2 * 86_400)
+    await store(tenant_id, [(who, what, ago / 15, kind) for who, what, ago, kind in tastes(120, 40, 4, seed=9)])
+    job = await run(tenant_id, asked=False)
+    assert msgspec.json.decode(job.report)["active"]
+    assert (await load_tenant(database, tenant_id)).generation.behaviour_model == 2
+    comparison = msgspec.json.decode((await _models(database, tenant_id))[0].metrics)["comparison"]
+    assert comparison["low"] <= comparison["difference"] <= comparison["high"]
+    assert comparison["high"] >= 0
+    assert msgspec.json.decode((await run(tenant_id, asked=False)).report)["active"]
+    assert "comparison" not in msgspec.json.decode((await _models(database, tenant_id))[0].metrics)

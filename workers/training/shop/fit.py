@@ -23,8 +23,23 @@ from workers.training.behaviour.user_cf import fit_user_cf
 from workers.training.shop.factors import fit_factors
 from workers.training.shop.likes import Likes, lent_to, read_likes
 from workers.training.shop.log import ShopLog, read_log
-from workers.training.shop.plan import EVENTS, LIKES, LISTS, PLAN, RESULT, SCORES, SHOPPERS, VECTORS, FitPlan, FitResult
+from workers.training.shop.plan import (
+    EVENTS,
+    LIKES,
+    LISTS,
+    PLAN,
+    RESULT,
+    SCORES,
+    SERVED_LISTS,
+    SERVED_VECTORS,
+    SHOPPERS,
+    VECTORS,
+    Comparison,
+    FitPlan,
+    FitResult,
+)
 from workers.training.shop.readiness import judge, trusted
+from workers.training.shop.served import read_served
 from workers.training.shop.validate import Validation, validate
 
 KIND_GRAPH: Final = 3
@@ -78,6 +93,7 @@ def run(folder: Path, report: Report) -> None:
         settings=fit.settings,
         metrics={**fit.metrics, "seconds": fit.seconds},
         blend=fit.blend,
+        comparison=fit.comparison,
     )
     (folder / RESULT).write_bytes(msgspec.json.encode(result))
 
@@ -86,6 +102,7 @@ class _Fit:
     """The models that the shop is ready for, written to the folder as they come."""
 
     def __init__(self, folder: Path, plan: FitPlan, shop: ShopLog, ready: set[str]) -> None:
+        self._folder = folder
         self._plan = plan
         self._shop = shop
         self._ready = ready
@@ -105,6 +122,7 @@ class _Fit:
         self.settings: dict[str, Any] = {}
         self.metrics: dict[str, Any] = {}
         self.blend: dict[str, float] = {}
+        self.comparison: Comparison | None = None
         self.seconds: dict[str, float] = {}
 
     def __enter__(self) -> None:
@@ -120,7 +138,10 @@ class _Fit:
         """Choose between graph and als, and fit the blend."""
         if "graph" not in self._ready:
             return
-        self._validation = validate(self._shop.log, self._items, self._likes)
+        champion, served = self._plan.champion, None
+        if champion is not None:
+            served = read_served(self._folder / SERVED_LISTS, self._folder / SERVED_VECTORS, self._items, champion)
+        self._validation = validate(self._shop.log, self._items, self._likes, champion, served)
         if self._validation is None:
             return
         self.metrics = {
@@ -131,6 +152,12 @@ class _Fit:
                 "recall@20": self._validation.recall,
             }
         }
+        self.comparison = self._validation.comparison
+        if self.comparison is not None:
+            self.metrics["comparison"] = {
+                "split": "global time, after the last event that the model before was trained on",
+                **msgspec.structs.asdict(self.comparison),
+            }
         if "blend" in self._ready:
             self.blend = self._validation.blend
             self.trained.append("blend")

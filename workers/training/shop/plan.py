@@ -16,6 +16,8 @@ LISTS: Final = "lists.copy"
 VECTORS: Final = "vectors.copy"
 SCORES: Final = "scores.copy"
 SHOPPERS: Final = "shoppers.copy"
+SERVED_LISTS: Final = "served_lists.copy"
+SERVED_VECTORS: Final = "served_vectors.copy"
 
 OF_EACH: Final = 60
 """Neighbours of an item that are looked at: of so many some have events, where any do."""
@@ -51,14 +53,45 @@ class Readiness(Struct, frozen=True, kw_only=True):
     meanwhile: str | None
 
 
+class Champion(Struct, frozen=True, kw_only=True):
+    """The model that serves: `space` graph or als, `alpha` and `dims` of its vectors, `until` the last event that it
+    was trained on (seconds since 1970), `blend` the weights that it is mixed by, empty where none were fitted.
+    """
+
+    model: int
+    space: str
+    alpha: float
+    dims: int
+    until: int
+    blend: dict[str, float]
+
+
+class Comparison(Struct, frozen=True, kw_only=True):
+    """A new model against the `model` that serves, by `shoppers`, on what they met that neither has seen.
+
+    `recall` and `champion_recall` are recall@20 of the two; `difference` the first less the second, `low` to `high`
+    its 95 % interval. `worse`: the interval lies wholly below zero, and the shoppers are enough to tell.
+    """
+
+    model: int
+    shoppers: int
+    recall: float
+    champion_recall: float
+    difference: float
+    low: float
+    high: float
+    worse: bool
+
+
 class FitPlan(Struct, frozen=True, kw_only=True):
     """`now` seconds since 1970; `weights` of the types, in the order of their numbers in the log; `likes` whether
-    there is a file of neighbours in content.
+    there is a file of neighbours in content, `champion` the model that serves, whose files are there then.
     """
 
     now: int
     weights: list[tuple[str, float]]
     likes: bool
+    champion: Champion | None = None
 
 
 class FitResult(Struct, frozen=True, kw_only=True):
@@ -75,3 +108,4 @@ class FitResult(Struct, frozen=True, kw_only=True):
     settings: dict[str, Any]
     metrics: dict[str, Any]
     blend: dict[str, float]
+    comparison: Comparison | None = None

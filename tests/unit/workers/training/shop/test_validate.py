@@ -10,7 +10,8 @@ from workers.training.shop.validate import validate
 DAY = 86_400
 
 
-def _shop(shoppers: int, items: int, each: int, *, tastes: int) -> Interactions:
+def taste_shop(shoppers: int, items: int, each: int, *, tastes: int) -> Interactions:
+    """Shoppers who meet items of their taste alone, over 30 days."""
     rng = np.random.default_rng(1)
     shopper = np.repeat(np.arange(shoppers, dtype=np.int64), each)
     width = items // tastes
@@ -25,7 +26,7 @@ def _shop(shoppers: int, items: int, each: int, *, tastes: int) -> Interactions:
 
 def test_where_taste_decides_behaviour_is_found_and_weighted() -> None:
     """Popularity, which knows no taste, finds less, and gets less weight."""
-    found = validate(_shop(300, 80, 10, tastes=4), np.arange(80, dtype=np.int32), None)
+    found = validate(taste_shop(300, 80, 10, tastes=4), np.arange(80, dtype=np.int32), None)
     assert found is not None
     assert found.asked > 50
     assert found.recall[found.space] > 1.5 * found.recall["popular"]
@@ -37,7 +38,7 @@ def test_where_taste_decides_behaviour_is_found_and_weighted() -> None:
 @pytest.mark.parametrize("each", [0, 1])
 def test_nobody_to_ask_is_no_validation(each: int) -> None:
     """No events, or one of each shopper."""
-    assert validate(_shop(30, 20, each, tastes=2), np.arange(20, dtype=np.int32), None) is None
+    assert validate(taste_shop(30, 20, each, tastes=2), np.arange(20, dtype=np.int32), None) is None
 
 
 def test_likes_lend_from_the_warm_alone() -> None:
