@@ -77,6 +77,12 @@ class Answering:
         self._sampling = Sampling(database, log, secret=secret, clock=clock)
         self._making: dict[tuple[Key, int], asyncio.Future[Entry]] = {}
 
+    async def warm(self, tenant: TenantRef, asked: Asked) -> bool:
+        """Have the list that nobody in particular would get kept; False where no list of it may be. Raises what `serve`
+        raises.
+        """
+        return await self._kept(tenant, asked, logged(asked.query)) is not None
+
     async def close(self) -> None:
         """Have every answer that was given in the log's hands."""
         await self._sampling.close()
@@ -234,25 +240,29 @@ class Answering:
             profile = await self._profiles.get(tenant.tenant_id, asked.shopper, now)
         if profile.apart:
             return None
-        key = (tenant.tenant_id, tenant.generation.gen, request)
+        # The sources of a placement are set aside by a request's strategy, of which the query alone does not tell.
+        what = b"%b %b" % (strategy_of(asked).encode(), request) if asked.placement is not None else request
+        key = (tenant.tenant_id, tenant.generation.gen, what)
         entry = self._cache.get(key, now, level=level)
         if entry is None:
-            entry = await self._shared(key, tenant, asked, level, now)
+            entry = await self._shared(key, tenant, asked, request, level, now)
         return entry if profile.disliked.isdisjoint(entry.listed) else None
 
-    async def _shared(self, key: Key, tenant: TenantRef, asked: Asked, level: Level, now: datetime) -> Entry:
+    async def _shared(
+        self, key: Key, tenant: TenantRef, asked: Asked, request: bytes, level: Level, now: datetime
+    ) -> Entry:
         """Make the list once for all who ask for it at the same version."""
         version = self._cache.version(tenant.tenant_id)
         making = self._making.get((key, version))
         if making is None:
             # A task of its own: whoever hangs up takes the list from nobody else.
-            making = asyncio.ensure_future(self._keep(key, tenant, asked, level, now, version))
+            making = asyncio.ensure_future(self._keep(key, tenant, asked, request, level, now, version))
             self._making[key, version] = making
             making.add_done_callback(lambda _: self._making.pop((key, version), None))
         return await asyncio.shield(making)
 
     async def _keep(
-        self, key: Key, tenant: TenantRef, asked: Asked, level: Level, now: datetime, version: int
+        self, key: Key, tenant: TenantRef, asked: Asked, request: bytes, level: Level, now: datetime, version: int
     ) -> Entry:
         until = await self._horizon(tenant, now, version)
         served = await serve(
@@ -266,7 +276,7 @@ class Answering:
             cards=self._cards,
         )
         row = shown_of(
-            "recommend", served, strategy=strategy_of(asked), request=key[2], placement=asked.query.placement
+            "recommend", served, strategy=strategy_of(asked), request=request, placement=asked.query.placement
         )
         hits = [candidate.hit for candidate in served.slate.candidates]
         entry = self._cache.entry(
