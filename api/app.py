@@ -24,6 +24,7 @@ from api.recommend.cache import AnswerCache
 from api.recommend.log import AnswerLog
 from api.recommend.profiles import Profiles
 from api.recommend.search import QueryVectors
+from api.recommend.warming import Warming
 from api.routes import (
     analytics,
     docs,
@@ -105,25 +106,33 @@ def create_app(
     feed = ChangeFeed(database)
     encoder = EncoderClient(settings.encoder_address)
     answer_log = AnswerLog(database)
+    directory = Directory(database, feed)
+    placed = Placements(database, feed)
+    answering = Answering(
+        database,
+        placed,
+        answer_log,
+        AnswerCache(feed, max_bytes=settings.cache_mb * 1_000_000),
+        Profiles(database, feed),
+        secret=secret,
+        clock=clock,
+    )
     services = Services(
         settings=settings,
         database=database,
         blobs=blobs,
         feed=feed,
-        directory=Directory(database, feed),
+        directory=directory,
         authenticator=Authenticator(database, feed, secret=secret, clock=clock),
-        readiness=Readiness(database, feed, warmers=list(warmers)),
+        readiness=Readiness(
+            database,
+            feed,
+            warmers=list(warmers),
+            fill=Warming(database, directory, placed, answering, clock=clock).run,
+        ),
         query_vectors=QueryVectors(encoder),
         answer_log=answer_log,
-        answering=Answering(
-            database,
-            Placements(database, feed),
-            answer_log,
-            AnswerCache(feed, max_bytes=settings.cache_mb * 1_000_000),
-            Profiles(database, feed),
-            secret=secret,
-            clock=clock,
-        ),
+        answering=answering,
         ingest=Ingest(database, clock=clock),
         shopper_ids=ShopperIds(database, feed),
         rates=Rates(),

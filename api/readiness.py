@@ -16,6 +16,8 @@ from infra.db import Database
 from tenants.keys import FIND_KEY
 
 Warmer = Callable[["asyncpg.Connection[Any]"], Awaitable[object]]
+Filler = Callable[[], Awaitable[None]]
+"""Fills the caches, in a time of its own; never raises."""
 
 _AWAY: Final = (
     OSError,
@@ -48,10 +50,13 @@ class Readiness:
         feed: ChangeFeed,
         *,
         warmers: list[Warmer],
+        fill: Filler | None = None,
     ) -> None:
         self._database = database
         self._feed = feed
         self._warmers = [warm_key_look_up, *warmers]
+        self._fill = fill
+        self._filling: asyncio.Task[None] | None = None
         self._migrated = False
         self._warm = False
         self._warming = asyncio.Lock()
@@ -72,6 +77,10 @@ class Readiness:
                 await self.warm_up()
             except _AWAY:
                 missing["warm_up"] = "The hot statements could not be run yet."
+        if not missing and self._fill is not None:
+            # Once, whoever asks how often; who asks and hangs up does not end it.
+            self._filling = self._filling or asyncio.ensure_future(self._fill())
+            await asyncio.shield(self._filling)
         return missing
 
     async def warm_up(self) -> None:

@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
-from infra.db import Database, TenantId, driver
+from infra.db import Database, TenantId, driver, fetch
 from infra.errors import NotFound
 from infra.partitions import ensure_partitions
 
@@ -182,6 +182,45 @@ def moment_of(answer_id: UUID) -> datetime | None:
     if answer_id.version != 7:
         return None
     return datetime.fromtimestamp((answer_id.int >> 80) / 1000, tz=UTC)
+
+
+class Busy(Struct, frozen=True, kw_only=True):
+    """A request that was answered often lately, as the log keeps it, and under which name of its strategy."""
+
+    tenant_id: TenantId
+    request: bytes
+    strategy: str
+    answers: int
+
+
+LATELY: Final = timedelta(hours=6)
+"""What was answered since then says what will be asked."""
+
+# Of each tenant the latest hundred rows, by its key: however large the log, and without an index of its own.
+_BUSY: Final = """
+select t.tenant_id, b.request, b.strategy, b.n from tenants t
+cross join lateral (
+    select a.request::text as request, a.strategy, count(*) as n from (
+        select a.request, a.strategy, a.kind from answers a where a.tenant_id = t.tenant_id and a.answer_id >= $1
+        order by a.answer_id desc limit 100) a
+    where a.kind = 0 group by a.request, a.strategy having count(*) > 1) b
+where t.deleted_at is null order by b.n desc, t.tenant_id, b.request limit $2
+"""
+
+
+async def busy_requests(database: Database, *, now: datetime, limit: int) -> list[Busy]:
+    """The requests of all tenants that came again and again within `LATELY`, the most frequent first."""
+    async with database.system_session(reason="find busy lists") as conn:
+        records = await fetch(conn, _BUSY, first_id(now - LATELY), limit)
+    return [
+        Busy(
+            tenant_id=TenantId(record["tenant_id"]),
+            request=record["request"].encode(),
+            strategy=record["strategy"],
+            answers=record["n"],
+        )
+        for record in records
+    ]
 
 
 async def make_partitions(database: Database, now: datetime) -> None:

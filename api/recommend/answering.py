@@ -78,6 +78,12 @@ class Answering:
         self._sampling = Sampling(database, log, secret=secret, clock=clock)
         self._making: dict[tuple[Key, int], asyncio.Future[Entry]] = {}
 
+    async def warm(self, tenant: TenantRef, asked: Asked) -> bool:
+        """Have the list that nobody in particular would get kept; False where no list of it may be. Raises what `serve`
+        raises.
+        """
+        return await self._kept(tenant, asked, logged(asked.query)) is not None
+
     async def close(self) -> None:
         """Have every answer that was given in the log's hands."""
         await self._sampling.close()
@@ -220,7 +226,13 @@ class Answering:
         answer_id = str(uuid7())
         took_s = perf_counter() - started
         self._sampling.record(
-            answer_id, entry.shown, key_id=caller.key_id, tenant=tenant, asked=asked, shared=True, took_s=took_s
+            answer_id,
+            entry.shown,
+            key_id=caller.key_id,
+            tenant=tenant,
+            asked=asked,
+            shared=entry.level != "shoppers",
+            took_s=took_s,
         )
         return entry.render(answer_id, took_s * 1000)
 
@@ -237,10 +249,10 @@ class Answering:
             profile = await self._profiles.get(tenant.tenant_id, asked.shopper, now)
         if profile.apart:
             return None
-        key = (tenant.tenant_id, tenant.generation.gen, request)
+        key = (tenant.tenant_id, tenant.generation.gen, _what(asked, request))
         entry = self._cache.get(key, now, level=level)
         if entry is None:
-            entry = await self._shared(key, tenant, asked, level, now)
+            entry = await self._shared(key, tenant, asked, request, level, now)
         return entry if profile.disliked.isdisjoint(entry.listed) else None
 
     async def _own(self, tenant: TenantRef, asked: Asked, request: bytes) -> Entry:
@@ -249,7 +261,7 @@ class Answering:
         kind, name = asked.shopper
         now = self._clock()
         version = self._cache.version(tenant.tenant_id)
-        key = (tenant.tenant_id, tenant.generation.gen, b"%b %d %b" % (request, kind, name.encode()))
+        key = (tenant.tenant_id, tenant.generation.gen, b"%b %d %b" % (_what(asked, request), kind, name.encode()))
 
         async def read(mark: Mark) -> Mark:
             shopper = ShopperKey(kind=1 if kind else 0, id=name)
@@ -258,13 +270,15 @@ class Answering:
         entry = await self._cache.get_marked(key, now, read)
         return entry or await self._keep(key, tenant, asked, request, "shoppers", now, version)
 
-    async def _shared(self, key: Key, tenant: TenantRef, asked: Asked, level: Level, now: datetime) -> Entry:
+    async def _shared(
+        self, key: Key, tenant: TenantRef, asked: Asked, request: bytes, level: Level, now: datetime
+    ) -> Entry:
         """Make the list once for all who ask for it at the same version."""
         version = self._cache.version(tenant.tenant_id)
         making = self._making.get((key, version))
         if making is None:
             # A task of its own: whoever hangs up takes the list from nobody else.
-            making = asyncio.ensure_future(self._keep(key, tenant, asked, key[2], level, now, version))
+            making = asyncio.ensure_future(self._keep(key, tenant, asked, request, level, now, version))
             self._making[key, version] = making
             making.add_done_callback(lambda _: self._making.pop((key, version), None))
         return await asyncio.shield(making)
@@ -303,6 +317,12 @@ class Answering:
         until = await next_boundary(self._database, tenant.tenant_id, now)
         self._cache.set_horizon(tenant.tenant_id, until, version=version)
         return until
+
+
+def _what(asked: Asked, request: bytes) -> bytes:
+    """What is asked for, as a part of a key."""
+    # The sources of a placement are set aside by a request's strategy, of which the query alone does not tell.
+    return request if asked.placement is None else b"%b %b" % (strategy_of(asked).encode(), request)
 
 
 def refuse_names(caller: Caller, query: Query | RerankQuery) -> None:
