@@ -188,24 +188,41 @@ def _found(scene: Scene, records: Any) -> Blended:
     names = [chosen.label for chosen in scene.asked.sources]
     hits = [
         Hit(
-            record["item_no"],
-            record["external_id"],
-            record["group_id"],
-            record["score"],
+            item_no,
+            external_id,
+            group_id,
+            score,
             None,
             None,
-            record["text_cosine"],
-            record["image_cosine"],
-            tuple(record["capped"] or ()),
-            record["doc"],
-            record["photos"],
-            tuple((names[src], part) for src, part in zip(record["srcs"], record["parts"], strict=True)),
-            record["because"],
-            record["fallback"],
-            record["vector"],
+            text_cosine,
+            image_cosine,
+            tuple(capped or ()),
+            doc,
+            photos,
+            tuple(zip([names[src] for src in srcs], parts, strict=True)),
+            because,
+            fallback,
+            vector,
         )
-        for record in records
-        if record["item_no"] is not None
+        # By place, in the order of the statement: by name it takes ten times as long.
+        for (
+            item_no,
+            group_id,
+            score,
+            srcs,
+            parts,
+            fallback,
+            _,
+            vector,
+            text_cosine,
+            image_cosine,
+            because,
+            capped,
+            doc,
+            photos,
+            external_id,
+        ) in [record[-15:] for record in records]
+        if item_no is not None
     ]
     first = records[0]
     whole = scene.stop is None or first["seen"] < scene.stop
