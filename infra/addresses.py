@@ -1,4 +1,5 @@
-"""Which network addresses we connect to when strangers name the host: public ones, and nothing inside.
+"""Which network addresses we connect to when strangers name the host: public ones, and nothing inside
+but what the operator allowed (infra/allowance.py).
 
 The check is made on the very address that is connected to: a name is resolved once, every result is
 checked, and the connection goes to a checked result by its number. A name that resolves differently the
@@ -8,18 +9,19 @@ second time gains nothing.
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar, Final, TypeAlias
 
 import httpcore
 
+from infra.allowance import Address, Allowance
 from infra.errors import Invalid, UpstreamFailed
 
-Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
-Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 Resolve: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
 """(host, port) -> the addresses of the host, in order of preference. Raises `OSError` when there are none."""
+
+WEB_PORTS: Final = frozenset({80, 443})
 
 _MAX_ADDRESSES: Final = 4
 # Beyond what `ipaddress` calls not global: IETF protocol assignments and the retired 6to4 relay, and the
@@ -36,7 +38,7 @@ _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 class BlockedAddress(Invalid):
-    """The host is not on the public internet."""
+    """The host is not on the public internet, or not to be reached on that port."""
 
     code: ClassVar[str] = "blocked_address"
     title: ClassVar[str] = "The address is not public"
@@ -97,11 +99,14 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
     def __init__(
         self,
         *,
-        allow: Sequence[Network] = (),
+        allow: Sequence[Allowance] = (),
+        ports: Collection[int] | None = WEB_PORTS,
         resolve: Resolve | None = None,
         inner: httpcore.AsyncNetworkBackend | None = None,
     ) -> None:
+        """`ports` are those that an address may name without an allowance of its own; None: any."""
         self._allow = tuple(allow)
+        self._ports = None if ports is None else frozenset(ports)
         self._resolve: Resolve = resolve or SystemResolver()
         self._inner = inner or httpcore.AnyIOBackend()
 
@@ -110,11 +115,16 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
         if isinstance(self._resolve, SystemResolver):
             self._resolve.close()
 
-    def permits(self, address: Address) -> bool:
-        """Public, or inside a network that the operator allowed."""
-        return is_public(address) or any(
-            each in network for each in (address, _reached(address)) for network in self._allow
-        )
+    def may_name(self, port: int) -> bool:
+        """Whether some host may be reached on this port; which, the connection tells."""
+        return self._ports is None or port in self._ports or any(each.port == port for each in self._allow)
+
+    def _permits(self, host: str, address: Address, port: int) -> bool:
+        """Public and on a port of the web, or allowed by the operator."""
+        if is_public(address) and (self._ports is None or port in self._ports):
+            return True
+        stands_for = (address, _reached(address))
+        return any(each.covers(host, stands_for, port, self._ports) for each in self._allow)
 
     async def connect_tcp(
         self,
@@ -128,7 +138,9 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
         addresses = await self._addresses(host, port)
         # One forbidden result condemns the name: no honest shop mixes public and inner addresses, and whoever
         # does is fishing for a client that falls back to the second.
-        if not all(self.permits(address) for address in addresses):
+        if not all(self._permits(host, address, port) for address in addresses):
+            if all(map(is_public, addresses)):
+                raise BlockedAddress(f"{host} is not fetched from on port {port}. Use 80 or 443, or upload the file.")
             raise BlockedAddress(
                 f"{host} is not on the public internet, so nothing is fetched from it. "
                 "Use a public address, or upload the file."

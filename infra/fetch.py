@@ -16,7 +16,8 @@ import httpcore
 import httpx
 import msgspec
 
-from infra.addresses import GuardedBackend, Network, Resolve
+from infra.addresses import WEB_PORTS, GuardedBackend, Resolve
+from infra.allowance import Allowance
 from infra.errors import Invalid, UpstreamFailed
 
 USER_AGENT: Final = "KindredBot/1 (+fetches product feeds and photos on behalf of their shop)"
@@ -202,8 +203,8 @@ class Incoming:
 class Fetcher:
     """Fetches by GET from hostile addresses. One per process, for it is a connection pool; close it.
 
-    `allow` adds networks to the public internet (KINDRED_FETCH_ALLOW: shops whose photos are on a LAN);
-    `ports` are the ports that may be named (None: any). At most `per_host` requests run against one host
+    `allow` adds hosts and networks to the public internet (KINDRED_FETCH_ALLOW: shops whose photos are on a LAN);
+    `ports` are the ports that may be named elsewhere (None: any). At most `per_host` requests run against one host
     and `concurrency` in all; waiting for a turn does not count as the server's time. `read_timeout_s`
     bounds every single wait within `timeout_s`, which bounds the sum of all waiting for the server, from
     look-up to last byte.
@@ -212,8 +213,8 @@ class Fetcher:
     def __init__(
         self,
         *,
-        allow: Sequence[Network] = (),
-        ports: Collection[int] | None = (80, 443),
+        allow: Sequence[Allowance] = (),
+        ports: Collection[int] | None = WEB_PORTS,
         per_host: int = 4,
         concurrency: int = 64,
         connect_timeout_s: float = 5.0,
@@ -222,12 +223,11 @@ class Fetcher:
         ssl_context: ssl.SSLContext | None = None,
         network: httpcore.AsyncNetworkBackend | None = None,
     ) -> None:
-        self._ports = None if ports is None else frozenset(ports)
         self._per_host = per_host
         self._turns = asyncio.Semaphore(concurrency)
         self._hosts: dict[str, _Host] = {}
         self._timeouts = {"connect": connect_timeout_s, "read": read_timeout_s, "write": read_timeout_s}
-        self._backend = GuardedBackend(allow=allow, resolve=resolve, inner=network)
+        self._backend = GuardedBackend(allow=allow, ports=ports, resolve=resolve, inner=network)
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=ssl_context or _trusted(),
             max_connections=concurrency,
@@ -307,7 +307,7 @@ class Fetcher:
             raise BadUrl("The address names no host.")
         if parsed.userinfo:
             raise BadUrl("The address must not contain a user name or password.")
-        if self._ports is not None and (parsed.port or (443 if parsed.scheme == "https" else 80)) not in self._ports:
+        if not self._backend.may_name(parsed.port or (443 if parsed.scheme == "https" else 80)):
             raise BadUrl(f"The address names port {parsed.port}, which is not fetched from. Use 80 or 443.")
         return parsed.copy_with(fragment=None)
 

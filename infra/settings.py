@@ -10,13 +10,13 @@ import socket
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import msgspec
 
+from infra.allowance import Allowance, parse_allowances
 from infra.errors import FieldError, Invalid
 
 _CHOSEN = Path("models") / "chosen.json"
@@ -80,10 +80,6 @@ def _secret(raw: str) -> str:
     if len(raw) < 32:
         raise ValueError("needs at least 32 characters")
     return raw
-
-
-def _networks(raw: str) -> tuple[IPv4Network | IPv6Network, ...]:
-    return tuple(ip_network(part.strip()) for part in raw.split(",") if part.strip())
 
 
 def _cell(raw: str) -> str:
@@ -171,11 +167,12 @@ class Settings:
     cache_mb: int = _setting(
         "KINDRED_CACHE_MB", _count(1, 100_000), 48, "Megabytes of answers and items that an API process keeps at most."
     )
-    fetch_allow: tuple[IPv4Network | IPv6Network, ...] = _setting(
+    fetch_allow: tuple[Allowance, ...] = _setting(
         "KINDRED_FETCH_ALLOW",
-        _networks,
+        parse_allowances,
         (),
-        "Private networks (CIDR, comma-separated) that photos and feeds may still be fetched from.",
+        "What photos and feeds may be fetched from beside the public internet on ports 80 and 443: hosts or networks, "
+        "each with a port or without, comma-separated: `photos.lan:9000,10.0.0.0/8,[fd00::/8]:8080`.",
     )
 
     @property

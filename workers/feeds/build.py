@@ -11,11 +11,10 @@ from msgspec import Struct
 
 from workers.feeds import convert
 from workers.feeds.convert import ConversionError
+from workers.feeds.lengths import MAX_CHARACTERS, MAX_VALUES, cut, cut_path
 from workers.feeds.types import FeedFault, FeedReport, FeedRow, error, show, warning
 
 MAX_ITEM_BYTES = 64 * 1024
-MAX_IMAGES = 10
-MAX_ATTRIBUTES = 200
 MAX_ATTRIBUTE_NAME = 100
 
 T = TypeVar("T")
@@ -83,8 +82,8 @@ class ItemBuilder:
         if attributes:
             row.attributes(attributes)
         # UTF-8 takes at most 4 bytes for a character, and the keys of an item a few hundred.
-        if size > MAX_ITEM_BYTES // 8 and not row.failed and len(msgspec.json.encode(item)) > MAX_ITEM_BYTES:
-            row.fail("item_too_large", "The item is larger than 64 KB; shorten its texts or leave columns out.")
+        if size > MAX_ITEM_BYTES // 8 and not row.failed:
+            row.fit()
         self.report.rows += 1
         if row.failed:
             self.report.rejected += 1
@@ -273,8 +272,45 @@ class _Row:
         text = convert.to_text(value, html=self._style.html and name == "description")
         if name != "description":
             text = " ".join(text.split())
+        if len(text) > MAX_CHARACTERS[name]:
+            text = cut(text, MAX_CHARACTERS[name])
+            self.too_long(name)
         if text:
             self.item[name] = text
+
+    def too_long(self, name: str) -> None:
+        column = self._columns.get(name, name)
+        limit = f"{MAX_CHARACTERS[name]:,}"
+        self.warn("too_long", name, f'The column "{column}" has more than {limit} characters; the rest was cut.')
+
+    def fit(self) -> None:
+        """Cut the description so that the item has its 64 KB; where that is not enough, the item fails."""
+        excess = len(msgspec.json.encode(self.item)) - MAX_ITEM_BYTES
+        if excess <= 0:
+            return
+        description = self.item.get("description")
+        # A character takes a byte at least.
+        while excess > 0 and isinstance(description, str) and description:
+            share = 1 - excess / len(msgspec.json.encode(description))
+            description = cut(description, min(len(description) - 1, int(len(description) * share)))
+            self.item["description"] = description
+            excess = len(msgspec.json.encode(self.item)) - MAX_ITEM_BYTES
+        if description:
+            self.warn("too_long", "description", "The item is larger than 64 KB; its description was cut.")
+        else:
+            self.fail("item_too_large", "The item is larger than 64 KB; shorten its texts or leave columns out.")
+
+    def few(self, name: str, values: list[str]) -> list[str]:
+        """Texts of a list, each of its length, no more of them than there may be, and no two alike."""
+        longest = MAX_CHARACTERS[name]
+        if any(len(value) > longest for value in values):
+            by = cut_path if name == "categories" else cut
+            values = list(dict.fromkeys(by(value, longest) for value in values))
+            self.too_long(name)
+        most = MAX_VALUES[name]
+        if len(values) > most:
+            self.warn(f"too_many_{name}", name, f"An item may have {most} {name}; {len(values) - most} were left out.")
+        return values[:most]
 
     def images(self, value: object) -> None:
         urls: dict[str, None] = {}
@@ -286,12 +322,16 @@ class _Row:
             into = names if local else urls
             if found is None or found in into:
                 continue
-            if len(urls) + len(names) >= MAX_IMAGES:
+            if len(urls) + len(names) >= MAX_VALUES["images"]:
                 left_out += 1
                 continue
             into[found] = None
         if left_out:
-            self.warn("too_many_images", "images", f"An item may have {MAX_IMAGES} photos; {left_out} were left out.")
+            self.warn(
+                "too_many_images",
+                "images",
+                f"An item may have {MAX_VALUES['images']} photos; {left_out} were left out.",
+            )
         if urls:
             self.item["images"] = list(urls)
         self.local_images.extend(names)
@@ -307,7 +347,7 @@ class _Row:
             elif part is not None:
                 self.warn("bad_category", "categories", f"{show(part)} is not a category path; it was left out.")
         if found:
-            self.item["categories"] = list(found)
+            self.item["categories"] = self.few("categories", list(found))
 
     def tags(self, value: object) -> None:
         parts: Iterable[object] = value if isinstance(value, list) else [value]
@@ -322,7 +362,7 @@ class _Row:
             elif part is not None:
                 self.warn("bad_tag", "tags", f"{show(part)} is not a tag; it was left out.")
         if found:
-            self.item["tags"] = list(found)
+            self.item["tags"] = self.few("tags", list(found))
 
     def attributes(self, given: dict[str, object]) -> None:
         kept: dict[str, object] = {}
@@ -338,11 +378,11 @@ class _Row:
                         "bad_attribute", key, f"The attribute {show(key)} is neither a value nor a list of values."
                     )
                 continue
-            if len(kept) >= MAX_ATTRIBUTES:
+            if len(kept) >= MAX_VALUES["attributes"]:
                 self.warn(
                     "too_many_attributes",
                     "attributes",
-                    f"An item may have {MAX_ATTRIBUTES} attributes; the rest was left out.",
+                    f"An item may have {MAX_VALUES['attributes']} attributes; the rest was left out.",
                 )
                 break
             kept[name] = clean

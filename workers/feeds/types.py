@@ -31,7 +31,7 @@ class FeedFault(Struct, frozen=True, kw_only=True):
     """One thing wrong with the feed, told to the shop owner.
 
     ``severity`` is ``error`` where a row (or the rest of the feed) was not taken and ``warning`` where only a
-    value was left out. ``pointer`` is a JSON pointer (RFC 6901) to the column as the feed names it; it is empty
+    value was left out or cut. ``pointer`` is a JSON pointer (RFC 6901) to the column as the feed names it; it is empty
     where the fault is of the whole line. ``line`` is 1-based; 0 where the fault is of the whole file. ``item_id``
     names the row's item where the id could be read: a row that was refused still names its item, which a full import
     must not remove for it.
@@ -112,7 +112,7 @@ def error(line: int, code: str, message: str, column: str = "") -> FeedFault:
 
 
 def warning(line: int, code: str, message: str, column: str = "") -> FeedFault:
-    """A fault that cost a value only."""
+    """A fault that cost a value, or its end, only."""
     return FeedFault(line=line, code=code, pointer=pointer(column), message=message, severity="warning")
 
 

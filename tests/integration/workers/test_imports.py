@@ -5,13 +5,13 @@ import gzip
 import json
 import random
 from collections.abc import Awaitable, Callable
-from ipaddress import ip_network
 from typing import Any, Self
 from uuid import UUID
 
 import msgspec
 import pytest
 
+from infra.allowance import Allowance
 from infra.blob_folder import FolderBlobs
 from infra.db import Database, TenantId
 from infra.fetch import Fetcher
@@ -417,7 +417,7 @@ async def test_a_feed_is_fetched_from_its_address_once(
 ) -> None:
     """What was fetched is what is read to the end, also when the address answers something else meanwhile."""
     tenant_id = await make_shop()
-    loopback = ip_network("127.0.0.0/8")
+    loopback = Allowance.parse("127.0.0.0/8")
     async with (
         Server(answer("200 OK", ndjson(shoes(1500)))) as server,
         Fetcher(allow=[loopback], ports=None) as fetcher,
@@ -442,7 +442,7 @@ async def test_a_feed_s_server_in_trouble_is_asked_again(
 ) -> None:
     """The job waits with the reason, and is done once the server answers."""
     tenant_id = await make_shop()
-    loopback = ip_network("127.0.0.0/8")
+    loopback = Allowance.parse("127.0.0.0/8")
     async with Server(answer("503 Busy")) as server, Fetcher(allow=[loopback], ports=None) as fetcher:
         async with database.tenant_session(tenant_id) as conn:
             job_id = await start_import(conn, tenant_id, UrlSource(url=server.url))

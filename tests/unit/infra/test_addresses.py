@@ -17,6 +17,7 @@ from infra.addresses import (
     UnknownHost,
     is_public,
 )
+from infra.allowance import Allowance, parse_allowances
 
 # Taken before the guard of the tests, which takes other notations of 127.0.0.1 for names of the outside.
 REAL_LOOKUP = socket.getaddrinfo
@@ -214,12 +215,70 @@ def test_a_link_local_with_a_scope() -> None:
 def test_an_allowed_network() -> None:
     """A network that the operator allowed is reached, mapped into IPv6 too; its neighbour is not."""
     recorder = Recorder()
-    backend = GuardedBackend(allow=[ipaddress.ip_network("192.168.7.0/24")], inner=recorder)
+    backend = GuardedBackend(allow=[Allowance.parse("192.168.7.0/24")], inner=recorder)
     asyncio.run(backend.connect_tcp("192.168.7.9", 80))
     asyncio.run(backend.connect_tcp("::ffff:192.168.7.9", 80))
     with pytest.raises(BlockedAddress):
         asyncio.run(backend.connect_tcp("192.168.8.9", 80))
     assert recorder.connected == ["192.168.7.9", "::ffff:c0a8:709"]
+
+
+@pytest.mark.parametrize(
+    ("allowed", "host", "port", "reached"),
+    [
+        ("10.0.0.0/8", "10.1.2.3", 443, True),
+        ("10.0.0.0/8", "10.1.2.3", 8080, False),
+        ("10.0.0.0/8:8080", "10.1.2.3", 8080, True),
+        ("10.0.0.0/8:8080", "10.1.2.3", 80, False),
+        ("10.0.0.0/8:8080", "93.184.216.34", 8080, False),
+        ("10.1.2.3:8080", "10.1.2.3", 8080, True),
+        ("10.1.2.3:8080", "10.1.2.4", 8080, False),
+        ("fd00::/8", "fd00::1", 80, True),
+        ("[fd00::/8]:8080", "fd00::1", 8080, True),
+        ("[fd00::/8]:8080", "fd00::1", 443, False),
+        ("photos.lan", "photos.lan", 80, True),
+        ("photos.lan", "photos.lan", 9000, False),
+        ("photos.lan:9000", "photos.lan", 9000, True),
+        ("Photos.LAN.:9000", "photos.lan", 9000, True),
+        ("photos.lan:9000", "a.photos.lan", 9000, False),
+        ("photos.lan:9000", "photos.lan", 80, False),
+        ("photos.lan:9000", "93.184.216.34", 9000, False),
+        ("1.2.3.4:1,photos.lan:9000", "photos.lan", 9000, True),
+    ],
+)
+def test_what_an_operator_allows(allowed: str, host: str, port: int, reached: bool) -> None:
+    """The host or network on its port, or on the web's; nobody else on that port."""
+    recorder = Recorder()
+    backend = GuardedBackend(
+        allow=parse_allowances(allowed),
+        resolve=answers(["192.168.1.1"]),  # type: ignore[arg-type]
+        inner=recorder,
+    )
+    if reached:
+        asyncio.run(backend.connect_tcp(host, port))
+    else:
+        with pytest.raises(BlockedAddress):
+            asyncio.run(backend.connect_tcp(host, port))
+    assert bool(recorder.connected) == reached
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "http://photos.lan",
+        "photos.lan/x",
+        "*.lan",
+        "photos.lan:0",
+        "photos.lan:70000",
+        "10.0.0.1/8",
+        "fd00::1]:80",
+        "a b",
+    ],
+)
+def test_an_allowance_that_means_nothing(raw: str) -> None:
+    """It is refused at start rather than read in some way."""
+    with pytest.raises(ValueError, match=r"."):
+        parse_allowances(raw)
 
 
 def test_a_name_nobody_knows() -> None:

@@ -9,7 +9,6 @@ import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from infra.addresses import BlockedAddress, UnknownHost
+from infra.allowance import Allowance
 from infra.errors import Invalid, KindredError, UpstreamFailed
 from infra.fetch import (
     BadStatus,
@@ -34,7 +34,7 @@ from infra.fetch import (
     WrongContentType,
 )
 
-LOOPBACK = (ip_network("127.0.0.0/8"),)
+LOOPBACK = (Allowance.parse("127.0.0.0/8"),)
 # Taken before the guard of the tests, which takes other notations of 127.0.0.1 for names of the outside.
 REAL_LOOKUP = socket.getaddrinfo
 # Reading the authorities takes 30 ms, and only the tests of certificates need any.
@@ -274,13 +274,56 @@ def test_a_redirect_to_the_own_machine() -> None:
         async with (
             serving(answer(b"secret")) as inner,
             serving(redirect(inner.url("/admin")), host="127.0.0.2") as outer,
-            fetcher(allow=(ip_network("127.0.0.2/32"),)) as client,
+            fetcher(allow=(Allowance.parse("127.0.0.2"),)) as client,
         ):
             with pytest.raises(BlockedAddress):
                 await client.fetch(outer.url(host="127.0.0.2"), max_bytes=99, timeout_s=20.0)
             return inner.requests
 
     assert asyncio.run(scenario()) == []
+
+
+def test_an_allowed_port_of_a_lan() -> None:
+    """A host on a LAN answers on the port that was allowed for it."""
+
+    async def resolve(host: str, port: int) -> Sequence[str]:
+        return ["127.0.0.1"]
+
+    async def scenario() -> bytes:
+        async with serving(answer(b"photo")) as site:
+            allowed = (Allowance.parse(f"photos.lan:{site.port}"),)
+            async with Fetcher(allow=allowed, resolve=resolve, ssl_context=NO_TRUST) as client:
+                return (await client.fetch(site.url(host="photos.lan"), max_bytes=99, timeout_s=20.0)).body
+
+    assert asyncio.run(scenario()) == b"photo"
+
+
+@pytest.mark.parametrize("elsewhere", ["127.0.0.2", "admin.lan"])
+def test_a_redirect_from_an_allowed_port_to_another_host(elsewhere: str) -> None:
+    """An allowed host cannot send us to another one of the same port."""
+
+    async def resolve(host: str, port: int) -> Sequence[str]:
+        return ["127.0.0.1" if host == "photos.lan" else "127.0.0.2"]
+
+    async def scenario() -> None:
+        async with serving(answer(b"unused")) as unused:
+            port = unused.port
+        async with serving(redirect(f"http://{elsewhere}:{port}/")) as site:
+            allowed = (Allowance.parse(f"photos.lan:{site.port}"), Allowance.parse(f"127.0.0.1:{port}"))
+            async with Fetcher(allow=allowed, resolve=resolve, ssl_context=NO_TRUST) as client:
+                await client.fetch(site.url(host="photos.lan"), max_bytes=99, timeout_s=20.0)
+
+    with pytest.raises(BlockedAddress):
+        asyncio.run(scenario())
+
+
+def test_a_port_that_is_allowed_for_nobody() -> None:
+    """It is refused before anybody is asked for the host."""
+
+    async def resolve(host: str, port: int) -> Sequence[str]:
+        raise OSError("must not be asked")
+
+    refused(BadUrl, "http://photos.lan:9001/", resolve=resolve, allow=(Allowance.parse("photos.lan:9000"),))
 
 
 def test_a_name_that_turns_inward_between_redirects() -> None:
@@ -452,7 +495,7 @@ def test_an_ipv6_address() -> None:
     """A server named by its IPv6 address is fetched from, with the brackets where HTTP wants them."""
 
     async def scenario() -> bytes:
-        async with serving(answer(b"six"), host="::1") as site, fetcher(allow=(ip_network("::1"),)) as client:
+        async with serving(answer(b"six"), host="::1") as site, fetcher(allow=(Allowance.parse("::1"),)) as client:
             got = await client.fetch(site.url(host="[::1]"), max_bytes=10, timeout_s=20.0)
             assert f"Host: [::1]:{site.port}".encode() in site.requests[0]
             return got.body

@@ -238,7 +238,7 @@ def test_a_sale_price_above_the_price_is_left_out(read: Callable[..., Any]) -> N
 
 
 def test_an_item_above_64_kb_is_rejected(read: Callable[..., Any]) -> None:
-    """The API takes no item above 64 KB, so the feed gives none."""
-    reading = read(f"id,description\n1,{'я' * 33_000}\n2,short\n")
+    """The API takes no item above 64 KB, so the feed gives none; an attribute is not cut for it."""
+    reading = read(f"id,notes\n1,{'я' * 33_000}\n2,short\n")
     assert reading.ids == ["2"]
     assert reading.codes == ["item_too_large"]
