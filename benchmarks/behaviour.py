@@ -3,10 +3,10 @@
     python -m benchmarks.behaviour [--small] [--models graph,als,llr,cosine] [--limit 60]
 
 100,000 shoppers × 50,000 items × 2 million events, drawn: items by a Zipf law within 60 tastes. One fit runs per
-process, so that each peak of memory is its own; what takes more than `--limit` seconds of CPU is ended, and its time
-is reported as at least that. Times are of the CPU, over all cores: the machine may have other work. The latency of what is
-served is measured by `benchmarks.learning`, on the model that is trained there. Prints a line as each fit ends, a table,
-and one JSON object at the end.
+process, so that each peak of memory is its own; what takes more than `--limit` seconds of CPU is ended, and counted as
+that long. Times are of the CPU, over all cores: the machine may have other work. The latency of what is served is
+measured by `benchmarks.learning`, on the model that is trained there. Prints a line as each fit ends, a table, and one
+JSON object at the end.
 """
 
 import argparse

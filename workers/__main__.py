@@ -29,6 +29,7 @@ from workers.jobs.encode import TextLoop
 from workers.jobs.generations import Keeper
 from workers.jobs.history import HistoryImports
 from workers.jobs.imports import Imports
+from workers.jobs.lend import Lending
 from workers.jobs.neighbours import Neighbours
 from workers.jobs.photos import PhotoLoop
 from workers.jobs.popularity import EVERY_S, Popularity
@@ -101,7 +102,7 @@ async def serve(settings: Settings, queues: Sequence[str], stop: asyncio.Event) 
                 loop = JobLoop(learned, {NEIGHBOURS_JOB: neighbours, TRAIN_JOB: training})
                 group.create_task(_keep_running("training", loop.run, stop))
                 group.create_task(_every("schedule", 30, training.schedule, stop))
-                group.create_task(_every("lend", 5, training.lend, stop))
+                group.create_task(_every("lend", 5, Lending(learned).lend, stop))
                 group.create_task(_every("drift", 600, DriftWatch(learned).tick, stop))
                 popularity = Popularity(learned)
                 group.create_task(_every("popularity", EVERY_S, popularity.tick, stop))

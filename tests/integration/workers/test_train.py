@@ -19,9 +19,10 @@ from tenants.retrieval.wanted import Wanted
 from tenants.sources.scene import Asked, Chosen
 from tenants.sources.statement import find_blended
 from tests.integration.workers.test_neighbours import items
-from workers.jobs import train
+from workers.jobs import in_child
 from workers.jobs.encode import TextLoop
 from workers.jobs.generations import Keeper
+from workers.jobs.lend import Lending
 from workers.jobs.neighbours import Neighbours
 from workers.jobs.train import Training
 from workers.models import Models
@@ -207,7 +208,7 @@ async def test_a_killed_training_leaves_what_serves(
         raise TrainingFailedError("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "run_child", killed)
+        patch.setattr(in_child, "run_child", killed)
         assert (await run(tenant_id)).status == "queued"
     assert (await load_tenant(database, tenant_id)).generation.behaviour_model == 1
     clock.advance(120)
@@ -271,7 +272,7 @@ async def test_a_new_item_borrows_a_place_as_soon_as_it_is_encoded(
     await JobLoop(database, {NEIGHBOURS_JOB: builds}, clock=clock).step()
     await store(tenant_id, tastes(120, 40, 8))
     await run(tenant_id)
-    handler = Training(database, clock=clock)
+    handler = Lending(database)
     assert await handler.lend() == 0
     await store_items(tenant_id, [{"id": "new", "title": items(7, 8)[0]["title"]}])
     await encode()
@@ -313,20 +314,20 @@ async def test_a_new_item_is_in_the_lists_of_others_as_soon_as_it_is_encoded(
     await JobLoop(database, {NEIGHBOURS_JOB: builds}, clock=clock).step()
     await store(tenant_id, tastes(120, 40, 8))
     await run(tenant_id)
-    training = Training(database, clock=clock)
-    await training.lend()
+    lending = Lending(database)
+    await lending.lend()
     await store_items(tenant_id, [{"id": "new", "title": items(7, 8)[0]["title"]}])
     await encode()
     assert (await found("similar", seeds=["i007"], anchor="seeds", leave_out="anchor", absolute=True))[0] == "new"
     assert "new" not in await found("graph", recent=["i007"])
-    await training.lend()
+    await lending.lend()
     assert "new" in await found("graph", recent=["i007"])
     lists = "select others, scores from item_neighbours where tenant_id = $1 and kind = 3 and build = 1 and item_no = 8"
     before = await query(tenant_id, lists)
     assert 41 in before[0][0]
     assert before[0][1] == sorted(before[0][1], reverse=True)
     # A worker that starts anew does it again.
-    await Training(database, clock=clock).lend()
+    await Lending(database).lend()
     assert await query(tenant_id, lists) == before
 
 
