@@ -1,6 +1,7 @@
 """Training: from events to models that serve, and what comes of too little, of odd and of endless events."""
 
 import asyncio
+import signal
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Any
@@ -382,3 +383,41 @@ async def test_a_model_that_is_not_significantly_worse_takes_over(
     assert comparison["high"] >= 0
     assert msgspec.json.decode((await run(tenant_id, asked=False)).report)["active"]
     assert "comparison" not in msgspec.json.decode((await _models(database, tenant_id))[0].metrics)
+
+
+async def test_kill_9_in_training_leaves_the_old_generation(
+    database: Database, make_shop: Any, store: Store, run: Run, query: Any, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process that trains is killed half-way: nothing of its model is stored, the job is tried again."""
+    tenant_id = await make_shop(items(0, 40))
+    await store(tenant_id, tastes(120, 40, 8))
+    await run(tenant_id)
+    before = (await load_tenant(database, tenant_id)).generation
+    started: list[asyncio.subprocess.Process] = []
+    start = asyncio.create_subprocess_exec
+
+    async def remembered(*command: Any, **more: Any) -> asyncio.subprocess.Process:
+        started.append(await start(*command, **more))
+        return started[-1]
+
+    run_whole = in_child.run_child
+
+    async def run_until_killed(task: Any, folder: Any, on_progress: Any, **more: Any) -> Any:
+        async def kill(done: int, total: int) -> None:
+            await on_progress(done, total)
+            started[-1].kill()
+
+        return await run_whole(task, folder, kill, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncio, "create_subprocess_exec", remembered)
+        patch.setattr(in_child, "run_child", run_until_killed)
+        assert (await run(tenant_id)).status == "queued"
+    assert started[-1].returncode == -signal.SIGKILL
+    assert (await load_tenant(database, tenant_id)).generation == before
+    for table, number in (("item_neighbours", "build"), ("behaviour_vectors", "model"), ("item_scores", "model")):
+        of_others = f"select count(*)::int from {table} where tenant_id = $1 and {number} <> {before.behaviour_model}"
+        assert await query(tenant_id, of_others) == [(0,)]
+    clock.advance(120)
+    assert await JobLoop(database, {TRAIN_JOB: Training(database, clock=clock)}, clock=clock).step()
+    assert (await load_tenant(database, tenant_id)).generation.behaviour_model == 3
