@@ -18,6 +18,7 @@ from infra.embedded import EmbeddedPostgres
 from infra.errors import Invalid, NotFound
 from infra.fetch import Fetcher
 from infra.roles import APP
+from infra.secret import load_secret
 from infra.settings import BadSettings, Settings
 from infra.telemetry import configure_logging, serve_metrics
 from tenants.catalog.imports import HISTORY_JOB, IMPORT_JOB
@@ -108,11 +109,17 @@ async def serve(settings: Settings, queues: Sequence[str], stop: asyncio.Event) 
                 group.create_task(_every("popularity", EVERY_S, popularity.tick, stop))
                 group.create_task(_every("neighbours", 30, neighbours.schedule, stop))
             if "upkeep" in queues:
-                upkeep = Upkeep(database, blobs, events_days=settings.events_retention_days or None)
+                upkeep = Upkeep(
+                    database,
+                    blobs,
+                    events_days=settings.events_retention_days or None,
+                    secret=load_secret(settings),
+                )
                 group.create_task(_every("counts", 5, upkeep.count, stop))
                 group.create_task(_every("prune", 300, upkeep.prune, stop))
                 group.create_task(_every("partitions", 3600, upkeep.partitions, stop))
                 group.create_task(_every("settle", 60, upkeep.settle, stop))
+                group.create_task(_every("replay", 3600, upkeep.replay, stop))
                 group.create_task(_every("shards", 60, upkeep.shards, stop))
                 group.create_task(_every("sweep", 3600, upkeep.sweep, stop))
             group.create_task(_every("memory", 2, give_back, stop))

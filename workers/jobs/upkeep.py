@@ -12,6 +12,7 @@ from infra.blob import BlobStore
 from infra.db import Database, driver
 from infra.partitions import drop_partition, ensure_partitions, old_partitions
 from infra.telemetry import gauge
+from tenants.audience.tombstones import replay
 from tenants.audience.users import settle_late
 from tenants.lifecycle import TenantNotFound
 from tenants.vectors.encoding import count_pending
@@ -47,13 +48,20 @@ class Upkeep:
     """Small tasks across tenants, each of which may be repeated at any time."""
 
     def __init__(
-        self, database: Database, blobs: BlobStore, *, clock: Clock = utc_now, events_days: int | None = None
+        self,
+        database: Database,
+        blobs: BlobStore,
+        *,
+        clock: Clock = utc_now,
+        events_days: int | None = None,
+        secret: bytes = b"",
     ) -> None:
-        """`events_days`: how long events are kept; None for ever."""
+        """`events_days`: how long events are kept; None for ever. `secret`: what erased ids are hashed with."""
         self._database = database
         self._blobs = blobs
         self._clock = clock
         self._events_days = events_days
+        self._secret = secret
         self._unused: set[str] = set()
 
     async def count(self) -> None:
@@ -97,6 +105,13 @@ class Upkeep:
         """Put right what was written in the very moment in which its shopper was merged or erased; how many rows."""
         async with self._database.system_session(reason="late events of merged and erased shoppers") as system:
             return await settle_late(await driver(system), self._clock() - LATE)
+
+    async def replay(self) -> int:
+        """Erase again whoever a restored backup has brought back; how many ids."""
+        done = await replay(self._database, self._blobs, self._secret)
+        if done.erased or done.foreign:
+            log.warning("erasures.replayed", ids=done.erased, foreign=done.foreign)
+        return done.erased
 
     async def shards(self, *, above: int = LARGE) -> int:
         """Give large tenants shards of their own, and index what those lack; how many tenants were moved.
