@@ -3,10 +3,10 @@
     python -m benchmarks.behaviour [--small] [--models graph,als,llr,cosine] [--limit 60]
 
 100,000 shoppers × 50,000 items × 2 million events, drawn: items by a Zipf law within 60 tastes. One fit runs per
-process, so that each peak of memory is its own; what takes more than `--limit` seconds of CPU is ended, and its time is
-reported as at least that. Times are of the CPU, over all cores: the machine may have other work. The latency of what is
-served is measured by `benchmarks.learning`, on the model that is trained there. Prints a line as each fit ends, a
-table, and one JSON object at the end.
+process, so that each peak of memory is its own; what takes more than `--limit` seconds of CPU is ended, and counted as
+that long. Times are of the CPU, over all cores: the machine may have other work. The latency of what is served is
+measured by `benchmarks.learning`, on the model that is trained there. Prints a line as each fit ends, a table, and one
+JSON object at the end.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from scipy.sparse import csr_array, csr_matrix, vstack
 from benchmarks.report import Line, print_report
 from workers.training.behaviour.als import ALPHA, FACTORS, ITERATIONS, REGULARIZATION, Factors, fit_als
 from workers.training.behaviour.cooccurrence import fit_cosine, fit_llr
-from workers.training.behaviour.graph import ExactGraph, fit_graph, normalise
+from workers.training.behaviour.graph import ExactGraph, Graph, fit_graph, normalise
 
 _SIZES: Final = {False: (100_000, 50_000, 2_000_000), True: (10_000, 5_000, 200_000)}
 _TASTES: Final = 60
@@ -168,13 +168,25 @@ def _one(name: str, bare: bool, small: bool, limit_s: int) -> dict[str, float]:
     resource.setrlimit(resource.RLIMIT_CPU, (hard, hard))
     cpu_s, wall_s = time.process_time() - used, time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {
+    found = {
         "s": cpu_s,
         "wall_s": wall_s,
         "mb": peak / 1024,
         "before_mb": before / 1024,
         "recall": _recall(model, train, test),
     }
+    if isinstance(model, Graph):
+        # SciPy's decomposition may not end within the limit: what is cut can be told by the same vectors.
+        normalised, degree = normalise(train)
+        whole = ExactGraph(
+            normalised=normalised,
+            transposed=normalised.T.tocsr(),
+            vectors=model.vectors,
+            degree=degree,
+            alpha=model.alpha,
+        )
+        found["uncut"] = _recall(whole, train, test)
+    return found
 
 
 def _measured(name: str, side: str, small: bool, limit_s: int) -> dict[str, float] | None:
@@ -198,7 +210,12 @@ def _lines(name: str, ours: dict[str, float] | None, bare: dict[str, float] | No
     if bare is None:
         ratio = ours["s"] / limit_s
         figure = f"below {ratio:.2f} ({ours['s']:.1f} s, bare more than {limit_s} s)"
-        return [Line(f"{name}: time to fit ÷ bare", figure, "≤ 1.2", ratio <= 1.2 or None), memory]
+        lines = [Line(f"{name}: time to fit ÷ bare", figure, "≤ 1.2", ratio <= 1.2 or None), memory]
+        if "uncut" in ours:
+            share = ours["recall"] / ours["uncut"]
+            figure = f"{share:.3f} ({ours['recall']:.4f})"
+            lines.append(Line(f"{name}: Recall@20 ÷ uncut, by the same vectors", figure, "≥ 0.99", share >= 0.99))
+        return lines
     ratio, recall = ours["s"] / bare["s"], ours["recall"] / bare["recall"]
     figure = f"{ratio:.2f} ({ours['s']:.1f} s, bare {bare['s']:.1f} s)"
     return [

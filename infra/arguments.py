@@ -46,6 +46,9 @@ def make_parser() -> argparse.ArgumentParser:
     delete.add_argument("name", help="name or id")
     delete.add_argument("--yes", action="store_true", help="do not ask")
 
+    erasures = family("erasures", "People who were erased.")
+    command("replay", "erasures:replay", "Erase again whoever a restored backup has brought back.", under=erasures)
+
     keys = family("keys", "API keys of a shop.")
     create = command("create", "keys:create", "Make a key; it is shown once.", under=keys)
     create.add_argument("tenant", help="name or id of the shop")

@@ -18,6 +18,7 @@ from infra.embedded import EmbeddedPostgres
 from infra.errors import Invalid, NotFound
 from infra.fetch import Fetcher
 from infra.roles import APP
+from infra.secret import load_secret
 from infra.settings import BadSettings, Settings
 from infra.telemetry import configure_logging, serve_metrics
 from tenants.catalog.imports import HISTORY_JOB, IMPORT_JOB
@@ -29,6 +30,7 @@ from workers.jobs.encode import TextLoop
 from workers.jobs.generations import Keeper
 from workers.jobs.history import HistoryImports
 from workers.jobs.imports import Imports
+from workers.jobs.lend import Lending
 from workers.jobs.neighbours import Neighbours
 from workers.jobs.photos import PhotoLoop
 from workers.jobs.popularity import EVERY_S, Popularity
@@ -101,17 +103,23 @@ async def serve(settings: Settings, queues: Sequence[str], stop: asyncio.Event) 
                 loop = JobLoop(learned, {NEIGHBOURS_JOB: neighbours, TRAIN_JOB: training})
                 group.create_task(_keep_running("training", loop.run, stop))
                 group.create_task(_every("schedule", 30, training.schedule, stop))
-                group.create_task(_every("lend", 5, training.lend, stop))
+                group.create_task(_every("lend", 5, Lending(learned).lend, stop))
                 group.create_task(_every("drift", 600, DriftWatch(learned).tick, stop))
                 popularity = Popularity(learned)
                 group.create_task(_every("popularity", EVERY_S, popularity.tick, stop))
                 group.create_task(_every("neighbours", 30, neighbours.schedule, stop))
             if "upkeep" in queues:
-                upkeep = Upkeep(database, blobs, events_days=settings.events_retention_days or None)
+                upkeep = Upkeep(
+                    database,
+                    blobs,
+                    events_days=settings.events_retention_days or None,
+                    secret=load_secret(settings),
+                )
                 group.create_task(_every("counts", 5, upkeep.count, stop))
                 group.create_task(_every("prune", 300, upkeep.prune, stop))
                 group.create_task(_every("partitions", 3600, upkeep.partitions, stop))
                 group.create_task(_every("settle", 60, upkeep.settle, stop))
+                group.create_task(_every("replay", 3600, upkeep.replay, stop))
                 group.create_task(_every("shards", 60, upkeep.shards, stop))
                 group.create_task(_every("erase", 60, upkeep.erase, stop))
                 group.create_task(_every("sweep", 3600, upkeep.sweep, stop))

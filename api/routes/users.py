@@ -14,6 +14,7 @@ from infra.decode import InvalidFields, convert
 from infra.errors import FieldError
 from tenants.audience import users as audience
 from tenants.audience.shoppers import SHOPPER_CHANGE
+from tenants.audience.tombstones import put_tombstones
 from tenants.audience.users import KnownUser, User
 from tenants.catalog.item import Id
 
@@ -94,8 +95,16 @@ async def erase_user(request: AnyRequest, user_id: FromPath[str]) -> Response[No
     external_id = decode_id(user_id)
     services = services_of(request)
     tenant_id = caller_of(request).tenant_id
+    now = services.clock()
     async with services.database.tenant_session(tenant_id) as conn:
-        erased = await audience.erase_user(conn, tenant_id, external_id, now=services.clock(), secret=services.secret)
+        subjects = await audience.find_subjects(conn, tenant_id, external_id, secret=services.secret)
+    # Before the erasure: were it not remembered, a backup would bring the person back and nobody would know.
+    await put_tombstones(services.blobs, tenant_id, subjects, now, secret=services.secret)
+    async with services.database.tenant_session(tenant_id) as conn:
+        erased = await audience.erase_user(conn, tenant_id, external_id, now=now, secret=services.secret)
+    # A visitor who was merged in between.
+    late = set(erased.subjects) - set(subjects)
+    await put_tombstones(services.blobs, tenant_id, late, now, secret=services.secret)
     for number in erased.shopper_nos:
         services.feed.announce(Change(kind=SHOPPER_CHANGE, tenant_id=tenant_id, ref=str(number)))
     return no_content()

@@ -4,7 +4,7 @@ Every function takes the connection of a `tenant_session` and never commits.
 """
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Final
 
@@ -68,8 +68,9 @@ class KnownUser(Struct, frozen=True, kw_only=True):
 
 
 class Erased(Struct, frozen=True, kw_only=True):
-    """What went: the numbers that stood for the person, and how many rows of events."""
+    """What went: the keyed hashes of the person's ids, the numbers that stood for them, and how many rows of events."""
 
+    subjects: list[bytes]
     shopper_nos: list[int]
     events: int
 
@@ -203,45 +204,69 @@ async def move_events(raw: Any, tenant_id: TenantId, old: int, new: int) -> int:
     return int(done.rpartition(" ")[2])
 
 
+async def find_subjects(conn: AsyncConnection, tenant_id: TenantId, user_id: str, *, secret: bytes) -> list[bytes]:
+    """The keyed hashes that an erasure of this person would leave. Raises UserNotFound."""
+    return list(await _subjects(await driver(conn), tenant_id, user_id, secret, lock=""))
+
+
 async def erase_user(
     conn: AsyncConnection, tenant_id: TenantId, user_id: str, *, now: datetime, secret: bytes
 ) -> Erased:
     """Erase a person: the user, every visitor who was the user, and all they did. Raises UserNotFound.
 
     Answers keep their place with nobody in it, so that sums stay; what is learned from now on knows nothing of the
-    events. A keyed hash of each id is kept, by which a restored backup can be put right.
+    events. A keyed hash of each id is kept, by which a restored backup can be put right (tombstones.py).
     """
-    raw = await driver(conn)
+    subjects = await _subjects(await driver(conn), tenant_id, user_id, secret, lock="for update")
+    numbers = list(subjects.values())
+    events = await erase_shoppers(conn, tenant_id, numbers)
+    await note_erased(conn, tenant_id, subjects, now)
+    return Erased(subjects=list(subjects), shopper_nos=numbers, events=events)
+
+
+async def _subjects(raw: Any, tenant_id: TenantId, user_id: str, secret: bytes, *, lock: str) -> dict[bytes, int]:
     records = await raw.fetch(
         "with u as materialized (select shopper_no from shopper_ids "
         "where tenant_id = $1 and kind = $2 and external_id = $3) "
         "select s.shopper_no, s.kind, s.external_id from shopper_ids s where s.tenant_id = $1 and s.shopper_no = any("
         "array(select shopper_no from u union all select v.shopper_no from shopper_ids v "
-        "where v.tenant_id = $1 and v.merged_into = (select shopper_no from u))) order by s.shopper_no for update",
+        f"where v.tenant_id = $1 and v.merged_into = (select shopper_no from u))) order by s.shopper_no {lock}",
         tenant_id,
         USER,
         user_id,
     )
     if not records:
         raise _no_user(user_id)
-    numbers = [record["shopper_no"] for record in records]
+    return {
+        subject_hash(secret, tenant_id, record["kind"], record["external_id"]): record["shopper_no"]
+        for record in records
+    }
+
+
+async def erase_shoppers(conn: AsyncConnection, tenant_id: TenantId, numbers: Sequence[int]) -> int:
+    """Erase who these numbers stand for, and all they did; how many rows of events."""
+    raw = await driver(conn)
     events = await erase_numbers(raw, tenant_id, numbers)
     await raw.execute("delete from users where tenant_id = $1 and shopper_no = any($2::int8[])", tenant_id, numbers)
     await raw.execute(
         "delete from shopper_ids where tenant_id = $1 and shopper_no = any($2::int8[])", tenant_id, numbers
     )
-    await raw.execute(
+    for number in numbers:
+        await record_change(conn, tenant_id, SHOPPER_CHANGE, str(number))
+    return events
+
+
+async def note_erased(conn: AsyncConnection, tenant_id: TenantId, subjects: Mapping[bytes, int], at: datetime) -> None:
+    """Remember that these were erased: keyed hashes, and the numbers that stood for them."""
+    await (await driver(conn)).execute(
         "insert into erasures (tenant_id, subject, shopper_no, erased_at) "
         "select $1, g.subject, g.number, $4 from unnest($2::bytea[], $3::int8[]) g(subject, number) "
         "on conflict (tenant_id, subject) do update set shopper_no = excluded.shopper_no, erased_at = $4",
         tenant_id,
-        [subject_hash(secret, tenant_id, record["kind"], record["external_id"]) for record in records],
-        numbers,
-        now,
+        list(subjects),
+        list(subjects.values()),
+        at,
     )
-    for number in numbers:
-        await record_change(conn, tenant_id, SHOPPER_CHANGE, str(number))
-    return Erased(shopper_nos=numbers, events=events)
 
 
 async def erase_numbers(raw: Any, tenant_id: TenantId, numbers: Sequence[int]) -> int:

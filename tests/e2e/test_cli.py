@@ -29,6 +29,13 @@ def test_a_deleted_shop_is_gone(installation: Installation, shop: Shop) -> None:
     shop.client.close()
 
 
+def test_erasures_that_the_database_knows_are_not_done_again(installation: Installation, shop: Shop) -> None:
+    """The command reads what the API has written to the object store, by the same secret."""
+    shop.client.put("/v1/users/u", json={}).raise_for_status()
+    assert shop.client.delete("/v1/users/u").status_code == 204
+    assert _words(installation.kindred("erasures", "replay").stdout) == "kindred: 0 ids were erased again."
+
+
 def test_a_revoked_key_opens_nothing(installation: Installation, shop: Shop) -> None:
     """A key is made, shown in the list by its id and never whole, works, and ends when it is revoked."""
     made = json.loads(

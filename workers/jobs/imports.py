@@ -5,10 +5,8 @@ again and skips what was committed. A long feed is read in pieces, and between t
 have their turn.
 """
 
-import asyncio
 import itertools
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import BinaryIO, Final
 
@@ -17,7 +15,7 @@ import structlog
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from infra.blob import BlobMissing, BlobStore
+from infra.blob import BlobStore
 from infra.db import Database, driver
 from infra.errors import FieldError, Invalid
 from infra.fetch import Fetcher, Incoming
@@ -29,11 +27,9 @@ from tenants.lifecycle import load_tenant
 from workers.feeds.read import read_feed
 from workers.feeds.types import ColumnUse, FeedFault, FeedReport, FeedRow
 from workers.jobs.encode import Clock, utc_now
+from workers.jobs.open_source import ROWS, Block, OpenSource, OpenSources, feed_fault, find_problem, row_fault
 
 log = structlog.get_logger(__name__)
-
-ROWS: Final = 1000
-"""Rows and faults of one transaction."""
 
 PIECE: Final = 20
 """Transactions after which another shop's import has its turn."""
@@ -43,17 +39,8 @@ HELD_SHARE: Final = 0.3
 
 MAX_FEED_BYTES: Final = 8_000_000_000
 _FEED_S: Final = 1800.0
-_OPEN_FEEDS: Final = 4
-_CUT_SHORT: Final = frozenset({"truncated", "corrupt_gzip", "gzip_bomb"})
 _COLUMNS_SHOWN: Final = 200
 _HELD: Final = "More than 30 % of the catalogue would be removed. Confirm the import, or cancel it."
-
-
-class FeedGone(Invalid):
-    """The uploaded feed is not in the blob store any more."""
-
-    code = "feed_gone"
-    title = "The uploaded feed is gone"
 
 
 class ImportState(Struct, kw_only=True):
@@ -107,29 +94,6 @@ class EndReport(Struct, frozen=True, kw_only=True):
     note: str | None
 
 
-class _OpenFeed:
-    """A feed that is being read; `taken` counts what was read of it."""
-
-    def __init__(self, stack: AsyncExitStack, stream: BinaryIO, size: int) -> None:
-        self.stack = stack
-        self.stream = stream
-        self.size = size
-        self.taken = 0
-        self.report = FeedReport()
-        self.rows: Iterator[FeedRow | FeedFault] = iter(())
-
-    def next_rows(self, count: int) -> list[FeedRow | FeedFault]:
-        """The next rows and faults, fewer than `count` only at the end. Runs in a thread."""
-        rows = list(itertools.islice(self.rows, count))
-        self.taken += len(rows)
-        return rows
-
-    def skip(self, count: int) -> None:
-        """Go to where the last worker was. Runs in a thread."""
-        while self.taken < count and self.next_rows(min(ROWS, count - self.taken)):
-            pass
-
-
 class Imports:
     """The handler of import jobs. Keeps a few feeds open, so that their next piece need not skip what was read."""
 
@@ -147,12 +111,11 @@ class Imports:
         self._fetcher = fetcher
         self._clock = clock
         self._piece = piece
-        self._open: dict[object, _OpenFeed] = {}
+        self._sources = OpenSources(blobs)
 
     async def close(self) -> None:
         """Close the feeds that are still open."""
-        for job_id in list(self._open):
-            await self._close(job_id)
+        await self._sources.close_all()
 
     async def __call__(self, job: ClaimedJob) -> None:
         """Read and store a piece of the feed; at its end remove what a full one did not name."""
@@ -161,15 +124,17 @@ class Imports:
         if not state.read:
             await self._fetch(job, request, state)
             try:
-                feed = await self._feed(job, request, state)
-                ended = await self._read(job, request, state, feed)
+                source = await self._source(job, request, state)
+                async for block in source.blocks(self._piece):
+                    state.read = block.ended
+                    await self._store(job, request, state, source, block)
             except BaseException:
                 # It may have read more than it stored: the next attempt begins at the last commit.
-                await self._close(job.job_id)
+                await self._sources.close(job.job_id)
                 raise
-            if not ended:
+            if not state.read:
                 return
-            await self._close(job.job_id)
+            await self._sources.close(job.job_id)
         if state.key is not None:
             await self._blobs.delete(state.key)
         await self._end(job, request, state)
@@ -190,74 +155,37 @@ class Imports:
         async with self._database.tenant_session(job.tenant_id) as conn:
             await advance(conn, job, now=self._clock(), state=state)
 
-    async def _feed(self, job: ClaimedJob, request: ImportRequest, state: ImportState) -> _OpenFeed:
-        feed = self._open.get(job.job_id)
-        if feed is not None and feed.taken == state.taken:
-            return feed
-        await self._close(job.job_id)
-        while len(self._open) >= _OPEN_FEEDS:
-            await self._close(next(iter(self._open)))
+    async def _source(self, job: ClaimedJob, request: ImportRequest, state: ImportState) -> OpenSource:
+        source = self._sources.find(job.job_id, state.taken)
+        if source is not None:
+            return source
         async with self._database.tenant_session(job.tenant_id) as conn:
             tenant = await load_tenant(conn, job.tenant_id)
         assert state.key is not None
-        stack = AsyncExitStack()
-        try:
-            path = await stack.enter_async_context(self._blobs.local_path(state.key))
-            stream = stack.enter_context(await asyncio.to_thread(path.open, "rb"))
-            feed = _OpenFeed(stack, stream, path.stat().st_size)
-            name = request.file_name
-            if name is None and not isinstance(request.source, BlobSource):
-                name = request.source.url
-            feed.rows = await asyncio.to_thread(
-                read_feed,
+        name = request.file_name
+        if name is None and not isinstance(request.source, BlobSource):
+            name = request.source.url
+
+        def read(stream: BinaryIO, report: FeedReport) -> Iterator[FeedRow | FeedFault]:
+            return read_feed(
                 stream,
                 format=request.format,
                 file_name=name,
                 default_currency=tenant.currency,
-                report=feed.report,
+                report=report,
                 now=job.started_at,
             )
-            await asyncio.to_thread(feed.skip, state.taken)
-        except BlobMissing:
-            await stack.aclose()
-            raise FeedGone("The uploaded feed is not there any more. Start the import again.") from None
-        except BaseException:
-            await stack.aclose()
-            raise
-        self._open[job.job_id] = feed
-        return feed
 
-    async def _close(self, job_id: object) -> None:
-        feed = self._open.pop(job_id, None)
-        if feed is not None:
-            await feed.stack.aclose()
-
-    async def _read(self, job: ClaimedJob, request: ImportRequest, state: ImportState, feed: _OpenFeed) -> bool:
-        """Store up to a piece of the feed; whether it came to the end."""
-        for at in range(1, self._piece + 1):
-            rows = await asyncio.to_thread(feed.next_rows, ROWS)
-            state.read = len(rows) < ROWS
-            last = state.read or at == self._piece
-            await self._store(job, request, state, feed, rows, let_go=last and not state.read)
-            if state.read:
-                return True
-        return False
+        return await self._sources.open(job.job_id, state.key, read, state.taken)
 
     async def _store(
-        self,
-        job: ClaimedJob,
-        request: ImportRequest,
-        state: ImportState,
-        feed: _OpenFeed,
-        rows: Sequence[FeedRow | FeedFault],
-        *,
-        let_go: bool,
+        self, job: ClaimedJob, request: ImportRequest, state: ImportState, source: OpenSource, block: Block
     ) -> None:
         """One transaction: the items, which of them the feed named, the faults, and how far the job got."""
-        given = [row for row in rows if isinstance(row, FeedRow)]
-        faults = [_feed_fault(row) for row in rows if isinstance(row, FeedFault)]
+        given = [row for row in block.rows if isinstance(row, FeedRow)]
+        faults = [feed_fault(row) for row in block.rows if isinstance(row, FeedFault)]
         items, bad = check_items([row.item for row in given])
-        faults += [_row_fault(given[fault.index or 0], fault) for fault in bad]
+        faults += [_item_fault(given[fault.index or 0], fault) for fault in bad]
         good = [(row, item) for row, item in zip(given, items, strict=True) if item is not None]
         now = self._clock()
         async with self._database.tenant_session(job.tenant_id) as conn:
@@ -270,16 +198,18 @@ class Imports:
                 state.unchanged += outcome.status == "unchanged"
                 if outcome.error is not None:
                     refused += 1
-                    faults.append(_row_fault(row, outcome.error))
+                    faults.append(_item_fault(row, outcome.error))
             if request.mode == "full":
-                named = [row.item.get("id") if isinstance(row, FeedRow) else row.item_id for row in rows]
+                named = [row.item.get("id") if isinstance(row, FeedRow) else row.item_id for row in block.rows]
                 await _note_seen(conn, job, [item_id for item_id in named if item_id is not None])
-            state.taken = feed.taken
+            state.taken = source.taken
             state.refused += refused
             state.local_photos += sum(len(row.local_images) for row in given)
-            rejected, state.rejected = state.rejected, feed.report.rejected + state.refused
+            rejected, state.rejected = state.rejected, source.report.rejected + state.refused
             state.stored += len(given) - refused
-            _note_problem(state, faults)
+            state.problem = state.problem or find_problem(
+                faults, nothing=state.read and not state.stored, empty="The feed has no items."
+            )
             await advance(
                 conn,
                 job,
@@ -288,9 +218,9 @@ class Imports:
                 failed=state.rejected - rejected,
                 total=state.stored + state.rejected if state.read else None,
                 state=state,
-                report=_report(state, feed),
+                report=_report(state, source),
                 faults=sorted(faults, key=lambda fault: fault.line or 0),
-                lease=timedelta(0) if let_go else LEASE,
+                lease=timedelta(0) if block.let_go else LEASE,
             )
 
     async def _end(self, job: ClaimedJob, request: ImportRequest, state: ImportState) -> None:
@@ -359,20 +289,8 @@ async def _note_seen(conn: AsyncConnection, job: ClaimedJob, ids: Sequence[objec
     )
 
 
-def _note_problem(state: ImportState, faults: Sequence[JobFault]) -> None:
-    """What makes the import as a whole a failure: the feed stops early, or was none at all."""
-    if state.problem is not None:
-        return
-    cut = next((fault for fault in faults if fault.code in _CUT_SHORT), None)
-    if cut is not None:
-        state.problem = cut.message
-    elif state.read and not state.stored:
-        first = next((fault for fault in faults if fault.severity == "error"), None)
-        state.problem = first.message if first else "The feed has no items."
-
-
-def _report(state: ImportState, feed: _OpenFeed) -> ImportReport:
-    read = feed.report
+def _report(state: ImportState, source: OpenSource) -> ImportReport:
+    read = source.report
     return ImportReport(
         created=state.created,
         updated=state.updated,
@@ -383,39 +301,15 @@ def _report(state: ImportState, feed: _OpenFeed) -> ImportReport:
         format=read.format,
         encoding=read.encoding,
         delimiter=read.delimiter,
-        bytes_read=feed.size if state.read else min(feed.stream.tell(), feed.size),
-        bytes_total=feed.size,
+        bytes_read=source.size if state.read else source.bytes_read,
+        bytes_total=source.size,
         faults=dict(read.faults),
         columns=dict(itertools.islice(read.columns.items(), _COLUMNS_SHOWN)),
     )
 
 
-def _feed_fault(fault: FeedFault) -> JobFault:
-    return JobFault(
-        line=fault.line or None,
-        item_id=None if fault.item_id is None else _storable(fault.item_id),
-        severity=fault.severity,
-        code=fault.code,
-        pointer=fault.pointer,
-        message=_storable(fault.message),
-    )
-
-
-def _row_fault(row: FeedRow, fault: FieldError) -> JobFault:
-    item_id = row.item.get("id")
-    return JobFault(
-        line=row.line,
-        item_id=_storable(item_id)[:128] if isinstance(item_id, str) else None,
-        severity="error",
-        code=fault.code,
-        pointer=_storable(fault.pointer),
-        message=_storable(fault.message),
-    )
-
-
-def _storable(text: str) -> str:
-    """PostgreSQL stores no NUL, and a fault may quote one."""
-    return text.replace("\0", "\ufffd")
+def _item_fault(row: FeedRow, fault: FieldError) -> JobFault:
+    return row_fault(row, fault, item_id=row.item.get("id"))
 
 
 async def _pieces(incoming: Incoming) -> AsyncIterator[bytes]:

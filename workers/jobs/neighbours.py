@@ -1,6 +1,5 @@
 """Neighbours: builds the precomputed lists of a tenant, and sees when the next build is due."""
 
-import asyncio
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -9,8 +8,7 @@ import msgspec
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from infra.db import Database
-from tenants.jobs import ClaimedJob, advance, finish, prune_jobs, restart
+from tenants.jobs import ClaimedJob, finish, prune_jobs, restart
 from tenants.learned.neighbours import (
     KIND_CONTENT,
     KIND_PHOTOS,
@@ -26,10 +24,10 @@ from tenants.learned.neighbours import (
 )
 from tenants.lifecycle import Generation, load_tenant
 from tenants.vectors.generations import activate_model
-from workers.jobs.encode import Clock, utc_now
-from workers.training.child import StoppedError, Usage, run_child, scratch
+from workers.jobs.in_child import InChild
+from workers.training.child import Usage, scratch
 from workers.training.content.nearest import KEPT, Dial, Half
-from workers.training.content.task import LISTS, PLAN, VECTORS, Plan, count_items
+from workers.training.content.task import LISTS, PLAN, VECTORS, Plan
 
 log = structlog.get_logger(__name__)
 
@@ -37,31 +35,11 @@ JOBS_KEPT: Final = timedelta(days=1)
 """For so long a finished build is among the tenant's jobs."""
 
 
-class Neighbours:
-    """The handler of `neighbours` jobs. `folder`: where the files of a build lie meanwhile."""
+class Neighbours(InChild):
+    """The handler of `neighbours` jobs."""
 
-    def __init__(
-        self,
-        database: Database,
-        *,
-        folder: Path | None = None,
-        stop: asyncio.Event | None = None,
-        clock: Clock = utc_now,
-    ) -> None:
-        self._database = database
-        self._folder = folder
-        self._stop = stop
-        self._clock = clock
-
-    async def __call__(self, job: ClaimedJob) -> None:
-        """Build all lists of the job's tenant and switch to them; until then the ones before serve."""
-        try:
-            await self._build(job)
-        except StoppedError:
-            async with self._database.tenant_session(job.tenant_id) as conn:
-                await advance(conn, job, now=self._clock(), lease=timedelta(0))
-
-    async def _build(self, job: ClaimedJob) -> None:
+    async def _run(self, job: ClaimedJob) -> None:
+        """Build all lists of the job's tenant and switch to them."""
         async with self._database.tenant_session(job.tenant_id) as conn:
             await restart(conn, job)
             generation = (await load_tenant(conn, job.tenant_id)).generation
@@ -76,16 +54,7 @@ class Neighbours:
                 await copy_vectors(conn, job.tenant_id, build, folder / VECTORS)
             plan = plan_lists(generation)
             (folder / PLAN).write_bytes(msgspec.json.encode(plan))
-            items = count_items(folder, plan)
-            told = 0
-
-            async def on_progress(done: int, total: int) -> None:
-                nonlocal told
-                before, told = told, done * items // max(1, total)
-                async with self._database.tenant_session(job.tenant_id) as conn:
-                    await advance(conn, job, now=self._clock(), done=told - before, total=items)
-
-            usage = await run_child("neighbours", folder, on_progress, stop=self._stop)
+            usage = await self._child("neighbours", folder, job)
             async with self._database.tenant_session(job.tenant_id) as conn:
                 await self._switch(conn, job, build, folder, usage)
         async with self._database.tenant_session(job.tenant_id) as conn:
@@ -109,10 +78,7 @@ class Neighbours:
         async with self._database.system_session(reason="neighbours that are out of date") as system:
             await prune_jobs(system, [NEIGHBOURS_JOB], self._clock() - JOBS_KEPT)
             due = await list_due(system)
-        for tenant_id in due:
-            async with self._database.tenant_session(tenant_id) as conn:
-                await queue_build(conn, tenant_id)
-        return len(due)
+        return await self._queue(due, queue_build)
 
 
 def plan_lists(generation: Generation) -> Plan:

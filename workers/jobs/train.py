@@ -2,7 +2,8 @@
 
 import asyncio
 import hashlib
-from datetime import datetime, timedelta
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 import workers.training.behaviour
 import workers.training.shop
-from infra.db import Database, TenantId
 from infra.telemetry import Children, counter, histogram
 from tenants.jobs import ClaimedJob, advance, finish, restart
-from tenants.learned.borrowing import lend, list_newcomers
 from tenants.learned.models import (
     ModelFiles,
     Trained,
@@ -33,9 +32,9 @@ from tenants.learned.models import (
     serve_model,
     store_rows,
 )
-from tenants.lifecycle import TenantNotFound, TenantRef, load_tenant
-from workers.jobs.encode import Clock, utc_now
-from workers.training.child import StoppedError, Usage, run_child, scratch
+from tenants.lifecycle import TenantRef, load_tenant
+from workers.jobs.in_child import InChild
+from workers.training.child import Usage, scratch
 from workers.training.shop.plan import (
     EVENTS,
     LIKES,
@@ -72,32 +71,11 @@ class TrainReport(Struct, frozen=True, kw_only=True):
     cpu_s: float
 
 
-class Training:
-    """The handler of `train` jobs. `folder`: where the files of a run lie meanwhile."""
+class Training(InChild):
+    """The handler of `train` jobs."""
 
-    def __init__(
-        self,
-        database: Database,
-        *,
-        folder: Path | None = None,
-        stop: asyncio.Event | None = None,
-        clock: Clock = utc_now,
-    ) -> None:
-        self._database = database
-        self._folder = folder
-        self._stop = stop
-        self._clock = clock
-        self._lent: dict[tuple[TenantId, int], datetime] = {}
-
-    async def __call__(self, job: ClaimedJob) -> None:
-        """Train all models of the job's tenant; until they are whole the ones before serve."""
-        try:
-            await self._train(job)
-        except StoppedError:
-            async with self._database.tenant_session(job.tenant_id) as conn:
-                await advance(conn, job, now=self._clock(), lease=timedelta(0))
-
-    async def _train(self, job: ClaimedJob) -> None:
+    async def _run(self, job: ClaimedJob) -> None:
+        """Train all models of the job's tenant, and let them serve where they may."""
         now = self._clock()
         async with self._database.tenant_session(job.tenant_id) as conn:
             await restart(conn, job)
@@ -107,16 +85,8 @@ class Training:
             model = await open_model(conn, job.tenant_id, code_version(), now)
         async with scratch(self._folder) as folder:
             await self._gather(tenant, folder, now)
-            told = 0
-
-            async def on_progress(done: int, total: int) -> None:
-                nonlocal told
-                before, told = told, done
-                async with self._database.tenant_session(job.tenant_id) as conn:
-                    await advance(conn, job, now=self._clock(), done=told - before, total=total + 1)
-
             began = asyncio.get_running_loop().time()
-            usage = await run_child("behaviour", folder, on_progress, stop=self._stop)
+            usage = await self._child("behaviour", folder, job, after=1)
             took = asyncio.get_running_loop().time() - began
             result = msgspec.json.decode((folder / RESULT).read_bytes(), type=FitResult)
             report = await self._keep(job, tenant, model, result, usage, folder)
@@ -206,25 +176,7 @@ class Training:
         """Queue the trainings that are due; how many."""
         async with self._database.system_session(reason="models that are out of date") as system:
             due = await list_due(system, self._clock())
-        for tenant_id in due:
-            async with self._database.tenant_session(tenant_id) as conn:
-                await queue_training(conn, tenant_id, asked=False)
-        return len(due)
-
-    async def lend(self) -> int:
-        """Give items that were encoded since their tenant's training a place in behaviour space; how many."""
-        async with self._database.system_session(reason="items without a place in behaviour space") as system:
-            newcomers = await list_newcomers(system, self._lent)
-        placed = 0
-        for each in newcomers:
-            try:
-                async with self._database.tenant_session(each.tenant_id) as conn:
-                    tenant = await load_tenant(conn, each.tenant_id)
-                    placed += await lend(conn, tenant, each)
-            except TenantNotFound:
-                continue
-            self._lent[each.tenant_id, each.model] = each.latest
-        return placed
+        return await self._queue(due, partial(queue_training, asked=False))
 
 
 def verdict(result: FitResult, *, champion: int | None, asked: bool) -> tuple[str, bool]:

@@ -13,6 +13,7 @@ from infra.db import Database, driver
 from infra.errors import UpstreamFailed
 from infra.partitions import drop_partition, ensure_partitions, old_partitions
 from infra.telemetry import gauge
+from tenants.audience.tombstones import replay
 from tenants.audience.users import settle_late
 from tenants.erasure import ERASE_AFTER, deleted_tenants, erase_tenant
 from tenants.lifecycle import TenantNotFound
@@ -49,13 +50,20 @@ class Upkeep:
     """Small tasks across tenants, each of which may be repeated at any time."""
 
     def __init__(
-        self, database: Database, blobs: BlobStore, *, clock: Clock = utc_now, events_days: int | None = None
+        self,
+        database: Database,
+        blobs: BlobStore,
+        *,
+        clock: Clock = utc_now,
+        events_days: int | None = None,
+        secret: bytes = b"",
     ) -> None:
-        """`events_days`: how long events are kept; None for ever."""
+        """`events_days`: how long events are kept; None for ever. `secret`: what erased ids are hashed with."""
         self._database = database
         self._blobs = blobs
         self._clock = clock
         self._events_days = events_days
+        self._secret = secret
         self._unused: set[str] = set()
 
     async def count(self) -> None:
@@ -113,6 +121,13 @@ class Upkeep:
             log.info("tenant.erased", tenant_id=str(tenant_id), rows=rows)
             erased += 1
         return erased
+
+    async def replay(self) -> int:
+        """Erase again whoever a restored backup has brought back; how many ids."""
+        done = await replay(self._database, self._blobs, self._secret)
+        if done.erased or done.foreign:
+            log.warning("erasures.replayed", ids=done.erased, foreign=done.foreign)
+        return done.erased
 
     async def shards(self, *, above: int = LARGE) -> int:
         """Give large tenants shards of their own, and index what those lack; how many tenants were moved.

@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 
 from api.app import Application
+from infra.blob import BlobsUnavailable
 from infra.db import driver
 from tenants.audience import segments
 from tenants.audience.shoppers import USER
+from tenants.audience.tombstones import replay
 from tenants.audience.users import settle_late, subject_hash
 from tests.integration.api.conftest import MakeShop, Shop
 
@@ -159,6 +161,72 @@ async def test_what_came_in_the_moment_of_an_erasure_goes_too(app: Application, 
         await settle_late(raw, records[0][0])
     found = await rows(app, shop, "select shopper_no, count(*) from events where tenant_id = $1 group by 1")
     assert found == [(numbers["w"], 3)]
+
+
+async def _backup(app: Application, shop: Shop) -> dict[str, list[str]]:
+    """Every row of the shop that tells of people."""
+    return {
+        table: [
+            row for (row,) in await rows(app, shop, f"select to_jsonb(t)::text from {table} t where tenant_id = $1")
+        ]
+        for table in ("shopper_ids", "users", "events", "erasures")
+    }
+
+
+async def _restore(app: Application, shop: Shop, backup: dict[str, list[str]]) -> None:
+    """Put the rows of the backup in the place of those that are there."""
+    async with app.services.database.system_session(reason="test set-up") as conn:
+        raw = await driver(conn)
+        for table, kept in backup.items():
+            await raw.execute(f"delete from {table} where tenant_id = $1", shop.tenant_id)
+            await raw.execute(
+                f"insert into {table} select r.* from unnest($1::text[]) g(row), "
+                f"jsonb_populate_record(null::{table}, g.row::jsonb) r",
+                kept,
+            )
+
+
+async def test_a_restored_backup_is_put_right(app: Application, shop: Shop) -> None:
+    """Who was erased after it was made is erased again, visitors too; nobody else, and doing it again does nothing."""
+    services = app.services
+    await send(shop, {"type": "view", "item_id": "i", "user_id": "early"})
+    await shop.client.delete("/v1/users/early")
+    await send(shop, {"type": "view", "item_id": "i", "user_id": "early"})
+    await send(shop, {"type": "view", "item_id": "i", "user_id": "late"})
+    await send(shop, {"type": "view", "item_id": "i", "visitor_id": VISITOR})
+    await send(shop, {"type": "view", "item_id": "i", "user_id": "other"})
+    backup = await _backup(app, shop)
+    await shop.client.post("/v1/users/late/merge", json={"visitor_id": VISITOR})
+    assert (await shop.client.delete("/v1/users/late")).status_code == 204
+    await _restore(app, shop, backup)
+    assert await rows(app, shop, WHO) == [(0, VISITOR, 1), (1, "early", 1), (1, "late", 1), (1, "other", 1)]
+    # Of another secret: nothing is known of them, and nothing is done.
+    strange = await replay(services.database, services.blobs, b"another secret")
+    assert (strange.erased, strange.foreign) == (0, 2)
+    assert len(await rows(app, shop, WHO)) == 4
+    done = await replay(services.database, services.blobs, services.secret)
+    assert (done.erased, done.foreign) == (2, 0)
+    # `early` came back after the erasure, before the backup: that stays.
+    assert await rows(app, shop, WHO) == [(1, "early", 1), (1, "other", 1)]
+    again = await replay(services.database, services.blobs, services.secret)
+    assert (again.erased, again.foreign) == (0, 0)
+
+
+async def test_nobody_is_erased_whom_a_backup_could_bring_back_unseen(
+    app: Application, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the object store is away, the erasure is refused whole, to be tried again."""
+
+    async def away(*_: object, **__: object) -> None:
+        raise BlobsUnavailable("The object store does not answer.")
+
+    await send(shop, {"type": "view", "item_id": "i", "user_id": "u"})
+    with monkeypatch.context() as patch:
+        patch.setattr(app.services.blobs, "put", away)
+        assert (await shop.client.delete("/v1/users/u")).status_code == 503
+    assert await rows(app, shop, WHO) == [(1, "u", 1)]
+    assert (await shop.client.delete("/v1/users/u")).status_code == 204
+    assert await rows(app, shop, WHO) == []
 
 
 # Segments

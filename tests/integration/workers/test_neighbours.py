@@ -12,7 +12,7 @@ from tenants.learned.neighbours import NEIGHBOURS_JOB
 from tenants.lifecycle import load_tenant
 from tenants.retrieval.likeness import Likeness, find_similar
 from tenants.retrieval.wanted import Wanted
-from workers.jobs import neighbours
+from workers.jobs import in_child
 from workers.jobs.encode import TextLoop
 from workers.jobs.generations import Keeper
 from workers.jobs.neighbours import Neighbours
@@ -165,11 +165,11 @@ async def test_a_build_that_fails_leaves_what_serves(
     await store_items(tenant_id, items(40, 80))
     await encode()
 
-    async def killed(*_: object) -> None:
+    async def killed(*_: object, **__: object) -> None:
         raise TrainingFailedError("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(neighbours, "run_child", killed)
+        patch.setattr(in_child, "run_child", killed)
         assert await build() == 1
     assert (await load_tenant(database, tenant_id)).generation.neighbours_build == 1
     assert await query(tenant_id, "select count(*)::int from item_neighbours where tenant_id = $1") == [(40,)]

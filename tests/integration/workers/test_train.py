@@ -1,6 +1,7 @@
 """Training: from events to models that serve, and what comes of too little, of odd and of endless events."""
 
 import asyncio
+import signal
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Any
@@ -19,9 +20,10 @@ from tenants.retrieval.wanted import Wanted
 from tenants.sources.scene import Asked, Chosen
 from tenants.sources.statement import find_blended
 from tests.integration.workers.test_neighbours import items
-from workers.jobs import train
+from workers.jobs import in_child
 from workers.jobs.encode import TextLoop
 from workers.jobs.generations import Keeper
+from workers.jobs.lend import Lending
 from workers.jobs.neighbours import Neighbours
 from workers.jobs.train import Training
 from workers.models import Models
@@ -207,7 +209,7 @@ async def test_a_killed_training_leaves_what_serves(
         raise TrainingFailedError("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "run_child", killed)
+        patch.setattr(in_child, "run_child", killed)
         assert (await run(tenant_id)).status == "queued"
     assert (await load_tenant(database, tenant_id)).generation.behaviour_model == 1
     clock.advance(120)
@@ -271,7 +273,7 @@ async def test_a_new_item_borrows_a_place_as_soon_as_it_is_encoded(
     await JobLoop(database, {NEIGHBOURS_JOB: builds}, clock=clock).step()
     await store(tenant_id, tastes(120, 40, 8))
     await run(tenant_id)
-    handler = Training(database, clock=clock)
+    handler = Lending(database)
     assert await handler.lend() == 0
     await store_items(tenant_id, [{"id": "new", "title": items(7, 8)[0]["title"]}])
     await encode()
@@ -313,20 +315,20 @@ async def test_a_new_item_is_in_the_lists_of_others_as_soon_as_it_is_encoded(
     await JobLoop(database, {NEIGHBOURS_JOB: builds}, clock=clock).step()
     await store(tenant_id, tastes(120, 40, 8))
     await run(tenant_id)
-    training = Training(database, clock=clock)
-    await training.lend()
+    lending = Lending(database)
+    await lending.lend()
     await store_items(tenant_id, [{"id": "new", "title": items(7, 8)[0]["title"]}])
     await encode()
     assert (await found("similar", seeds=["i007"], anchor="seeds", leave_out="anchor", absolute=True))[0] == "new"
     assert "new" not in await found("graph", recent=["i007"])
-    await training.lend()
+    await lending.lend()
     assert "new" in await found("graph", recent=["i007"])
     lists = "select others, scores from item_neighbours where tenant_id = $1 and kind = 3 and build = 1 and item_no = 8"
     before = await query(tenant_id, lists)
     assert 41 in before[0][0]
     assert before[0][1] == sorted(before[0][1], reverse=True)
     # A worker that starts anew does it again.
-    await Training(database, clock=clock).lend()
+    await Lending(database).lend()
     assert await query(tenant_id, lists) == before
 
 
@@ -381,3 +383,41 @@ async def test_a_model_that_is_not_significantly_worse_takes_over(
     assert comparison["high"] >= 0
     assert msgspec.json.decode((await run(tenant_id, asked=False)).report)["active"]
     assert "comparison" not in msgspec.json.decode((await _models(database, tenant_id))[0].metrics)
+
+
+async def test_kill_9_in_training_leaves_the_old_generation(
+    database: Database, make_shop: Any, store: Store, run: Run, query: Any, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process that trains is killed half-way: nothing of its model is stored, the job is tried again."""
+    tenant_id = await make_shop(items(0, 40))
+    await store(tenant_id, tastes(120, 40, 8))
+    await run(tenant_id)
+    before = (await load_tenant(database, tenant_id)).generation
+    started: list[asyncio.subprocess.Process] = []
+    start = asyncio.create_subprocess_exec
+
+    async def remembered(*command: Any, **more: Any) -> asyncio.subprocess.Process:
+        started.append(await start(*command, **more))
+        return started[-1]
+
+    run_whole = in_child.run_child
+
+    async def run_until_killed(task: Any, folder: Any, on_progress: Any, **more: Any) -> Any:
+        async def kill(done: int, total: int) -> None:
+            await on_progress(done, total)
+            started[-1].kill()
+
+        return await run_whole(task, folder, kill, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncio, "create_subprocess_exec", remembered)
+        patch.setattr(in_child, "run_child", run_until_killed)
+        assert (await run(tenant_id)).status == "queued"
+    assert started[-1].returncode == -signal.SIGKILL
+    assert (await load_tenant(database, tenant_id)).generation == before
+    for table, number in (("item_neighbours", "build"), ("behaviour_vectors", "model"), ("item_scores", "model")):
+        of_others = f"select count(*)::int from {table} where tenant_id = $1 and {number} <> {before.behaviour_model}"
+        assert await query(tenant_id, of_others) == [(0,)]
+    clock.advance(120)
+    assert await JobLoop(database, {TRAIN_JOB: Training(database, clock=clock)}, clock=clock).step()
+    assert (await load_tenant(database, tenant_id)).generation.behaviour_model == 3

@@ -9,7 +9,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from infra.copybinary import HEADER, TRAILER, count_records, pack_rows, read_records
+from infra.copybinary import HEADER, TRAILER, pack_rows, read_records
 from workers.training.content.nearest import Catalogue, Dial, nearest_lists
 
 VECTORS: Final = "vectors.copy"
@@ -28,11 +28,6 @@ class Plan(Struct, frozen=True, kw_only=True):
     image_dim: int
     keep: int
     dials: list[Dial]
-
-
-def count_items(folder: Path, plan: Plan) -> int:
-    """How many items are to be done."""
-    return count_records(folder / VECTORS, _columns(plan))
 
 
 def _columns(plan: Plan) -> dict[str, str]:
