@@ -115,6 +115,10 @@ async def test_convenience_lists(stocked: httpx.AsyncClient) -> None:
         ({"user_id": ""}, "/user_id"),
         ({"user_id": "x" * 129}, "/user_id"),
         ({"exclude": {"everything": True}}, "/exclude/everything"),
+        ({"item_ids": ["i1"], "same": ["attributes.a\0"]}, "/same/0"),
+        ({"max_per": {"attributes.a\0": 1}}, "/max_per/attributes.a\0"),
+        ({"fields": ["attributes.a\0"]}, "/fields/0"),
+        ({"context": {"page": "x" * 5000}}, "/context"),
     ],
 )
 async def test_what_cannot_be_asked_is_named(client: httpx.AsyncClient, body: dict[str, Any], pointer: str) -> None:
