@@ -14,6 +14,7 @@ from infra.changes import ChangeFeed
 from infra.db import Database, TenantId
 from infra.errors import Forbidden, Unauthenticated
 from infra.feedcache import FeedCache
+from infra.outage import AWAY
 from tenants.keys import FoundKey, Kind, find_key, hash_key, parse_key
 
 
@@ -104,9 +105,15 @@ class Authenticator:
         if checked is None:
             parse_key(key)
             mark = self._cache.mark
-            found = await find_key(self._database, hash_key(self._secret, key))
-            checked = _check(found)
-            self._cache.put(name, checked, tenant_id=checked.caller.tenant_id, mark=mark)
+            try:
+                found = await find_key(self._database, hash_key(self._secret, key))
+            except AWAY:
+                checked = self._cache.get_stale(name)
+                if checked is None:
+                    raise
+            else:
+                checked = _check(found)
+                self._cache.put(name, checked, tenant_id=checked.caller.tenant_id, mark=mark)
         if checked.expires_at is not None and checked.expires_at <= self._clock():
             raise KeyExpired(f"This API key expired at {checked.expires_at.isoformat()}. Use another, or make one.")
         if checked.allowed_origins is not None and (origin is None or origin.lower() not in checked.allowed_origins):

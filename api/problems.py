@@ -5,7 +5,6 @@ from typing import Any, Final
 
 import asyncpg
 import msgspec
-import sqlalchemy.exc
 import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, MethodNotAllowedException
@@ -28,6 +27,7 @@ from infra.errors import (
     Unauthenticated,
     UpstreamFailed,
 )
+from infra.outage import AWAY
 
 _log = structlog.get_logger(__name__)
 
@@ -167,20 +167,6 @@ def headers_of(status: int) -> dict[str, str]:
     return dict(_HEADERS.get(status, {}))
 
 
-_AWAY: Final = (
-    ConnectionError,
-    TimeoutError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # of a connection that died in the middle of a statement
-    sqlalchemy.exc.OperationalError,
-    sqlalchemy.exc.InterfaceError,
-    sqlalchemy.exc.TimeoutError,
-)
 _NUL: Final = (asyncpg.CharacterNotInRepertoireError, asyncpg.UntranslatableCharacterError)
 _RETRY: Final = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.LockNotAvailableError)
 
@@ -195,7 +181,7 @@ def known(error: Exception) -> KindredError:
         return _of_the_framework(error)
     cause = getattr(error, "orig", None)
     cause = getattr(cause, "__cause__", None) or cause
-    if isinstance(error, _AWAY) or isinstance(cause, _AWAY) or getattr(error, "connection_invalidated", False):
+    if isinstance(error, AWAY) or isinstance(cause, AWAY) or getattr(error, "connection_invalidated", False):
         _log.warning("http.database_away", error=type(error).__name__)
         return DatabaseAway(
             "The database does not answer just now. Send the request again in a second: it may not be stored."

@@ -30,6 +30,9 @@ _log = structlog.get_logger()
 _START: Final = text("select 1")
 _NOTES: Final = "kindred_notes"
 
+_CONNECT_S: Final = 3.0
+"""A server that lets one wait longer for a connection is away."""
+
 
 @lru_cache(maxsize=256)
 def scoped(inner: str) -> str:
@@ -49,13 +52,23 @@ def scoped(inner: str) -> str:
     )
 
 
+async def _connect(*args: Any, **kwargs: Any) -> Connection:
+    """asyncpg's connect; whatever keeps it from the server (no socket, no such host) is a ConnectionError."""
+    try:
+        return await asyncpg.connect(*args, timeout=_CONNECT_S, **kwargs)
+    except OSError as error:
+        if isinstance(error, ConnectionError):
+            raise
+        raise ConnectionRefusedError(f"The database cannot be reached: {error or type(error).__name__}") from error
+
+
 def _engine(url: str, size: int) -> AsyncEngine:
     """SQLAlchemy's engine for a libpq URL ."""
     engine = create_async_engine(
         urlunsplit(urlsplit(url)._replace(scheme="postgresql+asyncpg")),
         poolclass=AsyncAdaptedQueuePool if size else NullPool,
         **({"pool_size": size, "max_overflow": 0, "pool_timeout": 10} if size else {}),
-        connect_args={"server_settings": {"jit": "off", "application_name": "kindred"}},
+        connect_args={"async_creator_fn": _connect, "server_settings": {"jit": "off", "application_name": "kindred"}},
     )
     event.listen(engine.sync_engine, "connect", _take_words)
     return engine
@@ -102,12 +115,13 @@ class Database:
                 role_url(self.url, INGEST),
                 min_size=0,
                 max_size=self._ingest_size,
+                connect=_connect,
                 server_settings={"jit": "off", "application_name": "kindred"},
                 command_timeout=30,
             )
 
     async def _connect_hot(self) -> Connection:
-        return await asyncpg.connect(
+        return await _connect(
             role_url(self.url, APP),
             server_settings={"jit": "off", "application_name": "kindred", "plan_cache_mode": "force_generic_plan"},
             command_timeout=30,

@@ -145,9 +145,21 @@ def _bare(kind: Any, data: object) -> Any:
     return kind
 
 
+def _unread(kind: Any) -> Any:
+    """`kind` with anything in the place of what is kept as it came, which plain data cannot be converted to."""
+    if kind is msgspec.Raw:
+        return Any
+    if get_origin(kind) is Annotated:
+        bare, *notes = get_args(kind)
+        return Annotated[(_unread(bare), *notes)]
+    if get_origin(kind) is list:
+        return list[_unread(get_args(kind)[0])]  # type: ignore[misc]
+    return kind
+
+
 def _leaf(data: object, kind: Any, pointer: str) -> list[FieldError]:
     try:
-        msgspec.convert(data, kind)
+        msgspec.convert(data, _unread(kind))
     except msgspec.ValidationError as error:
         return [_fault(pointer, error)]
     return []

@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 
 from infra.changes import Change, ChangeFeed
 from infra.db import TenantId
+from infra.outage import STANDBY_S
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -48,6 +49,11 @@ class FeedCache(Generic[K, V]):
         if entry is None or not self._feed.fresh or self._clock() >= entry[1]:
             return None
         return entry[0]
+
+    def get_stale(self, key: K) -> V | None:
+        """The value that was last known, for when the database cannot be asked; None where that is too long ago."""
+        entry = self._entries.get(key)
+        return None if entry is None or self._feed.age_s >= STANDBY_S else entry[0]
 
     def put(self, key: K, value: V, *, tenant_id: TenantId, mark: int) -> None:
         """Keep a value, unless something was dropped since `mark`; the oldest goes when the cache is full."""

@@ -19,6 +19,10 @@ IDLE_S: Final = 300.0
 """A connection that lay longer is replaced: what stands between may have forgotten it without a word."""
 
 
+REFUSING_S: Final = 0.25
+"""After a connection could not be opened, none is tried for so long: nobody waits for what others just waited for."""
+
+
 class HotPool:
     """Up to `size` connections, opened as they are needed.
 
@@ -33,6 +37,7 @@ class HotPool:
         self._clock = clock
         self.size = size
         self._open = 0
+        self._refusing_until = 0.0
         self._idle: list[tuple[Connection, float]] = []
         # Each gets a connection, or None: there is room for one of its own.
         self._waiting: deque[asyncio.Future[Connection | None]] = deque()
@@ -97,10 +102,14 @@ class HotPool:
                 return given
 
     async def _open_one(self) -> Connection:
+        if self._clock() < self._refusing_until:
+            raise ConnectionRefusedError("The database could not be reached a moment ago.")
         self._open += 1
         try:
             return await self._connect()
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, Exception):
+                self._refusing_until = self._clock() + REFUSING_S
             self._forget()
             raise
 

@@ -3,6 +3,7 @@
 from infra.changes import ChangeFeed
 from infra.db import Database, TenantId
 from infra.feedcache import FeedCache
+from infra.outage import AWAY
 from tenants.lifecycle import TenantRef, load_tenant
 
 
@@ -14,10 +15,16 @@ class Directory:
         self._cache: FeedCache[TenantId, TenantRef] = FeedCache(feed, kinds=frozenset({"tenant", "model"}))
 
     async def get(self, tenant_id: TenantId) -> TenantRef:
-        """The tenant. Raises TenantNotFound."""
+        """The tenant, as it was last known where the database is away. Raises TenantNotFound."""
         found = self._cache.get(tenant_id)
         if found is None:
             mark = self._cache.mark
-            found = await load_tenant(self._database, tenant_id)
-            self._cache.put(tenant_id, found, tenant_id=tenant_id, mark=mark)
+            try:
+                found = await load_tenant(self._database, tenant_id)
+            except AWAY:
+                found = self._cache.get_stale(tenant_id)
+                if found is None:
+                    raise
+            else:
+                self._cache.put(tenant_id, found, tenant_id=tenant_id, mark=mark)
         return found

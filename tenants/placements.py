@@ -19,6 +19,7 @@ from infra.db import Database, TenantId, driver
 from infra.decode import InvalidFields, pointer_part, summary
 from infra.errors import FieldError, Forbidden, NotFound, PreconditionFailed
 from infra.feedcache import FeedCache
+from infra.outage import AWAY
 from tenants.learned.models import ready_models
 
 Strategy = Literal[
@@ -384,13 +385,19 @@ class Placements:
         )
 
     async def get(self, tenant_id: TenantId, placement_id: str) -> Placement:
-        """One placement. Raises PlacementNotFound."""
+        """One placement, as it was last known where the database is away. Raises PlacementNotFound."""
         known = self._cache.get(tenant_id)
         if known is None:
             mark = self._cache.mark
-            records = await self._database.fetch_scoped(tenant_id, _ALL)
-            known = {record["placement_id"]: _decode(record["doc"]) for record in records}
-            self._cache.put(tenant_id, known, tenant_id=tenant_id, mark=mark)
+            try:
+                records = await self._database.fetch_scoped(tenant_id, _ALL)
+            except AWAY:
+                known = self._cache.get_stale(tenant_id)
+                if known is None:
+                    raise
+            else:
+                known = {record["placement_id"]: _decode(record["doc"]) for record in records}
+                self._cache.put(tenant_id, known, tenant_id=tenant_id, mark=mark)
         found = known.get(placement_id)
         if found is None:
             raise _unknown(placement_id)

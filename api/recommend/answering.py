@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from api.auth import Caller, UserIdRefused
-from api.recommend.asked import Asked, level_of, logged, placed, read_asked, shopper_of
+from api.recommend.asked import Asked, key_of, level_of, logged, own_key_of, placed, read_asked, shopper_of, strategy_of
 from api.recommend.cache import AnswerCache, Entry, Key, Level
 from api.recommend.cards import Cards
 from api.recommend.cursor import write_cursor
@@ -22,11 +22,13 @@ from api.recommend.log import AnswerLog, Shopper, Shown, shown
 from api.recommend.pipeline import rerank, serve
 from api.recommend.profiles import Profile, Profiles
 from api.recommend.sampling import Sampling
+from api.recommend.standby import stand_in
 from api.recommend.types import Answer, Query, RerankQuery, Served, Session
 from infra.db import Database
 from infra.decode import InvalidFields
 from infra.errors import FieldError
 from infra.ids import uuid7
+from infra.outage import AWAY
 from tenants.answers import Kind
 from tenants.catalog.validity import next_boundary
 from tenants.lifecycle import TenantRef
@@ -43,7 +45,7 @@ _decode: Final = msgspec.json.Decoder(Answer).decode
 class Made(Struct, frozen=True, kw_only=True):
     """A list before it is given: the numbers and groups of its items in order, and what pages before it showed.
 
-    `shared`: it was made for everybody.
+    `shared`: it was made for everybody. `standby`: it was kept from before, as the database is away.
     """
 
     answer: Answer
@@ -51,6 +53,7 @@ class Made(Struct, frozen=True, kw_only=True):
     groups: tuple[str | None, ...]
     shown_before: tuple[int, ...]
     shared: bool = False
+    standby: bool = False
 
 
 class Answering:
@@ -153,10 +156,25 @@ class Answering:
 
     async def made(self, tenant: TenantRef, asked: Asked) -> Made:
         """A list, kept or made anew, that is not yet given to anybody. Raises what `serve` raises."""
+        try:
+            return await self._made(tenant, asked)
+        except AWAY:
+            instead = self._stand_in(tenant, asked)
+            if instead is None:
+                raise
+            return instead
+
+    async def _made(self, tenant: TenantRef, asked: Asked) -> Made:
         entry = await self._kept(tenant, asked, logged(asked.query))
         if entry is not None:
             answer = _decode(entry.render("", 0.0))
-            return Made(answer=answer, numbers=entry.listed, groups=entry.groups, shown_before=(), shared=True)
+            return Made(
+                answer=answer,
+                numbers=entry.listed,
+                groups=entry.groups,
+                shown_before=(),
+                shared=entry.level != "shoppers",
+            )
         served = await self.make(tenant, asked)
         hits = [candidate.hit for candidate in served.slate.candidates]
         return Made(
@@ -164,6 +182,22 @@ class Answering:
             numbers=tuple(hit.item_no for hit in hits),
             groups=tuple(hit.group_id for hit in hits),
             shown_before=tuple(served.plan.shown),
+        )
+
+    def _stand_in(self, tenant: TenantRef, asked: Asked) -> Made | None:
+        """The list to be given while the database is away, if there is one."""
+        shopper = asked.shopper
+        profile = None if shopper is None else self._profiles.get_stale(tenant.tenant_id, shopper)
+        found = stand_in(self._cache, tenant, asked, profile, self._clock())
+        if found is None:
+            return None
+        return Made(
+            answer=found.answer,
+            numbers=found.numbers,
+            groups=found.groups,
+            shown_before=(),
+            shared=True,
+            standby=True,
         )
 
     def give(
@@ -198,12 +232,23 @@ class Answering:
                 recommendation_id=answer_id,
                 items=ranked,
                 cursor=cursor,
-                fallback_used=made.answer.fallback_used and (not items or any(item.fallback for item in items)),
+                fallback_used=made.standby
+                or (made.answer.fallback_used and (not items or any(item.fallback for item in items))),
                 took_ms=round(took_s * 1000, 2),
             )
         )
 
     async def _answer(self, caller: Caller, tenant: TenantRef, asked: Asked, started: float) -> bytes:
+        try:
+            return await self._answer_now(caller, tenant, asked, started)
+        except AWAY:
+            made = self._stand_in(tenant, asked)
+            if made is None:
+                raise
+        places = range(len(made.numbers))
+        return self.give(caller, tenant, asked, made, places, took_s=perf_counter() - started)
+
+    async def _answer_now(self, caller: Caller, tenant: TenantRef, asked: Asked, started: float) -> bytes:
         request = logged(asked.query)
         entry = await self._kept(tenant, asked, request)
         if entry is None:
@@ -249,7 +294,7 @@ class Answering:
             profile = await self._profiles.get(tenant.tenant_id, asked.shopper, now)
         if profile.apart:
             return None
-        key = (tenant.tenant_id, tenant.generation.gen, _what(asked, request))
+        key = key_of(tenant, asked, request)
         entry = self._cache.get(key, now, level=level)
         if entry is None:
             entry = await self._shared(key, tenant, asked, request, level, now)
@@ -259,12 +304,12 @@ class Answering:
         """This shopper's list, made anew unless the shopper's mark is still the one that it was made by."""
         assert asked.shopper is not None
         kind, name = asked.shopper
+        shopper = ShopperKey(kind=1 if kind else 0, id=name)
         now = self._clock()
         version = self._cache.version(tenant.tenant_id)
-        key = (tenant.tenant_id, tenant.generation.gen, b"%b %d %b" % (_what(asked, request), kind, name.encode()))
+        key = own_key_of(tenant, asked, request)
 
         async def read(mark: Mark) -> Mark:
-            shopper = ShopperKey(kind=1 if kind else 0, id=name)
             return await read_mark(self._database, tenant, shopper, now=now, reach=mark.reach)
 
         entry = await self._cache.get_marked(key, now, read)
@@ -319,12 +364,6 @@ class Answering:
         return until
 
 
-def _what(asked: Asked, request: bytes) -> bytes:
-    """What is asked for, as a part of a key."""
-    # The sources of a placement are set aside by a request's strategy, of which the query alone does not tell.
-    return request if asked.placement is None else b"%b %b" % (strategy_of(asked).encode(), request)
-
-
 def refuse_names(caller: Caller, query: Query | RerankQuery) -> None:
     """A publishable key names visitors alone, by ids that nobody can guess. Raises UserIdRefused, InvalidFields."""
     if caller.kind != "publishable":
@@ -337,12 +376,6 @@ def refuse_names(caller: Caller, query: Query | RerankQuery) -> None:
     if query.visitor_id is not None and not _RANDOM_ID.fullmatch(query.visitor_id):
         message = "With a publishable key a visitor's id has 128 random bits, as a random UUID has."
         raise InvalidFields(message, errors=[FieldError(pointer="/visitor_id", code="guessable", message=message)])
-
-
-def strategy_of(asked: Asked) -> str:
-    """What a list is called in the log: its strategy, or the sources that it is blended from."""
-    names = [f"{each.strategy}@{each.model}" if each.model else each.strategy for each in asked.sources]
-    return "+".join(names) or asked.query.strategy or "for_you"
 
 
 def shown_of(kind: Kind, served: Served, *, strategy: str, request: bytes, placement: str | None = None) -> Shown:

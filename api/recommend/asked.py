@@ -5,10 +5,11 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct, structs
 
-from api.recommend.cache import Level
+from api.recommend.cache import Key, Level
 from api.recommend.types import Query, RerankQuery
 from infra.db import TenantId
 from infra.decode import convert, decode_json, plain_json
+from tenants.lifecycle import TenantRef
 from tenants.placements import Placement, PlacementRefused, Placements, PlacementSource, SourceName, apply
 
 _encode: Final = msgspec.json.Encoder(order="deterministic").encode
@@ -93,6 +94,27 @@ def logged(query: Query) -> bytes:
     if query.user_id is not None or query.visitor_id is not None or query.session is not _NO_SESSION:
         query = structs.replace(query, user_id=None, visitor_id=None, session=_NO_SESSION)
     return _encode(query)
+
+
+def strategy_of(asked: Asked) -> str:
+    """What a list is called in the log: its strategy, or the sources that it is blended from."""
+    names = [f"{each.strategy}@{each.model}" if each.model else each.strategy for each in asked.sources]
+    return "+".join(names) or asked.query.strategy or "for_you"
+
+
+def key_of(tenant: TenantRef, asked: Asked, request: bytes) -> Key:
+    """What an answer that all shoppers share is kept under; `request` is the query as `logged` writes it."""
+    # The sources of a placement are set aside by a request's strategy, of which the query alone does not tell.
+    what = b"%b %b" % (strategy_of(asked).encode(), request) if asked.placement is not None else request
+    return tenant.tenant_id, tenant.generation.gen, what
+
+
+def own_key_of(tenant: TenantRef, asked: Asked, request: bytes) -> Key:
+    """What a shopper's own answer is kept under."""
+    assert asked.shopper is not None
+    tenant_id, gen, what = key_of(tenant, asked, request)
+    kind, name = asked.shopper
+    return tenant_id, gen, b"%b %d %b" % (what, kind, name.encode())
 
 
 def level_of(asked: Asked) -> Level | None:

@@ -24,6 +24,7 @@ from msgspec import Struct
 from api.recommend.log import Shown
 from infra.changes import ANY_ITEM, Change, ChangeFeed
 from infra.db import TenantId
+from infra.outage import STANDBY_S
 from infra.telemetry import Children, counter, gauge
 from tenants.sources.shopper import Mark
 
@@ -143,6 +144,16 @@ class AnswerCache:
             return None
         self._entries.move_to_end(key)
         return entry
+
+    def get_stale(self, key: Key, now: datetime) -> Entry | None:
+        """The answer though the changes cannot be read, for when the database is away.
+
+        It shows no item whose change was seen, nor one that has gone by itself meanwhile.
+        """
+        entry = self._entries.get(key)
+        if entry is None or self._feed.age_s >= STANDBY_S or self._clock() >= entry.stored + LIFE_S["lists"]:
+            return None
+        return None if entry.until is not None and now >= entry.until else entry
 
     def entry(
         self,

@@ -28,6 +28,9 @@ FLUSH_S: Final = 0.04
 MAX_WAITING: Final = 20_000
 """Rows held while the database is slow or away; further ones are dropped."""
 
+MAX_WAITING_BYTES: Final = 64_000_000
+"""And so many bytes of them: what was asked is part of a row, and may be long."""
+
 _BATCH: Final = 2_000
 _CONNECT_S: Final = 2.0
 _WRITE_S: Final = 10.0
@@ -98,15 +101,28 @@ class _Row(Struct):
     took_us: int
     candidates: bytes | None
 
+    @property
+    def size(self) -> int:
+        return len(self.shown.body) + len(self.candidates or b"")
+
 
 class AnswerLog:
     """The buffer and the task that empties it, on one connection of its own."""
 
-    def __init__(self, database: Database, *, flush_s: float = FLUSH_S, limit: int = MAX_WAITING) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        flush_s: float = FLUSH_S,
+        limit: int = MAX_WAITING,
+        max_bytes: int = MAX_WAITING_BYTES,
+    ) -> None:
         self._database = database
         self._url = role_url(database.url, INGEST)
         self._flush_s = flush_s
         self._limit = limit
+        self._max_bytes = max_bytes
+        self._bytes = 0
         self._waiting: list[_Row] = []
         self._held: list[_Row] = []
         self._some = asyncio.Event()
@@ -126,10 +142,12 @@ class AnswerLog:
         candidates: bytes | None = None,
     ) -> None:
         """Note one answer; never waits and never fails. `candidates`: JSON of what it was chosen from."""
-        if len(self._waiting) + len(self._held) >= self._limit:
+        row = _Row(answer_id, shown, key_id, shopper, int(took_s * 1_000_000), candidates)
+        if len(self._waiting) + len(self._held) >= self._limit or self._bytes + row.size > self._max_bytes:
             _lost("full").inc()
             return
-        self._waiting.append(_Row(answer_id, shown, key_id, shopper, int(took_s * 1_000_000), candidates))
+        self._waiting.append(row)
+        self._bytes += row.size
         if not self._some.is_set():
             self._some.set()
 
@@ -157,7 +175,7 @@ class AnswerLog:
         if self.waiting:
             _log.warning("answers.lost_at_exit", rows=self.waiting)
             _lost("exit").inc(self.waiting)
-            self._waiting, self._held = [], []
+            self._waiting, self._held, self._bytes = [], [], 0
         self._task = None
         self._closing = False
         connection, self._connection = self._connection, None
@@ -183,6 +201,7 @@ class AnswerLog:
         with _seconds.time():
             await self._write(rows)
         self._held = []
+        self._bytes -= sum(row.size for row in rows)
         return len(rows)
 
     async def _write(self, rows: Sequence[_Row]) -> None:

@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
+import msgspec
 from msgspec import structs
 
 from api.recommend.cursor import read_cursor
 from api.recommend.types import (
     FIELDS,
+    MAX_CONTEXT_BYTES,
     MAX_SEEDS,
     Plan,
     Query,
@@ -25,6 +27,8 @@ from tenants.retrieval.wanted import SCALAR_FIELDS
 from tenants.sources.scene import Anchor, Asked, Chosen, LeaveOut
 from tenants.sources.shopper import ShopperKey
 from tenants.sources.statement import SOURCES
+
+_encode: Final = msgspec.json.Encoder().encode
 
 _MANY: Final = ("categories", "tags")
 
@@ -68,6 +72,7 @@ def plan(
         *_check(query.max_per, "max_per", (*SCALAR_FIELDS, *_MANY)),
         *_check(query.fields, "fields", FIELDS),
         *_check_weights(query.weights),
+        *_check_context(query.context),
     ]
     named = bool(query.item_ids or query.session.recent_items)
     if query.same and not named:
@@ -269,6 +274,13 @@ def _check_weights(weights: Weights) -> list[FieldError]:
     return []
 
 
+def _check_context(context: Mapping[str, Any]) -> list[FieldError]:
+    if context and len(_encode(context)) > MAX_CONTEXT_BYTES:
+        message = f"`context` may have {MAX_CONTEXT_BYTES:,} bytes; it is stored with every answer."
+        return [FieldError(pointer="/context", code="out_of_range", message=message)]
+    return []
+
+
 def _check(
     names: Sequence[str] | Mapping[str, int], where: str, allowed: Sequence[str] | frozenset[str]
 ) -> list[FieldError]:
@@ -279,5 +291,5 @@ def _check(
             message=f"`{where}` cannot name {name!r}; it takes {', '.join(sorted(allowed))} and attributes.<name>.",
         )
         for at, name in enumerate(names)
-        if name not in allowed and not (name.startswith("attributes.") and 11 < len(name) <= 139)
+        if name not in allowed and not (name.startswith("attributes.") and 11 < len(name) <= 139 and "\0" not in name)
     ]

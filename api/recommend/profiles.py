@@ -73,6 +73,11 @@ class Profiles:
             self._held.popitem(last=False)
         return profile
 
+    def get_stale(self, tenant_id: TenantId, shopper: Shopper) -> Profile | None:
+        """What was last known, for when the database cannot be asked."""
+        held = self._held.get((tenant_id, shopper))
+        return None if held is None else held[0]
+
     def _on_change(self, change: Change) -> None:
         if change.kind == "shopper":
             for key in [key for key in self._held if key[0] == change.tenant_id]:

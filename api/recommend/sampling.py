@@ -92,16 +92,16 @@ class Sampling:
 
         `shared`: the list is everybody's, not made for the shopper who asked.
         """
-        due = _Due(answer_id, shown, key_id, tenant, asked, shared, took_s)
-        if not (asked.query.explain or sampled(answer_id)):
-            self._write(due)
-        elif len(self._due) >= MAX_WAITING:
+        wanted = asked.query.explain or sampled(answer_id)
+        if wanted and len(self._due) >= MAX_WAITING:
             _sampled("behind").inc()
-            self._write(due)
-        else:
-            self._due.append(due)
-            if self._task is None or self._task.done():
-                self._task = asyncio.create_task(self._drain(), name="answer-candidates")
+            wanted = False
+        if not wanted:
+            self._log.record(answer_id, shown, key_id=key_id, shopper=asked.shopper, took_s=took_s)
+            return
+        self._due.append(_Due(answer_id, shown, key_id, tenant, asked, shared, took_s))
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._drain(), name="answer-candidates")
 
     async def close(self, *, patience_s: float = 2.0) -> None:
         """Have everything in the log, with candidates as far as there is time for them."""

@@ -17,6 +17,8 @@ from tenants.sources.shopper import Mark
 MAX_COUNT: Final = 100
 MAX_SEEDS: Final = 20
 MAX_RERANKED: Final = 500
+MAX_CONTEXT_BYTES: Final = 4096
+"""Of a request's `context`, encoded: as of an event's."""
 FIELDS: Final = frozenset(
     {
         "group_id",

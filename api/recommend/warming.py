@@ -12,8 +12,8 @@ from typing import Final
 import msgspec
 import structlog
 
-from api.recommend.answering import Answering, strategy_of
-from api.recommend.asked import Asked
+from api.recommend.answering import Answering
+from api.recommend.asked import Asked, strategy_of
 from api.recommend.types import Query
 from infra.db import Database
 from infra.errors import KindredError

@@ -120,14 +120,19 @@ async def recommend_batch(request: Request[Any, Any, Any]) -> Response[bytes]:
     return encoded(b'{"results":[%b]}' % b",".join(results))
 
 
-class SimilarQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The query string of the convenience GET."""
+class RowQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The query string of the convenience GETs of a list."""
 
     count: Count = 10
-    text: Annotated[Weight, Meta(description="Weight of the text.")] | None = None
-    image: Annotated[Weight, Meta(description="Weight of the photos.")] | None = None
     fields: Annotated[str, Meta(description="Names, separated by commas.", examples=["title,price"])] = ""
     explain: bool = False
+
+
+class SimilarQuery(RowQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The same of items like one, with the dial."""
+
+    text: Annotated[Weight, Meta(description="Weight of the text.")] | None = None
+    image: Annotated[Weight, Meta(description="Weight of the photos.")] | None = None
 
 
 @get(
@@ -144,16 +149,8 @@ class SimilarQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 async def similar(request: Request[Any, Any, Any], item_id: FromPath[str]) -> Response[bytes]:
     """`POST /v1/recommend` with `strategy: similar` and one seed."""
     asked = read_query(request, SimilarQuery)
-    query = Query(
-        strategy="similar",
-        item_ids=[decode_id(item_id)],
-        count=asked.count,
-        weights=Weights(text=asked.text, image=asked.image),
-        fields=[name for name in asked.fields.split(",") if name],
-        explain=asked.explain,
-    )
-    tenant = await tenant_of(request)
-    return encoded(await services_of(request).answering.recommend_query(caller_of(request), tenant, query))
+    weights = Weights(text=asked.text, image=asked.image)
+    return await _listed(request, asked, Query(strategy="similar", item_ids=[decode_id(item_id)], weights=weights))
 
 
 @post(
@@ -177,14 +174,6 @@ async def rerank(request: Request[Any, Any, Any]) -> Response[bytes]:
     return encoded(await services_of(request).answering.rerank(caller_of(request), tenant, query))
 
 
-class RowQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The query string of the convenience GETs of a list."""
-
-    count: Count = 10
-    fields: Annotated[str, Meta(description="Names, separated by commas.", examples=["title,price"])] = ""
-    explain: bool = False
-
-
 @get(
     "/v1/users/{user_id:str}/recommendations",
     opt=contract(
@@ -198,7 +187,8 @@ class RowQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 )
 async def for_user(request: Request[Any, Any, Any], user_id: FromPath[str]) -> Response[bytes]:
     """`POST /v1/recommend` with `strategy: for_you` and the user."""
-    return await _listed(request, Query(strategy="for_you", user_id=decode_id(user_id)))
+    query = Query(strategy="for_you", user_id=decode_id(user_id))
+    return await _listed(request, read_query(request, RowQuery), query)
 
 
 @get(
@@ -209,14 +199,12 @@ async def for_user(request: Request[Any, Any, Any], user_id: FromPath[str]) -> R
 )
 async def trending(request: Request[Any, Any, Any]) -> Response[bytes]:
     """`POST /v1/recommend` with `strategy: trending`."""
-    return await _listed(request, Query(strategy="trending"))
+    return await _listed(request, read_query(request, RowQuery), Query(strategy="trending"))
 
 
-async def _listed(request: Request[Any, Any, Any], query: Query) -> Response[bytes]:
-    asked = read_query(request, RowQuery)
-    query = structs.replace(
-        query, count=asked.count, fields=[name for name in asked.fields.split(",") if name], explain=asked.explain
-    )
+async def _listed(request: Request[Any, Any, Any], asked: RowQuery, query: Query) -> Response[bytes]:
+    fields = [name for name in asked.fields.split(",") if name]
+    query = structs.replace(query, count=asked.count, fields=fields, explain=asked.explain)
     tenant = await tenant_of(request)
     return encoded(await services_of(request).answering.recommend_query(caller_of(request), tenant, query))
 

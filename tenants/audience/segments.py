@@ -22,12 +22,11 @@ from tenants.catalog.filters import (
     SQL_OPERATOR,
     Condition,
     Filter,
-    Group,
-    InvalidFilter,
-    Not,
     Parser,
     Scalar,
+    TreeCompiler,
     is_number,
+    names_attribute,
 )
 
 MAX_SEGMENTS: Final = 200
@@ -53,18 +52,17 @@ class Segment(Struct, frozen=True, kw_only=True):
 
 
 class _SegmentParser(Parser):
+    fields = "id, seller_id, segments, attributes.<name> and events.<type>.<days>d"
+
     def known(self, field: object, at: str) -> bool:
         named = isinstance(field, str) and (
-            field in _TEXTS
-            or (field.startswith("attributes.") and 11 < len(field) <= 139 and "\0" not in field)
-            or _EVENTS.fullmatch(field) is not None
+            field in _TEXTS or names_attribute(field) or _EVENTS.fullmatch(field) is not None
         )
         if not named:
             self.fail(
                 at,
                 "unknown_field",
-                f"Cannot filter shoppers on {field!r}; the fields are id, seller_id, segments, attributes.<name> and "
-                "events.<type>.<days>d.",
+                f"Cannot filter shoppers on {field!r}; the fields are {self.fields}.",
             )
         return named
 
@@ -91,43 +89,20 @@ class _SegmentParser(Parser):
 
 def parse_segment(tree: object) -> Filter:
     """Check a segment's filter as it came over the wire. Raises InvalidFilter naming every fault."""
-    parser = _SegmentParser()
-    parsed = parser.parse(tree, "/filter", 1)
-    if parser.faults or parsed is None:
-        raise InvalidFilter(
-            "Mend the filter; `errors` says where. The grammar is and, or, not, eq, in, lt, lte, gt, gte, exists over "
-            "id, seller_id, segments, attributes.<name> and events.<type>.<days>d.",
-            errors=parser.faults,
-        )
-    return parsed
+    return _SegmentParser().read(tree)
 
 
-class SegmentCompiler:
-    """Turns a filter into a SQL condition over `shopper_ids p left join users u`.
-
-    `args` are the statement's parameters so far and grow; `tenant` is how the statement writes the tenant.
-    """
+class SegmentCompiler(TreeCompiler):
+    """Over `shopper_ids p left join users u`; `tenant` is how the statement writes the tenant."""
 
     def __init__(self, args: list[Any], *, tenant: str, now: datetime) -> None:
-        self.args = args
+        super().__init__(args)
         self._tenant = tenant
         self._now = now
 
-    def _bind(self, value: object, kind: str) -> str:
-        self.args.append(value)
-        return f"${len(self.args)}::{kind}"
-
-    def sql(self, part: Filter) -> str:
-        """The condition, in parentheses; never null."""
-        match part:
-            case Group(op, parts):
-                if not parts:
-                    return "true" if op == "and" else "false"
-                return "(" + f" {op} ".join(self.sql(inner) for inner in parts) + ")"
-            case Not(inner):
-                return f"(not {self.sql(inner)})"
-            case Condition():
-                return f"coalesce({self._condition(part)}, false)"
+    def condition(self, c: Condition) -> str:
+        """One comparison of a shopper."""
+        return f"coalesce({self._condition(c)}, false)"
 
     def _condition(self, c: Condition) -> str:
         if c.field.startswith("events."):
@@ -138,7 +113,7 @@ class SegmentCompiler:
             return {"id": "true", "seller_id": "u.seller_id is not null", "segments": "cardinality(u.segments) > 0"}[
                 c.field
             ]
-        values = self._bind([str(value) for value in c.values], "text[]")
+        values = self.bind([str(value) for value in c.values], "text[]")
         if c.field == "segments":
             return f"u.segments && {values}"
         column = "p.external_id" if c.field == "id" else "u.seller_id"
@@ -150,36 +125,36 @@ class SegmentCompiler:
         since = self._now - timedelta(days=int(parsed[2] or _DAYS))
         count = (
             f"(select count(*) from events e where e.tenant_id = {self._tenant} and e.shopper_no = p.shopper_no "
-            f"and e.ts > {self._bind(since, 'timestamptz')} and e.type = {self._bind(parsed[1], 'text')} "
+            f"and e.ts > {self.bind(since, 'timestamptz')} and e.type = {self.bind(parsed[1], 'text')} "
             "and e.line = 0 and e.flags = 0)"
         )
         if c.op == "exists":
             return f"{count} > 0"
         numbers = [float(value) for value in c.values]
         if c.op == "in":
-            return f"{count}::float8 = any({self._bind(numbers, 'float8[]')})"
-        return f"{count}::float8 {SQL_OPERATOR[c.op]} {self._bind(numbers[0], 'float8')}"
+            return f"{count}::float8 = any({self.bind(numbers, 'float8[]')})"
+        return f"{count}::float8 {SQL_OPERATOR[c.op]} {self.bind(numbers[0], 'float8')}"
 
     def _attribute(self, c: Condition) -> str:
-        value = f"(u.attributes -> {self._bind(c.field.removeprefix('attributes.'), 'text')})"
+        value = f"(u.attributes -> {self.bind(c.field.removeprefix('attributes.'), 'text')})"
         if c.op == "exists":
             return f"{value} is not null"
         number = f"case when jsonb_typeof({value}) = 'number' then {value}::float8 end"
         if c.op != "in":
-            return f"({number} {SQL_OPERATOR[c.op]} {self._bind(float(c.values[0]), 'float8')})"
+            return f"({number} {SQL_OPERATOR[c.op]} {self.bind(float(c.values[0]), 'float8')})"
         # A list holds each of its values.
         texts = [str(value).lower() if isinstance(value, bool) else value for value in c.values]
         wanted = [text for text in texts if isinstance(text, str)]
         numbers = [float(value) for value in c.values if is_number(value)]
         tests = ["false"]
         if wanted:
-            bound = self._bind(wanted, "text[]")
+            bound = self.bind(wanted, "text[]")
             tests += [
                 f"({value} #>> '{{}}') = any({bound})",
                 f"(jsonb_typeof({value}) = 'array' and {value} ?| {bound})",
             ]
         if numbers:
-            tests.append(f"({number}) = any({self._bind(numbers, 'float8[]')})")
+            tests.append(f"({number}) = any({self.bind(numbers, 'float8[]')})")
         return "(" + " or ".join(tests) + ")"
 
 

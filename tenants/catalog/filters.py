@@ -8,6 +8,7 @@ operators that are leakproof, so that indexes work under row-level security
 (DECISIONS 6).
 """
 
+from abc import ABC, abstractmethod
 from datetime import datetime
 from math import ceil, floor
 from typing import Any, Final, Literal, cast
@@ -71,23 +72,29 @@ SQL_OPERATOR: Final = {"lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
 
 def parse_filter(tree: object) -> Filter:
     """Check a filter as it came over the wire. Raises InvalidFilter naming every fault."""
-    parser = Parser()
-    parsed = parser.parse(tree, "/filter", 1)
-    if parser.faults or parsed is None:
-        raise InvalidFilter(
-            "Mend the filter; `errors` says where. The grammar is "
-            'and, or, not, eq, in, lt, lte, gt, gte, exists over item fields and "attributes.<name>".',
-            errors=parser.faults,
-        )
-    return parsed
+    return Parser().read(tree)
 
 
 class Parser:
     """Reads the tree and collects every fault; a subclass says which fields there are and what they take."""
 
+    fields = 'item fields and "attributes.<name>"'
+    """What can be filtered on, for who gets it wrong."""
+
     def __init__(self) -> None:
         self.faults: list[FieldError] = []
         self.conditions = 0
+
+    def read(self, tree: object) -> Filter:
+        """The filter. Raises InvalidFilter naming every fault."""
+        parsed = self.parse(tree, "/filter", 1)
+        if self.faults or parsed is None:
+            raise InvalidFilter(
+                "Mend the filter; `errors` says where. The grammar is and, or, not, eq, in, lt, lte, gt, gte, exists "
+                f"over {self.fields}.",
+                errors=self.faults,
+            )
+        return parsed
 
     def fail(self, pointer: str, code: str, message: str) -> Filter | None:
         """Note a fault."""
@@ -149,9 +156,7 @@ class Parser:
 
     def known(self, field: object, at: str) -> bool:
         """Whether there is such a field; a fault where not."""
-        named = isinstance(field, str) and (
-            field in FILTERABLE or (field.startswith("attributes.") and 11 < len(field) <= 139 and "\0" not in field)
-        )
+        named = isinstance(field, str) and (field in FILTERABLE or names_attribute(field))
         if not named:
             names = ", ".join(FILTERABLE)
             self.fail(at, "unknown_field", f"Cannot filter on {field!r}; the fields are {names} and attributes.<name>.")
@@ -187,6 +192,11 @@ class Parser:
         return cast(Scalar, value)
 
 
+def names_attribute(field: str) -> bool:
+    """Whether the field is `attributes.<name>`."""
+    return field.startswith("attributes.") and 11 < len(field) <= 139 and "\0" not in field
+
+
 def is_number(value: object) -> bool:
     """Whether the value is a number, and one that can be compared."""
     # Whole numbers come in any size; comparing never overflows, converting would. Infinity and NaN fail it too.
@@ -201,17 +211,14 @@ def _moment(raw: str) -> datetime | None:
     return moment if moment.tzinfo is not None else None
 
 
-class Compiler:
-    """Turns filters into a SQL condition over `item_facets f`.
+class TreeCompiler(ABC):
+    """Turns a tree into a SQL condition; a subclass says what a single comparison is.
 
-    `args` are the statement's parameters so far and grow; `tenant` is how the
-    statement writes the tenant, as `$2::uuid`.
+    `args` are the statement's parameters so far and grow.
     """
 
-    def __init__(self, args: list[Any], *, tenant: str, alias: str = "f") -> None:
+    def __init__(self, args: list[Any]) -> None:
         self.args = args
-        self._tenant = tenant
-        self._f = alias
 
     def bind(self, value: object, kind: str) -> str:
         """Add a parameter; returns how to write it."""
@@ -228,9 +235,23 @@ class Compiler:
             case Not(inner):
                 return f"(not {self.sql(inner)})"
             case Condition():
-                return self._condition(part)
+                return self.condition(part)
 
-    def _condition(self, c: Condition) -> str:
+    @abstractmethod
+    def condition(self, c: Condition) -> str:
+        """One comparison, in parentheses; never null."""
+
+
+class Compiler(TreeCompiler):
+    """Over `item_facets f`; `tenant` is how the statement writes the tenant, as `$2::uuid`."""
+
+    def __init__(self, args: list[Any], *, tenant: str, alias: str = "f") -> None:
+        super().__init__(args)
+        self._tenant = tenant
+        self._f = alias
+
+    def condition(self, c: Condition) -> str:
+        """One comparison of an item."""
         if c.field == "id":
             return self._by_id(c)
         if c.field in _MANY_VALUED or c.field.startswith("attributes."):

@@ -10,9 +10,9 @@ import pytest
 from infra.db import Database, driver, scoped
 from infra.ids import uuid7
 from infra.partitions import PARTITIONED, floor_to, make_partition, next_of
-from infra.roles import APP, role_url
+from infra.roles import APP, SYSTEM, role_url
 from tenants.analytics import DIMENSIONS, By, analytics
-from tenants.answers import get_answer
+from tenants.answers import _BUSY, first_id, get_answer
 from tenants.catalog.validity import next_boundary
 from tests.integration.tenants.conftest import MakeTenant, make_tenant
 
@@ -87,3 +87,23 @@ async def test_the_next_boundary_is_two_probes(database: Database, make_tenant: 
     text = "\n".join(plans)
     assert "item_facets_comes" in text
     assert "item_facets_goes" in text
+
+
+@pytest.mark.parametrize("mode", ["force_generic_plan", "force_custom_plan"])
+async def test_busy_lists_are_found_by_the_key(
+    database: Database, database_url: str, make_tenant: MakeTenant, mode: str
+) -> None:
+    """The latest answers of each tenant, in the order of the index: none of the log is read beyond them."""
+    await _partitions(database)
+    await make_tenant()
+    settings = {"plan_cache_mode": mode, "jit": "off", "enable_seqscan": "off"}
+    connection = await asyncpg.connect(role_url(database_url, SYSTEM), server_settings=settings)
+    try:
+        way = "explain (generic_plan)" if mode == "force_generic_plan" else "explain"
+        rows = await connection.fetch(f"{way} {_BUSY}", first_id(FIRST), 200)
+    finally:
+        await connection.close()
+    text = "\n".join(row[0] for row in rows)
+    assert "Seq Scan on answers" not in text
+    assert re.search(r"Index Scan Backward using answers_\d+_pkey", text)
+    assert not re.search(r"Sort Key: a[_0-9]*\.answer_id", text)

@@ -98,3 +98,11 @@ async def test_every_list_of_a_page_can_be_shown_again(app: Application, client:
     for row in rows:
         past = (await client.get(f"/v1/recommendations/{row['recommendation_id']}")).json()
         assert [item["id"] for item in past["items"]] == _ids(row)
+
+
+async def test_a_page_of_too_many_lists_is_refused_whole(client: httpx.AsyncClient) -> None:
+    """What is wrong is their number, not what each of them says."""
+    for requests in ([], [{}] * 21, {}):
+        refused = await client.post("/v1/recommend/batch", json={"requests": requests})
+        assert refused.status_code == 422
+        assert [fault["pointer"] for fault in refused.json()["errors"]] == ["/requests"]

@@ -6,7 +6,7 @@ from typing import Any, cast
 import asyncpg
 import pytest
 
-from infra.hotpool import IDLE_S, Connection, HotPool
+from infra.hotpool import IDLE_S, REFUSING_S, Connection, HotPool
 
 pytestmark = pytest.mark.anyio
 
@@ -155,6 +155,7 @@ async def test_a_failed_connect_leaves_room_for_the_next() -> None:
     for _ in range(2):
         with pytest.raises(ConnectionRefusedError):
             await pool.fetch("select")
+        server.now += REFUSING_S
     server.away = False
     assert await _number(pool) == 0
 
@@ -183,3 +184,18 @@ async def test_a_failure_serves_who_waits(end: str) -> None:
     results = await asyncio.gather(pool.fetch(end), _number(pool), return_exceptions=True)
 
     assert results[1] == (1 if end == "cut" else 0)
+
+
+async def test_nobody_waits_for_what_another_just_waited_for() -> None:
+    """After a connection was refused the next are not tried for a moment; then they are."""
+    server = _Server()
+    pool = server.pool()
+    server.away = True
+    with pytest.raises(ConnectionRefusedError):
+        await _number(pool)
+    server.away = False
+    with pytest.raises(ConnectionRefusedError):
+        await _number(pool)
+    assert server.made == []
+    server.now += REFUSING_S
+    assert await _number(pool) == 0
