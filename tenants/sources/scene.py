@@ -16,18 +16,13 @@ from typing import Any, Final, Literal
 
 from msgspec import Struct
 
+from tenants.learned.history import EVENTS, HALF_LIFE_DAYS, ITEMS, REACH_DAYS
 from tenants.lifecycle import TenantRef
 from tenants.retrieval.likeness import same_as_known
 from tenants.retrieval.nearest import each
 from tenants.retrieval.wanted import TENANT, Statement, Wanted
 
-HISTORY: Final = 30
-"""So many items of a history count; each brings up to 200 neighbours."""
-
-HALF_LIFE_DAYS: Final = 14.0
-"""After so many days an event counts half."""
-
-_RECENT: Final = (90, 200)
+_RECENT: Final = (REACH_DAYS, EVENTS)
 _WIDE: Final = (365, 1000)
 """Days and events of `activity`: for a history, and where all that was seen or bought matters."""
 
@@ -87,7 +82,8 @@ class Asked(Struct, frozen=True, kw_only=True):
 
 
 class Scene:
-    """One statement in the making: `bind` adds a parameter, `ctes` are what the sources may read.
+    """One statement in the making: `bind` adds a parameter, `ctes` are what the sources may read, `listed` the names of
+    those that hold the sources so far, as (item_no, z, because).
 
     `cut`: how many of each source are looked at before it is known which may be shown; None where the condition
     `eligible` comes first, as under a filter.
@@ -102,6 +98,7 @@ class Scene:
         self.now = self.statement.now
         self.model = tenant.generation.behaviour_model
         self.build = None if asked.live else tenant.generation.neighbours_build
+        self.listed: dict[str, str] = {}
         self._bound: dict[tuple[str, str], str] = {}
         self.ctes = [*self._shopper(), *self._history(), *self._anchor()]
         self.base, self.eligible = self._conditions()
@@ -200,7 +197,7 @@ class Scene:
         found.append(
             f"""history as materialized (
         select h.item_no, sum(h.w) / (1 + sum(h.w)) as w, max(h.ts) as ts from ({rows}) h
-        group by h.item_no having sum(h.w) > 0 order by 2 desc, 3 desc, 1 desc limit {HISTORY}
+        group by h.item_no having sum(h.w) > 0 order by 2 desc, 3 desc, 1 desc limit {ITEMS}
     )"""
         )
         return found

@@ -120,7 +120,7 @@ class _Fit:
         """Choose between graph and als, and fit the blend."""
         if "graph" not in self._ready:
             return
-        self._validation = validate(self._shop.log, self._items, self._likes)
+        self._validation = validate(self._shop.log, self._items, self._likes, self._ready)
         if self._validation is None:
             return
         self.metrics = {
