@@ -38,7 +38,7 @@ Strategy = Literal[
 ]
 """What a request may ask for."""
 
-SourceName = Literal[Strategy, "user_cf", "item_cf", "als", "graph", "attributes"]
+SourceName = Literal[Strategy, "user_cf", "item_cf", "als", "graph", "attributes", "fresh"]
 """What a list may be blended from: every strategy, and the sources that only a placement names."""
 SOURCE_NAMES: Final[tuple[SourceName, ...]] = get_args(SourceName)
 

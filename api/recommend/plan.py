@@ -34,7 +34,7 @@ _MANY: Final = ("categories", "tags")
 
 CONTENT: Final = frozenset({"similar", "visually_similar"})
 BEHAVIOUR: Final = frozenset(
-    {"graph", "als", "item_cf", "user_cf", "bought_together", "also_viewed", "recently_viewed", "buy_again"}
+    {"graph", "als", "item_cf", "user_cf", "bought_together", "also_viewed", "recently_viewed", "buy_again", "fresh"}
 )
 """Which dial of `weights` turns a source up and down; the rest (popularity, attributes) none does."""
 

@@ -11,6 +11,10 @@ keeps its place, and a new shopper's three candidates are on the same footing as
 
 Weights are fitted by the learning jobs on exactly this function and stored in the generation's `blend`, by the names
 of `tenants.sources` (`graph`, `similar`, `popular`, `buy_again`, …).
+
+What few have met has a source of its own, `fresh`: being new it is little of what is bought next, so by the weights of
+the others alone it never reaches a list. It is drawn from the `KNOWING` of the same list, s, and with j, k over the
+items of fewer than `FEW_EVENTS` events in `FEW_DAYS`, z(j) = Σ_s z_s(j) / max_k z_s(k).
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,6 +25,15 @@ from numpy.typing import NDArray
 
 DEFAULT_BLEND: Final[Mapping[str, float]] = {"graph": 1.0, "similar": 0.6, "buy_again": 0.3, "popular": 0.15}
 """`for_you` before anything is fitted, where there is a model of behaviour."""
+
+KNOWING: Final = ("graph", "als", "similar")
+"""Sources that name items with few events or none: by what they borrow from look-alikes, or by content."""
+
+LISTED: Final = 200
+"""So many of each of them are looked at for `fresh`: what few have met is rarely at the top."""
+
+FEW_EVENTS: Final = 5
+FEW_DAYS: Final = 150
 
 CONTENT_BLEND: Final[Mapping[str, float]] = {"similar": 1.0, "popular": 0.1}
 """`for_you` of a shop that has no model: what the shopper looked at, by its text and photos."""

@@ -1,14 +1,10 @@
 """Sources from what this shopper did before: looked at, or bought."""
 
-from typing import Final
-
+from tenants.learned.history import OTHERS, OTHERS_DAYS, OTHERS_EVENTS
+from tenants.learned.repurchase import due_sql
 from tenants.retrieval.wanted import TENANT
 from tenants.sources.scene import Scene
 from tenants.sources.shopper import MEANT
-
-_SPREAD: Final = 0.6
-_OTHERS: Final = 30
-_OF_EACH: Final = 20
 
 
 def recently_viewed(scene: Scene) -> str | None:
@@ -31,34 +27,33 @@ def recently_viewed(scene: Scene) -> str | None:
 
 
 def buy_again(scene: Scene) -> str | None:
-    """What was bought and is due: z(j) = exp(-½ (ln(days since / usual days) / 0.6)²) · (1 - ½ · unsure).
+    """What was bought and is due (tenants/learned/repurchase.py).
 
     The usual days are the shopper's own mean pause where there were two purchases, else the item's (of the learning
-    job), else 30 days, of which we are unsure.
+    job), else 30.
     """
     if scene.asked.shopper is None:
         return None
     return f"""
-    select b.item_no, exp(-0.5 * power(ln(greatest(b.since, 0.5) / b.usual) / {_SPREAD}, 2))
-        * case when b.unsure then 0.5 else 1 end as z, b.item_no as because from bought b"""
+    select b.item_no, {due_sql("b.days", "b.since", "b.usual")} as z, b.item_no as because from bought b"""
 
 
 def user_cf(scene: Scene) -> str | None:
-    """What shoppers of like taste met lately: z(j) = Σ over 30 of them of likeness · weight of their last 20 events."""
+    """What shoppers of like taste met lately: z(j) = Σ over them of likeness · weight of their last events."""
     if scene.asked.shopper is None or scene.model is None:
         return None
     alike = f"""
         select o.shopper_no, o.score / 32767.0::float8 as score from shopper_neighbours n
         cross join lateral unnest(n.others, n.scores) with ordinality o(shopper_no, score, place)
         where n.tenant_id = {TENANT} and n.model = {scene.bind(scene.model, "int4")}
-            and n.shopper_no = (select s.shopper_no from shopper s) and o.place <= {_OTHERS}"""
+            and n.shopper_no = (select s.shopper_no from shopper s) and o.place <= {OTHERS}"""
     return f"""
     select e.item_no, sum(o.score * t.weight) as z, null::int4 as because from ({alike}) o
     cross join lateral (
         select e.item_no, e.type from (
             select e.item_no, e.type, e.ts, e.flags from events e
-            where e.shopper_no = o.shopper_no and {scene.events("e", 90)}
-            order by e.ts desc limit {_OF_EACH * 5}) e
-        where {MEANT} order by e.ts desc limit {_OF_EACH}) e
+            where e.shopper_no = o.shopper_no and {scene.events("e", OTHERS_DAYS)}
+            order by e.ts desc limit {OTHERS_EVENTS * 5}) e
+        where {MEANT} order by e.ts desc limit {OTHERS_EVENTS}) e
     join {scene.weights("t")} on t.type = e.type
     group by e.item_no"""

@@ -6,7 +6,8 @@ Its common table expressions, in the order in which they depend on each other:
     shopper   the shopper's number, what it sells and its segments (tenants/sources/shopper.py)
     activity  (type, item_no, ts) what the shopper lately did, impressions and bots left out
     decided   (type, item_no, ts) what the shopper disliked within a year and, where the list asks for it, ever bought
-    bought    (item_no, since, usual, unsure) of each item bought: days since, and days after which it is bought again
+    bought    (item_no, days, since, usual, unsure) of each item bought: on how many days, days since the last, and days
+              after which it is bought again
     history   (item_no, w, ts) the strongest of the activity, of the session and of the items asked about; w in 0..1
     known     the items asked about that exist
     anchor    (item_no, w) what the list starts from: the items asked about, the history, or the cart
@@ -22,20 +23,13 @@ from typing import Any, Final, Literal
 
 from msgspec import Struct
 
+from tenants.learned.history import HALF_LIFE_DAYS, ITEMS
+from tenants.learned.repurchase import DEFAULT_DAYS
 from tenants.lifecycle import TenantRef
 from tenants.retrieval.likeness import same_as_known
 from tenants.retrieval.nearest import each
 from tenants.retrieval.wanted import TENANT, Statement, Wanted
 from tenants.sources.shopper import DISLIKED_DAYS, MEANT, Reach, ShopperKey, recent_events, shopper_ctes
-
-HISTORY: Final = 30
-"""So many items of a history count; each brings up to 200 neighbours."""
-
-HALF_LIFE_DAYS: Final = 14.0
-"""After so many days an event counts half."""
-
-DEFAULT_DAYS: Final = 30.0
-"""Between two purchases of an item of which nothing better is known."""
 
 _DUE: Final = 0.5
 """Bought again after this part of the usual days, an item is no surprise."""
@@ -101,7 +95,8 @@ class Asked(Struct, frozen=True, kw_only=True):
 
 
 class Scene:
-    """One statement in the making: `bind` adds a parameter, `ctes` are what the sources may read.
+    """One statement in the making: `bind` adds a parameter, `ctes` are what the sources may read, `listed` the names of
+    those that hold the sources so far, as (item_no, z, because).
 
     `cut`: how many of each source are looked at before it is known which may be shown; None where the condition
     `eligible` comes first, as under a filter. `stop`: how many that may be shown are enough of a source that finds
@@ -119,6 +114,7 @@ class Scene:
         self.model = tenant.generation.behaviour_model
         self.fields: Mapping[str, float] = {}
         self.build = None if asked.live else tenant.generation.neighbours_build
+        self.listed: dict[str, str] = {}
         self._bound: dict[tuple[str, str], str] = {}
         self.ctes = [*self._shopper(), *self._bought(), *self._history(), *self._anchor()]
         self.base, self.eligible = self._conditions()
@@ -201,10 +197,12 @@ class Scene:
             return []
         return [
             f"""bought as materialized (
-        select b.item_no, extract(epoch from greatest({self.now} - b.last, interval '0'))::float8 / 86400 as since,
+        select b.item_no, b.days,
+            extract(epoch from greatest({self.now} - b.last, interval '0'))::float8 / 86400 as since,
             greatest(coalesce(b.own, s.repurchase_days, {DEFAULT_DAYS}), 0.5)::float8 as usual,
             b.own is null and s.repurchase_days is null as unsure
-        from (select d.item_no, max(d.ts) as last, case when count(distinct d.ts::date) > 1 then
+        from (select d.item_no, max(d.ts) as last, count(distinct d.ts::date)::float8 as days,
+                case when count(distinct d.ts::date) > 1 then
                 extract(epoch from max(d.ts) - min(d.ts))::float8 / 86400 / (count(distinct d.ts::date) - 1) end as own
             from decided d where d.type = 'purchase' group by d.item_no) b
         left join lateral (select s.repurchase_days from item_scores s where s.tenant_id = {TENANT}
@@ -241,7 +239,7 @@ class Scene:
         found.append(
             f"""history as materialized (
         select h.item_no, sum(h.w) / (1 + sum(h.w)) as w, max(h.ts) as ts from ({rows}) h
-        group by h.item_no having sum(h.w) > 0 order by 2 desc, 3 desc, 1 desc limit {HISTORY}
+        group by h.item_no having sum(h.w) > 0 order by 2 desc, 3 desc, 1 desc limit {ITEMS}
     )"""
         )
         return found

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from infra.db import Database
 from tenants.catalog.filters import Compiler
+from tenants.learned.history import EVENTS, REACH_DAYS
 from tenants.lifecycle import TenantRef
 from tenants.retrieval.wanted import TENANT
 
@@ -22,7 +23,7 @@ MEANT: Final = "e.flags & 1 = 0 and e.item_no is not null and e.type <> 'impress
 DISLIKED_DAYS: Final = 365
 """So long an item that was disliked stays away."""
 
-_RECENT: Final = (90, 200)
+_RECENT: Final = (REACH_DAYS, EVENTS)
 """Days and events of `activity`."""
 
 Reach = Literal["dislikes", "purchases", "cart"]

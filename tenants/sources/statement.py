@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from infra.db import Database
-from tenants.learned.blend import blend_sql
+from tenants.learned.blend import KNOWING, LISTED, blend_sql
 from tenants.lifecycle import TenantRef
 from tenants.retrieval.nearest import each, rounded
 from tenants.retrieval.wanted import TENANT, Found, Hit, Wanted, known_of, one_per_group
 from tenants.sources import attributes, behaviour, content, neighbours, popularity, revisits
+from tenants.sources.fresh import fresh
 from tenants.sources.scene import Asked, Scene
 from tenants.sources.shopper import MARK, Mark, mark_of
 
@@ -35,6 +36,7 @@ SOURCES: Final[Mapping[str, Source]] = {
     "recently_viewed": revisits.recently_viewed,
     "buy_again": revisits.buy_again,
     "on_sale": popularity.on_sale,
+    "fresh": fresh,
 }
 """Every source by its name; one signature, so that any list is names, weights and limits."""
 
@@ -73,19 +75,25 @@ def statement(scene: Scene) -> str:
     """The SQL, in the form of `Database.fetch_scoped`."""
     asked, wanted = scene.asked, scene.wanted
     ctes = list(scene.ctes)
-    names, weights, seen = [], [], []
-    for at, chosen in enumerate(asked.sources):
+    names = [f"s{at}" for at in range(len(asked.sources))]
+    weights = [scene.bind(float(chosen.weight), "float8") for chosen in asked.sources]
+    seen = []
+    draws = any(chosen.name == "fresh" for chosen in asked.sources)
+    # What is drawn from the other sources stands behind them.
+    for at, chosen in sorted(enumerate(asked.sources), key=lambda pair: pair[1].name == "fresh"):
         rows = SOURCES[chosen.name](scene.of(chosen)) or _NOTHING
+        scene.listed[chosen.name] = names[at]
         positive = "x.z is not null" if asked.absolute else "x.z > 0"
-        limits = [limit for limit in (chosen.limit, scene.cut) if limit is not None]
+        cut = scene.cut
+        if draws and cut is not None and chosen.name in KNOWING:
+            cut = max(cut, LISTED)
+        limits = [limit for limit in (chosen.limit, cut) if limit is not None]
         ctes.append(
             f"""s{at} as materialized (
         select x.item_no, x.z::float8 as z, x.because from ({rows}) x
         where {positive} order by x.z desc, x.item_no limit {min(limits, default="all")}
     )"""
         )
-        names.append(f"s{at}")
-        weights.append(scene.bind(float(chosen.weight), "float8"))
         if chosen.limit is None:
             seen.append(f"(select count(*) from s{at})")
     group = one_per_group("r.score desc, f.item_no")

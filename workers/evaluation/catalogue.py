@@ -84,7 +84,10 @@ def encode_texts(products: Sequence[Product], settings: Settings, cache: Path) -
         for chosen, part, offset in ((covered, encoder, 0), (~covered, NgramEncoder(dim=dim), dim)):
             numbers = np.flatnonzero(chosen & there)
             if len(numbers):
-                rows[numbers, offset : offset + dim] = part.encode([products[n].text for n in numbers.tolist()])
+                # Many products are told apart by their id alone: the same text is encoded once.
+                texts = [products[n].text for n in numbers.tolist()]
+                place = {text: at for at, text in enumerate(dict.fromkeys(texts))}
+                rows[numbers, offset : offset + dim] = part.encode(list(place))[[place[text] for text in texts]]
         return rows
 
     return _cached(cache / f"text-{key}.npy", encode), encoder.space.name

@@ -1,38 +1,45 @@
-"""The blend of an evaluation: weights fitted on a window before the test, as a training job fits a shop's own."""
+"""The blend of an evaluation: weights fitted on windows before the test, as a training job fits a shop's own."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from workers.evaluation.metrics import hits, top_lists
-from workers.evaluation.models import FRESH, MODELS, Scorer, fresh
+from tenants.learned.blend import KNOWING, LISTED
+from workers.evaluation.metrics import top_lists
+from workers.evaluation.models import FRESH, MODELS, Scorer, Space, sources
 from workers.evaluation.setting import Questions, Setting
 from workers.training.behaviour.blend import (
-    LISTED,
     SHOPPERS,
+    Blend,
     Listed,
-    Union,
-    Weights,
-    blended,
-    fit_weights,
+    Window,
+    fit_blend,
+    fresh_of,
     listed,
-    unite,
+    of_items,
+    stacked,
 )
-from workers.training.behaviour.interactions import Floats, Ints, ShopperItems
+from workers.training.behaviour.interactions import Floats
+from workers.training.shop.validate import CLEARLY, PRIOR
 
-PRIOR: Final = {"recent": 1.0, "text": 0.5, "image": 0.5, "behaviour": 1.0, "graph_served": 1.0}
-"""A shop with few validation shoppers is kept near what sells, what looks alike, and the graph filter."""
-
-_LEAST: Final = 0.03
-"""A source below this share of the weight is left out: its query would cost more than it says."""
-
-_FRESH: Final = tuple(np.round(np.arange(0, 1.01, 0.05), 2))
-_CLEARLY: Final = 2.5
-_MOST_LOST: Final = 0.06
 _BATCH: Final = 256
-_K: Final = 20
+
+
+class Moment(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """A moment before the test to learn at, and what shoppers met after it."""
+
+    setting: Setting
+    questions: Questions
+
+
+class Weights(msgspec.Struct, frozen=True, kw_only=True):
+    """The weight of each model by name, and of `fresh`; the behaviour space; how many shoppers they were fitted on."""
+
+    by_source: dict[str, float]
+    space: Space
+    shoppers: int
 
 
 def scores_of(
@@ -48,96 +55,59 @@ def scores_of(
         if not setting.repeats:
             scores[place, history.weights.indices] = -np.inf
         found[name] = scores
-    if "behaviour" in found and {"fused", "text", "image"} & found.keys():
-        found[FRESH] = fresh(found, setting.degree)
     return found
 
 
-def source_lists(scores: Mapping[str, Floats], names: Sequence[str], rng: np.random.Generator) -> list[Listed]:
-    """The lists of the sources `names`, in this order."""
-    return [listed(scores[name], top_lists(scores[name], LISTED, rng=rng)) for name in names]
+def source_lists(
+    scores: Mapping[str, Floats], names: Sequence[str], setting: Setting, rng: np.random.Generator
+) -> list[Listed]:
+    """The lists of the models `names`, in this order; `fresh` among them is drawn from the others."""
+    found = {name: listed(scores[name], top_lists(scores[name], LISTED, rng=rng)) for name in names if name != FRESH}
+    if FRESH in names:
+        known = [one for name, one in found.items() if MODELS[name].serves in KNOWING]
+        found[FRESH] = fresh_of(known, setting.few, len(setting.train.items))
+    return [found[name] for name in names]
 
 
-def learn_weights(setting: Setting, questions: Questions, sources: Sequence[str]) -> Weights:
-    """Fit on the questions of a validation window; `sources` are names of the registry."""
-    prior = np.array([PRIOR.get(name, 0.0) for name in sources]) + 1e-9
-    rng = np.random.default_rng(setting.seed)
-    if len(questions.rows) > SHOPPERS:
-        chosen = np.sort(rng.choice(len(questions.rows), SHOPPERS, replace=False))
-        questions = Questions(rows=questions.rows[chosen], wanted=questions.wanted.rows(chosen))
-    if not len(questions.rows):
-        return Weights(by_source=_named(sources, prior / prior.sum()), shoppers=0)
-    scorers = {name: MODELS[name].fit(setting) for name in sources}
-    named = [*sources, FRESH] if "behaviour" in sources and {"text", "image"} & set(sources) else list(sources)
-    parts: list[list[Listed]] = []
-    for start in range(0, len(questions.rows), _BATCH):
-        scores = scores_of(scorers, setting, questions, start, start + _BATCH)
-        parts.append(source_lists(scores, named, rng))
-    lists = [
-        Listed(ids=np.vstack([p[c].ids for p in parts]), scores=np.vstack([p[c].scores for p in parts]))
-        for c in range(len(named))
-    ]
-    union = unite(lists[: len(sources)], len(setting.train.items))
-    weights = fit_weights(union, _wanted(union, questions.wanted), prior)
-    weights = np.where(weights < _LEAST, 0, weights)
-    by_source = _named(sources, weights / weights.sum())
-    if FRESH in named:
-        text = next(name for name in ("text", "image") if name in sources)
-        by_source[FRESH] = _fresh_weight(
-            lists, named, by_source, setting, questions, alone=lists[sources.index(text)].ids[:, :_K]
-        )
-    return Weights(by_source={name: w for name, w in by_source.items() if w > 0}, shoppers=len(questions.rows))
+def learn_weights(moments: Sequence[Moment], names: Sequence[str], *, seed: int) -> Weights:
+    """Fit on the shoppers of all moments at once, for each behaviour space; the space that gains more has it."""
+    rng = np.random.default_rng(seed)
+    drawn: dict[Space, list[str]] = {"graph": sources(names, "graph"), "als": sources(names, "als")}
+    every = list(dict.fromkeys([*drawn["graph"], *drawn["als"]]))
+    windows: list[tuple[Window, dict[str, Listed]]] = []
+    for moment in moments:
+        setting, questions = moment.setting, _some(moment.questions, SHOPPERS // len(moments), rng)
+        if not len(questions.rows):
+            continue
+        scorers = {name: MODELS[name].fit(setting) for name in every}
+        parts: list[list[Listed]] = []
+        for start in range(0, len(questions.rows), _BATCH):
+            scores = scores_of(scorers, setting, questions, start, start + _BATCH)
+            parts.append(source_lists(scores, every, setting, rng))
+        lists = {name: stacked([part[at] for part in parts]) for at, name in enumerate(every)}
+        wanted = questions.wanted.weights
+        window = Window(lists={}, wanted=wanted, new=of_items(wanted, setting.degree == 0), few=setting.few)
+        windows.append((window, lists))
+    found: dict[Space, tuple[Blend, dict[str, str]]] = {}
+    for one, mixed in drawn.items():
+        model = {str(MODELS[name].serves): name for name in mixed}
+        served = [
+            msgspec.structs.replace(window, lists={source: lists[name] for source, name in model.items()})
+            for window, lists in windows
+        ]
+        found[one] = (fit_blend(served, {source: PRIOR.get(source, 1e-9) for source in model}), model)
+    graph, als = found["graph"][0].gain, found["als"][0].gain
+    space: Space = "als" if als > graph + CLEARLY else "graph"
+    blend, model = found[space]
+    return Weights(
+        by_source={model.get(source, source): weight for source, weight in blend.weights.items()},
+        space=space,
+        shoppers=blend.shoppers,
+    )
 
 
-def _named(sources: Sequence[str], weights: NDArray[np.float64]) -> dict[str, float]:
-    return {name: round(float(weight), 4) for name, weight in zip(sources, weights, strict=True)}
-
-
-def _wanted(union: Union, wanted: ShopperItems) -> NDArray[np.bool_]:
-    width = np.int64(len(wanted.items))
-    rows = np.repeat(np.arange(len(wanted.shoppers), dtype=np.int64), np.diff(wanted.weights.indptr))
-    return np.isin(union.row * width + union.item, rows * width + wanted.weights.indices)
-
-
-def _fresh_weight(
-    lists: Sequence[Listed],
-    named: Sequence[str],
-    by_source: Mapping[str, float],
-    setting: Setting,
-    questions: Questions,
-    *,
-    alone: Ints,
-) -> float:
-    """The lowest weight of the fresh items at which those never met before are found clearly better than by content
-    alone, as long as Recall of all items stays within _MOST_LOST. The fit itself would leave them out: being new, they
-    are little of what is bought.
-    """
-    wanted = questions.wanted
-    new = setting.degree[wanted.weights.indices] == 0
-    rows = np.repeat(np.arange(len(wanted.shoppers)), np.diff(wanted.weights.indptr))
-    asked = np.bincount(rows[new], minlength=len(wanted.shoppers))
-    if not asked.any():
-        return 0.0
-
-    def found(ids: Ints) -> float:
-        shown = np.where((ids >= 0) & (setting.degree[np.maximum(ids, 0)] == 0), ids, -1)
-        right = hits(shown, wanted.weights).sum(axis=1)
-        return float((right[asked > 0] / asked[asked > 0]).mean())
-
-    goal = _CLEARLY * found(alone)
-    union = unite(lists, len(setting.train.items))
-    count = np.diff(wanted.weights.indptr)
-    best, best_weight, most = -1.0, 0.0, 0.0
-    for weight in _FRESH:
-        weights = np.array([by_source.get(name, 0.0) for name in named[:-1]] + [weight])
-        ids = blended(union, weights, len(questions.rows), _K)
-        whole = float((hits(ids, wanted.weights).sum(axis=1) / count).mean())
-        most = max(most, whole)
-        share = found(ids)
-        if whole < (1 - _MOST_LOST) * most:
-            break
-        if share > best:
-            best, best_weight = share, float(weight)
-        if share > goal:
-            break
-    return best_weight
+def _some(questions: Questions, most: int, rng: np.random.Generator) -> Questions:
+    if len(questions.rows) <= most:
+        return questions
+    chosen = np.sort(rng.choice(len(questions.rows), most, replace=False))
+    return Questions(rows=questions.rows[chosen], wanted=questions.wanted.rows(chosen))

@@ -1,36 +1,41 @@
 """The models that can be evaluated, by name: each learns from a setting and scores every item for a shopper."""
 
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, Literal
 
 import msgspec
 import numpy as np
 from scipy.sparse import csr_array
 
 from workers.evaluation.setting import Setting
-from workers.training.behaviour.als import fit_als
-from workers.training.behaviour.borrowed import WARM, borrow, lenders, mixing
+from workers.training.behaviour.als import FACTORS, fit_als
+from workers.training.behaviour.borrowed import Borrowed, borrow, lenders, mixing
 from workers.training.behaviour.cooccurrence import fit_cosine, fit_llr, pairs_matrix, sessions
 from workers.training.behaviour.graph import Graph, fit_exact_graph, fit_graph
 from workers.training.behaviour.interactions import DAY, Floats, Longs, ShopperItems, cap_rows
 from workers.training.behaviour.item_cf import fit_item_cf
 from workers.training.behaviour.popularity import fit_popularity
 from workers.training.behaviour.repurchase import fit_repurchase, score_bought
-from workers.training.behaviour.user_cf import fit_user_cf
+from workers.training.behaviour.user_cf import fit_user_cf, met_lately
+from workers.training.shop.factors import fit_factors
 
+Space = Literal["graph", "als"]
 Scorer = Callable[[Longs, ShopperItems], Floats]
 """Scores float32[b, n] of the shoppers in these rows of the setting, whose histories are given; 0: nothing to say."""
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of the registry. `fit` learns; `needs` what the setting must have: text, image or repeats;
-    `source` whether the blend may draw on it; `about` what a reader of the card is told.
+    """One line of the registry. `fit` learns; `needs` what the setting must have: text, image or repeats; `serves`
+    the name of the source (tenants/sources) that it is the same as, where the blend may draw on it; `space` the
+    behaviour space that it takes, where a shop that holds the other one has no such source; `about` what a reader of
+    the card is told.
     """
 
     fit: Callable[[Setting], Scorer]
     about: str
     needs: tuple[str, ...] = ()
-    source: bool = False
+    serves: str | None = None
+    space: Space | None = None
 
 
 def _popularity(setting: Setting) -> Scorer:
@@ -52,16 +57,17 @@ def _random(setting: Setting) -> Scorer:
     return score
 
 
-def _neighbourhood(neighbours: csr_array) -> Scorer:
-    return lambda _, history: np.asarray((history.binary @ neighbours).toarray(), np.float32)
+def _summed(setting: Setting, neighbours: csr_array) -> Scorer:
+    return lambda rows, _: np.asarray((setting.served[rows] @ neighbours).toarray(), np.float32)
 
 
 def _item_knn(setting: Setting) -> Scorer:
-    return _neighbourhood(fit_cosine(_capped(setting)).sparse)
+    neighbours = fit_cosine(_capped(setting)).sparse
+    return lambda _, history: np.asarray((history.binary @ neighbours).toarray(), np.float32)
 
 
 def _item_cf(setting: Setting) -> Scorer:
-    return _neighbourhood(fit_item_cf(_capped(setting)).sparse)
+    return _summed(setting, fit_item_cf(_capped(setting)).sparse)
 
 
 def _capped(setting: Setting) -> csr_array:
@@ -78,12 +84,16 @@ def _together(setting: Setting) -> Scorer:
         matrix = _capped(setting)
     significance = fit_llr(matrix).sparse
     # The ratio grows with the number of groups; its root is near the number of deviations from chance.
-    return _neighbourhood(csr_array(significance.sqrt()))
+    return _summed(setting, csr_array(significance.sqrt()))
 
 
 def _user_cf(setting: Setting) -> Scorer:
-    model = fit_user_cf(setting.train.binary, setting.train.last)
-    return lambda rows, _: model.score(rows)
+    train = setting.train
+    model = fit_user_cf(train.binary, train.last)
+    lately = train.binary
+    if setting.timed:
+        lately = met_lately(setting.log, items=train.items, shoppers=train.shoppers, now=setting.now)
+    return lambda rows, _: model.score(rows, lately)
 
 
 def _graph(setting: Setting) -> Scorer:
@@ -93,7 +103,7 @@ def _graph(setting: Setting) -> Scorer:
 
 def _graph_served(setting: Setting) -> Scorer:
     model = _cut_graph(setting)
-    return lambda _, history: model.score(history.binary)
+    return lambda rows, _: model.score(setting.served[rows])
 
 
 def _cut_graph(setting: Setting) -> Graph:
@@ -108,16 +118,39 @@ def _als(setting: Setting) -> Scorer:
     return lambda _, history: model.score(history.binary)
 
 
+def _als_served(setting: Setting) -> Scorer:
+    model = fit_factors(setting.train.binary, _mix(setting), factors=FACTORS)
+    return lambda rows, _: model.score(setting.served[rows])
+
+
 def _behaviour(setting: Setting) -> Scorer:
+    model = _borrowed(setting)
+    return lambda rows, _: model.score(setting.served[rows])
+
+
+def _near(setting: Setting) -> Scorer:
+    """What is left of the graph filter where factors have the place of its vectors."""
+    model = msgspec.structs.replace(_borrowed(setting), alpha=0.0)
+    return lambda rows, _: model.score(setting.served[rows])
+
+
+def _borrowed(setting: Setting) -> Graph | Borrowed:
+    if "borrowed" not in setting.shared:
+        mix, graph = _mix(setting), _cut_graph(setting)
+        setting.shared["borrowed"] = graph if mix is None else borrow(graph, mix)
+    found: Graph | Borrowed = setting.shared["borrowed"]
+    return found
+
+
+def _mix(setting: Setting) -> csr_array | None:
+    """What the behaviour of each item is made of; None without content."""
     content = setting.content.fused()
-    assert content is not None
-    graph = _cut_graph(setting)
-    lent = lenders(content, setting.degree)
-    model = borrow(graph, mixing(setting.degree, lent))
-    return lambda _, history: model.score(history.binary)
-
-
-_SHARPNESS: Final = 8.0
+    if content is None:
+        return None
+    if "mix" not in setting.shared:
+        setting.shared["mix"] = mixing(setting.degree, lenders(content, setting.degree))
+    found: csr_array = setting.shared["mix"]
+    return found
 
 
 def _by_content(vectors: Floats | None) -> Scorer:
@@ -138,53 +171,81 @@ def _by_content(vectors: Floats | None) -> Scorer:
     return score
 
 
-def _repeat(setting: Setting) -> Scorer:
-    model = fit_repurchase(setting.log, setting.log.item.astype(np.int64), len(setting.train.items))
+ANCHORS: Final = 10
+_PAIRS: Final = 4_000
 
-    def score(_: Longs, history: ShopperItems) -> Floats:
-        due = score_bought(model, history, now=setting.now)
-        return np.asarray(history.like(due).toarray(), np.float32)
+
+def _similar(setting: Setting) -> Scorer:
+    """The mean cosine to the strongest items of the history, above that of random pairs."""
+    content = setting.content.fused()
+    assert content is not None
+    rng = np.random.default_rng(setting.seed)
+    left, right = rng.integers(len(content), size=(2, _PAIRS))
+    usual = float((content[left] * content[right]).sum(axis=1).mean())
+
+    def score(rows: Longs, _: ShopperItems) -> Floats:
+        history = setting.served[rows]
+        anchors = cap_rows(history, history.data, ANCHORS)
+        total = np.maximum(np.asarray(anchors.sum(axis=1)).ravel(), 1e-12)[:, None]
+        return np.asarray(((anchors @ content) / total) @ content.T - usual, np.float32)
 
     return score
+
+
+def _repeat(setting: Setting) -> Scorer:
+    log, items = setting.log, setting.log.item.astype(np.int64)
+    model = fit_repurchase(log, items, len(setting.train.items))
+    due = score_bought(model, log, items, len(setting.train.shoppers), now=setting.now)
+    return lambda rows, _: np.asarray(due[rows].toarray(), np.float32)
 
 
 MODELS: Final[dict[str, Model]] = {
     "random": Model(fit=_random, about="chance"),
     "popularity": Model(fit=_popularity, about="shoppers per item in training"),
-    "recent": Model(fit=_recent, about="popularity with a half-life of 14 days", source=True),
-    "item_knn": Model(fit=_item_knn, about="cosine of items over shoppers, 200 neighbours", source=True),
-    "item_cf": Model(fit=_item_cf, about="Pearson of items, shrunk by significance, 200 neighbours", source=True),
-    "user_cf": Model(fit=_user_cf, about="Pearson of shoppers, shrunk by significance, 50 neighbours", source=True),
-    "together": Model(fit=_together, about="log-likelihood ratio within baskets or sessions", source=True),
-    "als": Model(fit=_als, about="iALS, 128 factors, shoppers folded in", source=True),
-    "graph": Model(fit=_graph, about="graph filter with nothing cut, 256 dimensions, α = 0.3"),
-    "graph_served": Model(fit=_graph_served, about="graph filter as served: 200 neighbours per item", source=True),
-    "text": Model(fit=lambda s: _by_content(s.content.text), about="text vectors alone", needs=("text",), source=True),
-    "image": Model(
-        fit=lambda s: _by_content(s.content.image), about="photo vectors alone", needs=("image",), source=True
+    "recent": Model(fit=_recent, about="popularity with a half-life of 14 days", serves="popular"),
+    "item_knn": Model(fit=_item_knn, about="cosine of items over shoppers, 200 neighbours"),
+    "item_cf": Model(fit=_item_cf, about="Pearson of items, shrunk by significance, 200 neighbours", serves="item_cf"),
+    "user_cf": Model(fit=_user_cf, about="what the 30 shoppers of likest taste met lately", serves="user_cf"),
+    "together": Model(fit=_together, about="log-likelihood ratio within baskets or sessions"),
+    "als": Model(fit=_als, about="iALS, 128 factors, shoppers folded in"),
+    "als_served": Model(
+        fit=_als_served, about="iALS as served: items with few events borrowing", serves="als", space="als"
     ),
+    "graph": Model(fit=_graph, about="graph filter with nothing cut, 256 dimensions, α = 0.3"),
+    "graph_served": Model(
+        fit=_graph_served, about="graph filter as served: 200 neighbours per item", serves="graph", space="graph"
+    ),
+    "text": Model(fit=lambda s: _by_content(s.content.text), about="text vectors alone", needs=("text",)),
+    "image": Model(fit=lambda s: _by_content(s.content.image), about="photo vectors alone", needs=("image",)),
     "fused": Model(
         fit=lambda s: _by_content(s.content.fused()), about="text and photo vectors", needs=("text", "image")
     ),
-    "behaviour": Model(
-        fit=_behaviour, about="graph filter, items with few events borrowing", needs=("content",), source=True
+    "similar": Model(
+        fit=_similar,
+        about="content as served: like the 10 strongest of the history",
+        needs=("content",),
+        serves="similar",
     ),
-    "repeat": Model(fit=_repeat, about="items bought before, by when they are due", needs=("repeats",), source=True),
+    "behaviour": Model(
+        fit=_behaviour,
+        about="graph filter as served: items with few events borrowing",
+        needs=("content",),
+        serves="graph",
+        space="graph",
+    ),
+    "near": Model(fit=_near, about="the neighbours of the graph filter alone, borrowing", serves="graph", space="als"),
+    "repeat": Model(
+        fit=_repeat, about="items bought before, by when they are due", needs=("repeats",), serves="buy_again"
+    ),
 }
 BLEND: Final = "blend"
 FRESH: Final = "fresh"
 
 
-def fresh(scores: Mapping[str, Floats], degree: Floats) -> Floats:
-    """float32[b, n] of the items with fewer than WARM shoppers alone: borrowed behaviour and content, each divided by
-    its best, in equal parts; 0 for all others. `scores` has the behaviour and one of fused, text, image.
-    """
-    few = degree < WARM
-    found = np.zeros_like(scores["behaviour"])
-    for name in ("behaviour", next(name for name in ("fused", "text", "image") if name in scores)):
-        part = np.where(few & (scores[name] > 0), scores[name], 0)
-        found += part / np.maximum(part.max(axis=1, keepdims=True), 1e-30)
-    return found
+def sources(names: Sequence[str], space: Space) -> list[str]:
+    """Those of the models `names` that the blend of a shop with this behaviour space draws on."""
+    found = [name for name in names if MODELS[name].serves is not None and MODELS[name].space in {None, space}]
+    return [name for name in found if name != "graph_served" or "behaviour" not in names]
 
 
 def available(setting: Setting) -> list[str]:

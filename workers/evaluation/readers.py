@@ -92,8 +92,15 @@ def _read(
     if not sample:
         raise BadInteractions(f"{path.name} is empty.")
     separator = next((mark for mark in _SEPARATORS if mark in sample[0]), None)
-    columns = _header(_cells(sample[:1], separator, quoted=True)[0])
-    if columns is None and _is_adjacency(sample, separator):
+    first = _cells(sample[:1], separator, quoted=True)[0]
+    columns = _header(first)
+    lacking = {"shopper", "item"} - (columns or {}).keys()
+    if columns and lacking:
+        raise BadInteractions(
+            f"{path.name} has no column for the {' and the '.join(sorted(lacking))} among {', '.join(first)}; "
+            "name them `user` and `item`."
+        )
+    if not columns and _is_adjacency(sample, separator):
         return _adjacency(path.name, text, shoppers, items)
     return _events(path.name, text, separator, columns, shoppers, items, groups)
 
@@ -112,8 +119,8 @@ def _rows(lines: Iterable[str], separator: str | None, *, quoted: bool) -> Itera
         )
 
 
-def _header(cells: Sequence[str]) -> dict[str, int] | None:
-    """Which column holds what, where the first line is a header that names a shopper and an item."""
+def _header(cells: Sequence[str]) -> dict[str, int]:
+    """Which column holds what, where the first line is a header; empty where it is none."""
     # RecBole writes `user_id:token`.
     names = [re.sub(r"[^a-z]", "", cell.partition(":")[0].lower()) for cell in cells]
     found: dict[str, int] = {}
@@ -121,7 +128,7 @@ def _header(cells: Sequence[str]) -> dict[str, int] | None:
         places = [(known.index(name), place) for place, name in enumerate(names) if name in known]
         if places:
             found[kind] = min(places)[1]
-    return found if {"shopper", "item"} <= found.keys() else None
+    return {} if any(_is_number(cell) for cell in cells) else found
 
 
 def _is_adjacency(sample: Sequence[str], separator: str | None) -> bool:
@@ -161,14 +168,14 @@ def _events(
     name: str,
     text: str,
     separator: str | None,
-    header: dict[str, int] | None,
+    header: dict[str, int],
     shoppers: dict[str, int],
     items: dict[str, int],
     groups: dict[str, int],
 ) -> tuple[Interactions, bool, dict[str, int]]:
     lines: Iterable[str] = io.StringIO(text)
-    columns = header or {}
-    rows = _rows(lines, separator, quoted=header is not None)
+    columns = header
+    rows = _rows(lines, separator, quoted=bool(header))
     shopper: list[int] = []
     item: list[int] = []
     weight: list[float] = []
@@ -176,9 +183,9 @@ def _events(
     group: list[int] = []
     dropped: dict[str, int] = {}
     for number, cells in enumerate(rows, 1):
-        if not cells or (number == 1 and header is not None):
+        if not cells or (number == 1 and header):
             continue
-        if header is None and not columns:
+        if not columns:
             if len(cells) < 2:
                 raise BadInteractions(f"{name}, line {number}: {len(cells)} column; user and item are needed.")
             columns = dict(zip(("shopper", "item", "weight", "ts"), range(len(cells)), strict=False))
@@ -186,8 +193,8 @@ def _events(
                 continue  # a header with names of its own
         try:
             who, what = cells[columns["shopper"]].strip(), cells[columns["item"]].strip()
-            value = float(cells[columns["weight"]]) if "weight" in columns else 1.0
-            many = float(cells[columns["quantity"]]) if "quantity" in columns else 1.0
+            value = _number(cells[columns["weight"]], "rating") if "weight" in columns else 1.0
+            many = _number(cells[columns["quantity"]], "quantity") if "quantity" in columns else 1.0
             when = _seconds(cells[columns["ts"]]) if "ts" in columns else number
         except (IndexError, ValueError) as error:
             raise BadInteractions(f"{name}, line {number}: {_reason(error, cells)}.") from error
@@ -221,6 +228,15 @@ def _reason(error: Exception, cells: Sequence[str]) -> str:
     return str(error)[:200]
 
 
+def _number(cell: str, what: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        raise ValueError(
+            f"the {what} is {cell[:80]!r}, not a number; without a header the columns are user, item, rating, timestamp"
+        ) from None
+
+
 def _is_number(cell: str) -> bool:
     try:
         float(cell)
@@ -234,7 +250,10 @@ def _seconds(cell: str) -> int:
     try:
         number = float(cell)
     except ValueError:
-        moment = datetime.fromisoformat(cell.strip())
+        try:
+            moment = datetime.fromisoformat(cell.strip())
+        except ValueError:
+            raise ValueError(f"{cell[:80]!r} is not a time; seconds since 1970 or ISO 8601 is") from None
         moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
         return int(moment.timestamp())
     if not abs(number) < 1e17:

@@ -17,20 +17,23 @@ from infra.settings import Settings
 from workers.evaluation.bootstrap import Interval, bootstrap_means, difference, interval
 from workers.evaluation.card import Card, Claim, Counts, SliceCard, SplitCard
 from workers.evaluation.catalogue import Product, encode_photos, encode_texts, read_catalogue
-from workers.evaluation.fit_blend import learn_weights, scores_of, source_lists
+from workers.evaluation.fit_blend import Moment, Weights, learn_weights, scores_of, source_lists
 from workers.evaluation.metrics import catalogue_metrics, hits, ranking_metrics, top_lists
-from workers.evaluation.models import BLEND, MODELS, available
+from workers.evaluation.models import BLEND, FRESH, MODELS, available
 from workers.evaluation.readers import BadInteractions, Read, read_interactions
 from workers.evaluation.setting import Content, Questions, Setting, make_questions, make_setting, now_of
 from workers.evaluation.slices import make_slices
 from workers.evaluation.splits import CannotSplit, Split, split_leave_last, split_random, split_time
-from workers.training.behaviour.blend import Weights, blended, unite
+from workers.training.behaviour.blend import blended, unite
 from workers.training.behaviour.interactions import Floats, Interactions, Ints, shopper_items
 
 Tell = Callable[[str], None]
 
 BASELINES: Final = ("random", "popularity", "item_knn")
 _BATCH: Final = 256
+_WINDOWS: Final = 2
+"""So many windows before the test the blend is fitted on: one alone may lie in a season of its own."""
+
 _SLICE_DRAWS: Final = 400
 
 
@@ -85,12 +88,12 @@ def evaluate(options: Options, settings: Settings, tell: Tell = lambda _: None) 
     if not len(questions.rows):
         raise CannotSplit("Nobody with a history is left to ask: no shopper of the test has one before it.")
     names = _chosen(options.models, available(setting))
-    sources = [name for name in available(setting) if MODELS[name].source] if BLEND in names else []
-    weights = _weights(data, setting, sources, options.seed, tell) if BLEND in names else None
+    weights = _weights(data, repeats, available(setting), options.seed, tell) if BLEND in names else None
+    if len(questions.rows) == 1:
+        raise CannotSplit("A single shopper is left to ask, so nothing can be said of others; give more interactions.")
     scorers = {}
     fit_s = {}
-    used = [name for name in sources if weights is not None and name in weights.by_source]
-    needed = set(used) | ({"behaviour", "text", "image"} & set(sources) if used else set())
+    needed = set() if weights is None else weights.by_source.keys() - {FRESH}
     for name in MODELS:
         if name in names or name in needed:
             tell(f"learning {name}")
@@ -197,21 +200,25 @@ def _chosen(wanted: tuple[str, ...] | None, there: Sequence[str]) -> set[str]:
     return {*wanted, *BASELINES}
 
 
-def _weights(data: Data, setting: Setting, sources: Sequence[str], seed: int, tell: Tell) -> Weights:
-    """Weights from a window before the test, split as the whole was."""
-    tell("fitting the blend")
+def _weights(data: Data, repeats: bool, names: Sequence[str], seed: int, tell: Tell) -> Weights:
+    """Weights from windows before the test, each split off from what is left as the test was."""
     train = data.split.train
-    try:
-        if data.split.kind == "time":
-            window = split_time(train)
-        elif data.split.kind == "leave_last":
-            window = split_leave_last(train)
-        else:
-            window = split_random(train, seed=seed + 1)
-    except CannotSplit:
-        window = Split(kind="random", train=train, test=train.take(np.zeros(0, np.int64)))
-    before = _setting(data, window, setting.repeats, seed)
-    return learn_weights(before, make_questions(before, window.test), sources)
+    moments = []
+    for number in range(_WINDOWS if data.split.kind == "time" else 1):
+        try:
+            if data.split.kind == "time":
+                window = split_time(train)
+            elif data.split.kind == "leave_last":
+                window = split_leave_last(train)
+            else:
+                window = split_random(train, seed=seed + 1)
+        except CannotSplit:
+            break
+        tell(f"fitting the blend, window {number + 1}")
+        setting = _setting(data, window, repeats, seed)
+        moments.append(Moment(setting=setting, questions=make_questions(setting, window.test)))
+        train = window.train
+    return learn_weights(moments, names, seed=seed)
 
 
 def _ask(
@@ -234,7 +241,7 @@ def _ask(
             if name != BLEND:
                 parts[name].append(top_lists(scores[name], k, rng=rng))
         if BLEND in names:
-            union = unite(source_lists(scores, mixed, rng), len(setting.train.items))
+            union = unite(source_lists(scores, mixed, setting, rng), len(setting.train.items))
             rows = min(_BATCH, len(questions.rows) - start)
             parts[BLEND].append(blended(union, factors, rows, k, seed=seed))
     return {name: np.vstack(part) for name, part in parts.items()}
@@ -281,16 +288,16 @@ def _card(
         claims=claims,
         blend=None
         if weights is None
-        else {"weights": weights.by_source, "validation_shoppers": weights.shoppers, **_space(weights)},
+        else {
+            "weights": weights.by_source,
+            "sources": {name: MODELS[name].serves if name in MODELS else name for name in weights.by_source},
+            "behaviour_space": weights.space,
+            "validation_shoppers": weights.shoppers,
+        },
         about={name: MODELS[name].about if name in MODELS else "all sources by fitted weights" for name in lists},
         fit_s={name: round(seconds, 3) for name, seconds in fit_s.items()},
         code=_versions(data.spaces),
     )
-
-
-def _space(weights: Weights) -> dict[str, str]:
-    graph = sum(weights.by_source.get(name, 0) for name in ("behaviour", "graph_served"))
-    return {"behaviour_space": "als" if weights.by_source.get("als", 0) > graph else "graph"}
 
 
 def _models_and_claims(

@@ -4,9 +4,14 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
+from tenants.learned.blend import FEW_EVENTS
 from workers.evaluation.splits import Split
+from workers.training.behaviour.history import served_history
 from workers.training.behaviour.interactions import Floats, Interactions, Longs, ShopperItems, shopper_items
+from workers.training.behaviour.popularity import met_by_few
 
 
 class Content(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -43,6 +48,26 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     def degree(self) -> Floats:
         """Shoppers per item, float32[n]."""
         return np.bincount(self.train.weights.indices, minlength=len(self.train.items)).astype(np.float32)
+
+    @property
+    def served(self) -> csr_array:
+        """float32[m, n]: the histories as the service folds them in; all that was met where there are no times."""
+        if "served" not in self.shared:
+            self.shared["served"] = (
+                served_history(self.log, items=self.train.items, shoppers=self.train.shoppers, now=self.now)
+                if self.timed
+                else self.train.binary
+            )
+        found: csr_array = self.shared["served"]
+        return found
+
+    @property
+    def few(self) -> NDArray[np.bool_]:
+        """bool[n]: the items that few have met, as `fresh` takes it."""
+        if not self.timed:
+            return np.asarray(self.degree < FEW_EVENTS)
+        column = self.log.item.astype(np.int64)
+        return met_by_few(self.log, column, len(self.train.items), now=self.now)
 
 
 class Questions(msgspec.Struct, frozen=True, kw_only=True, eq=False):

@@ -54,7 +54,7 @@ async def test_the_scores_are_those_of_the_formulas(database: Database, make_ten
     assert await _refresh(database, tenant_id, clock()) == 3
     scores = await _scores(database, tenant_id)
     assert set(scores) == {1, 2, 5}
-    decay = {days: 0.5 ** (days / 30) for days in (1, 3, 7.6)}
+    decay = {days: 0.5 ** (days / 14) for days in (1, 3, 7.6)}
     assert scores[1][0] == 1
     assert scores[2][0] == pytest.approx((decay[3] + decay[7.6]) / (10 * decay[1]), rel=1e-5)
     assert scores[5][0] == 0

@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from tenants.learned.blend import FEW_DAYS, FEW_EVENTS
 from workers.training.behaviour.interactions import DAY, Floats, Interactions
 
 HALF_LIFE_DAYS: Final = 14.0
@@ -47,3 +48,9 @@ def fit_popularity(
         trend=trend.astype(np.float32),
         half_life_days=half_life_days,
     )
+
+
+def met_by_few(log: Interactions, column: NDArray[np.int64], count: int, *, now: int) -> NDArray[np.bool_]:
+    """bool[count]: the items of fewer than FEW_EVENTS events lately, which `fresh` is made of."""
+    lately = (log.weight != 0) & (log.ts > now - FEW_DAYS * DAY)
+    return np.asarray(np.bincount(column[lately], minlength=count) < FEW_EVENTS)

@@ -141,7 +141,7 @@ class _Fit:
         champion, served = self._plan.champion, None
         if champion is not None:
             served = read_served(self._folder / SERVED_LISTS, self._folder / SERVED_VECTORS, self._items, champion)
-        self._validation = validate(self._shop.log, self._items, self._likes, champion, served)
+        self._validation = validate(self._shop.log, self._items, self._likes, self._ready, champion, served)
         if self._validation is None:
             return
         self.metrics = {

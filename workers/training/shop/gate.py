@@ -10,8 +10,9 @@ from typing import Final
 import numpy as np
 from msgspec import Struct
 
+from tenants.learned.blend import KNOWING
 from workers.evaluation.bootstrap import bootstrap_means, difference
-from workers.training.behaviour.blend import Listed
+from workers.training.behaviour.blend import Listed, fresh_of
 from workers.training.shop.plan import Comparison
 from workers.training.shop.trial import Scorer, Trial
 
@@ -30,15 +31,18 @@ def compare(trial: Trial, new: Contender, champion: Contender, *, model: int) ->
     """Hold both against what the trial's shoppers met. `model`: the champion's number."""
     known: dict[int, Listed] = {}
 
+    def listed(scorer: Scorer) -> Listed:
+        # What both have in common (what sells, what is alike) is listed once.
+        if id(scorer) not in known:
+            known[id(scorer)] = trial.lists(scorer)
+        return known[id(scorer)]
+
     def recall(one: Contender) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        lists = []
-        for name in one.blend:
-            scorer = one.scorers[name]
-            # What both have in common (what sells, what is alike) is listed once.
-            if id(scorer) not in known:
-                known[id(scorer)] = trial.lists(scorer)
-            lists.append(known[id(scorer)])
-        return np.asarray(trial.recall(lists, np.array(list(one.blend.values()))))
+        lists = {name: listed(one.scorers[name]) for name in one.blend if name != "fresh"}
+        if "fresh" in one.blend:
+            drawn = [lists[name] for name in lists if name in KNOWING]
+            lists["fresh"] = fresh_of(drawn, trial.few, trial.wanted.shape[1])
+        return np.asarray(trial.recall(list(lists.values()), np.array([one.blend[name] for name in lists])))
 
     both = np.stack([recall(new), recall(champion)], axis=1)
     means = bootstrap_means(both)

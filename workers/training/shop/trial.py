@@ -11,34 +11,35 @@ from msgspec import Struct
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from workers.training.behaviour.blend import LISTED, Listed, blended, listed, unite
-from workers.training.behaviour.interactions import Floats, Interactions, Ints, Longs, ShopperItems, cap_rows
-from workers.training.behaviour.interactions import shopper_items as matrix_of_log
+from tenants.learned.blend import LISTED
+from workers.training.behaviour.blend import Listed, Window, blended, listed, of_items, stacked, unite
+from workers.training.behaviour.history import served_history
+from workers.training.behaviour.interactions import Floats, Interactions, Ints, Longs, ShopperItems, shopper_items
+from workers.training.behaviour.popularity import met_by_few
 
 K: Final = 20
 
 MOST_ASKED: Final = 1_500
 
-_HISTORY: Final = 30
 _ROWS_AT_ONCE: Final = 128
 
-Scorer = Callable[[csr_array], Floats]
-"""float32[b, n] of b histories."""
+Scorer = Callable[[Longs], Floats]
+"""float32[b, n] of the shoppers in these rows."""
 
 
 class Trial(Struct, frozen=True, kw_only=True, eq=False):
-    """`before` the events to learn from, all before `cut` (seconds since 1970), and `train` the same as a matrix.
+    """`before` the events to learn from, all before `cut` (seconds since 1970), `train` the same as a matrix, and
+    `history` of the same shape what a list is folded in from. `few` bool[n]: the items that few have met.
 
-    Of the `asked` shoppers, rows `rows` of it: `history` float32[asked, n] the latest items met, `met` all of them,
-    `wanted` what they met afterwards.
+    Of the `asked` shoppers, rows `rows` of the matrix: `wanted` what they met afterwards that was new to them.
     """
 
     before: Interactions
     cut: int
     train: ShopperItems
-    rows: Longs
     history: csr_array
-    met: csr_array
+    few: NDArray[np.bool_]
+    rows: Longs
     wanted: csr_array
 
     @property
@@ -50,15 +51,20 @@ class Trial(Struct, frozen=True, kw_only=True, eq=False):
         """What a source lists for each shopper, without what the shopper has met."""
         parts = []
         for at in range(0, self.asked, _ROWS_AT_ONCE):
-            some = slice(at, at + _ROWS_AT_ONCE)
-            scores = scorer(self.history[some])
-            known = self.met[some]
-            scores[np.repeat(np.arange(known.shape[0]), np.diff(known.indptr)), known.indices] = -np.inf
+            some = self.rows[at : at + _ROWS_AT_ONCE]
+            scores = scorer(some)
+            known = self.train.binary[some]
+            scores[np.repeat(np.arange(len(some)), np.diff(known.indptr)), known.indices] = -np.inf
             count = min(LISTED, scores.shape[1])
             best = np.argpartition(scores, scores.shape[1] - count, axis=1)[:, -count:]
             order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1, kind="stable")
             parts.append(listed(scores, np.take_along_axis(best, order, axis=1).astype(np.int32)))
-        return Listed(ids=np.vstack([part.ids for part in parts]), scores=np.vstack([part.scores for part in parts]))
+        return stacked(parts)
+
+    def window(self, lists: dict[str, Listed]) -> Window:
+        """The shoppers with what was listed for them, for the fit of a blend."""
+        unmet = np.bincount(self.train.weights.indices, minlength=self.wanted.shape[1]) == 0
+        return Window(lists=lists, wanted=self.wanted, new=of_items(self.wanted, unmet), few=self.few)
 
     def recall(self, lists: Sequence[Listed], weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """Recall@K of each shopper, float64[asked], by the lists mixed with these weights."""
@@ -77,9 +83,9 @@ def trial_at(log: Interactions, items: Ints, cut: int) -> Trial | None:
     before, after = log.take(log.ts < cut), positive.take(positive.ts >= cut)
     if not len(before) or not len(after):
         return None
-    train = matrix_of_log(before, items=items)
-    later = matrix_of_log(after, items=items, shoppers=train.shoppers)
-    history = cap_rows(train.binary, train.last, _HISTORY)
+    train = shopper_items(before, items=items)
+    later = shopper_items(after, items=items, shoppers=train.shoppers)
+    history = served_history(before, items=items, shoppers=train.shoppers, now=cut)
     new = csr_array(later.binary - later.binary.multiply(train.binary))
     new.eliminate_zeros()
     rows = np.flatnonzero((np.diff(new.indptr) > 0) & (np.diff(history.indptr) > 0))
@@ -87,12 +93,13 @@ def trial_at(log: Interactions, items: Ints, cut: int) -> Trial | None:
         return None
     if len(rows) > MOST_ASKED:
         rows = np.sort(np.random.default_rng(0).choice(rows, MOST_ASKED, replace=False))
+    column = np.searchsorted(items, before.item).astype(np.int64)
     return Trial(
         before=before,
         cut=cut,
         train=train,
+        history=history,
+        few=met_by_few(before, column, len(items), now=cut),
         rows=rows,
-        history=history[rows],
-        met=train.binary[rows],
         wanted=new[rows],
     )

@@ -1,29 +1,39 @@
 """Which model of behaviour serves and how the sources are mixed, decided on the shop's own last weeks.
 
-Weights are fitted on the rule by which answers are mixed: Σ_s w_s · z_s / max z_s, and drawn towards a prior as far as
-there are few shoppers to fit on. Then the whole is held against what serves.
+Weights are fitted on the rule by which answers are mixed: Σ_s w_s · z_s / max z_s, held against the best source alone,
+and drawn towards a prior as far as there are few shoppers to fit on (workers/training/behaviour/blend.py). Then the
+whole is held against what serves.
 """
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Collection, Mapping
+from typing import Final, TypeVar
 
+import msgspec
 import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
-from workers.training.behaviour.blend import Union, fit_weights, unite
+from workers.training.behaviour.blend import fit_blend
 from workers.training.behaviour.borrowed import Borrowed, borrow, mixing
 from workers.training.behaviour.graph import fit_graph
 from workers.training.behaviour.interactions import Interactions, Ints, cap_rows
+from workers.training.behaviour.item_cf import fit_item_cf
 from workers.training.behaviour.popularity import fit_popularity
+from workers.training.behaviour.user_cf import fit_user_cf, met_lately
 from workers.training.shop.factors import ServedFactors, fit_factors
 from workers.training.shop.gate import Contender, compare
 from workers.training.shop.likes import Likes, lent_to, matrix_of
 from workers.training.shop.plan import Champion, Comparison
 from workers.training.shop.trial import Scorer, Trial, trial_at
 
-PRIOR: Final[Mapping[str, float]] = {"similar": 1.0, "popular": 0.5, "graph": 0.5, "als": 0.5}
+PRIOR: Final[Mapping[str, float]] = {
+    "similar": 1.0,
+    "popular": 0.5,
+    "graph": 0.5,
+    "als": 0.5,
+    "buy_again": 0.5,
+    "item_cf": 0.25,
+    "user_cf": 0.25,
+}
 """What does well where little is known: likes of what the shopper looked at, and what sells."""
 
 HELD_OUT: Final = 0.15
@@ -35,11 +45,8 @@ MOST_SHOPPERS: Final = 20_000
 BORROWED_TO: Final = 20_000
 """Items up to which the choice is made with what items borrow; with more it takes longer than it tells."""
 
-_CLEARLY: Final = 0.002
-"""The graph filter is served unless the other is better by this: it needs no fit for a new event to count."""
-
-_LEAST: Final = 0.03
-"""A source below this share of the weight is left out: its part of the statement would cost more than it says."""
+CLEARLY: Final = 0.002
+"""The graph filter is served unless factors are better by this: it needs no fit for a new event to count."""
 
 
 class Validation(Struct, frozen=True, kw_only=True):
@@ -58,11 +65,12 @@ def validate(
     log: Interactions,
     items: Ints,
     likes: Likes | None,
+    ready: Collection[str] = (),
     champion: Champion | None = None,
     served: Borrowed | ServedFactors | None = None,
 ) -> Validation | None:
-    """None where nobody can be asked. `items` are the columns, those of `likes` among them; `served` is the champion's
-    model over them.
+    """None where nobody can be asked. `items` are the columns, those of `likes` among them; `ready` names the further
+    models that the shop has enough for; `served` is the champion's model over the same columns.
     """
     chosen = _some_shoppers(log)
     positive = chosen.ts[chosen.weight > 0]
@@ -71,77 +79,93 @@ def validate(
     trial = trial_at(chosen, items, int(np.quantile(positive, 1 - HELD_OUT)))
     if trial is None:
         return None
-    scorers = _fit(trial, items, likes, ("graph", "als"))
+    scorers = _scorers(trial, likes, ready, factors=True)
     lists = {name: trial.lists(scorer) for name, scorer in scorers.items()}
-    recall = {name: float(trial.recall([one], np.ones(1)).mean()) for name, one in lists.items()}
-    space = "als" if recall["als"] > recall["graph"] + _CLEARLY else "graph"
-    names = [name for name in lists if name not in {"graph", "als"} - {space}]
-    union = unite([lists[name] for name in names], len(items))
-    prior = np.array([PRIOR[name] for name in names])
-    weights = fit_weights(union, _wanted(union, trial.wanted), prior)
-    recall["blend"] = float(trial.recall([lists[name] for name in names], weights).mean())
-    blend = {name: round(float(weight), 3) for name, weight in zip(names, weights, strict=True) if weight >= _LEAST}
+    blends = {
+        space: fit_blend([trial.window(named)], {name: PRIOR[name] for name in named})
+        for space in ("graph", "als")
+        for named in [_of_space(lists, space)]
+    }
+    space = "als" if blends["als"].gain > blends["graph"].gain + CLEARLY else "graph"
+    recall = blends["graph"].recall | {"als": blends["als"].recall["als"]} | {"blend": blends[space].recall["blend"]}
     comparison = None
     if champion is not None and served is not None:
+        later: Trial | None = trial
         if champion.until >= trial.cut:
             # The champion has seen a part of what was held out: both are asked for what came after, and what stands
             # for the new model here may learn from all that the champion has.
             later = trial_at(chosen, items, champion.until + 1)
-            scorers = {} if later is None else _fit(later, items, likes, (space,))
-        else:
-            later = trial
+            scorers = {} if later is None else _scorers(later, likes, ready, factors=space == "als")
         if later is not None:
             comparison = compare(
                 later,
-                Contender(scorers=scorers, blend=blend),
-                _standing(champion, served, scorers),
+                Contender(scorers=_of_space(scorers, space), blend=blends[space].weights),
+                _standing(champion, served, later, scorers),
                 model=champion.model,
             )
     return Validation(
         space=space,
         asked=trial.asked,
         recall={name: round(value, 4) for name, value in recall.items()},
-        blend=blend,
+        blend=blends[space].weights,
         comparison=comparison,
     )
 
 
-def _fit(trial: Trial, items: Ints, likes: Likes | None, spaces: tuple[str, ...]) -> dict[str, Scorer]:
-    """The sources as they are before the trial's moment. The choice needs less than what serves: fewer dimensions,
-    and of a large shop nothing borrowed.
+def _scorers(trial: Trial, likes: Likes | None, ready: Collection[str], *, factors: bool) -> dict[str, Scorer]:
+    """The sources as they are before the trial's moment; `near` is the graph filter without its vectors, whose place
+    the `factors` would have. The choice needs less than what serves: fewer dimensions, and of a large shop nothing
+    borrowed.
     """
-    train = trial.train
-    scorers: dict[str, Scorer] = {}
-    mix: csr_array | None = None
-    if likes is not None and len(items) <= BORROWED_TO:
-        degree = np.bincount(train.binary.indices, minlength=len(items)).astype(np.float32)
-        mix = mixing(degree, lent_to(likes, items, degree))
-    if "graph" in spaces:
-        graph = fit_graph(cap_rows(train.weights, train.last, 500), dims=128)
-        scorers["graph"] = (graph if mix is None else borrow(graph, mix)).score
-    if "als" in spaces:
-        scorers["als"] = fit_factors(cap_rows(train.binary, train.last, 500), mix, factors=64).score
+    train, history, items = trial.train, trial.history, trial.train.items
+    graph = fit_graph(cap_rows(train.weights, train.last, 500), dims=128)
+    borrows = likes is not None and len(items) <= BORROWED_TO
+    mix = mixing(graph.degree, lent_to(likes, items, graph.degree)) if likes is not None and borrows else None
+    served = graph if mix is None else borrow(graph, mix)
+    near = msgspec.structs.replace(served, alpha=0.0)
     column = np.searchsorted(items, trial.before.item).astype(np.int64)
     decayed = fit_popularity(trial.before, column, len(items), now=trial.cut).decayed
-    scorers["popular"] = lambda h: np.broadcast_to(decayed, (h.shape[0], len(items))).copy()
+    scorers: dict[str, Scorer] = {
+        "graph": lambda rows: served.score(history[rows]),
+        "near": lambda rows: near.score(history[rows]),
+        "popular": lambda rows: np.broadcast_to(decayed, (len(rows), len(items))).copy(),
+    }
+    if factors:
+        fitted = fit_factors(cap_rows(train.binary, train.last, 500), mix, factors=64)
+        scorers["als"] = lambda rows: fitted.score(history[rows])
     if likes is not None:
         alike = matrix_of(likes, items)
-        scorers["similar"] = lambda h: np.asarray((h @ alike).toarray(), np.float32)
+        scorers["similar"] = lambda rows: np.asarray((history[rows] @ alike).toarray(), np.float32)
+    if "item_cf" in ready:
+        together = fit_item_cf(cap_rows(train.binary, train.last)).sparse
+        scorers["item_cf"] = lambda rows: np.asarray((history[rows] @ together).toarray(), np.float32)
+    if "user_cf" in ready:
+        others = fit_user_cf(train.binary, train.last)
+        lately = met_lately(trial.before, items=items, shoppers=train.shoppers, now=trial.cut)
+        scorers["user_cf"] = lambda rows: others.score(rows, lately)
     return scorers
 
 
-def _standing(champion: Champion, served: Borrowed | ServedFactors, now: Mapping[str, Scorer]) -> Contender:
-    """What serves. Only its behaviour is the model's: what sells and what is alike are as they are today."""
-    scorers = {name: scorer for name, scorer in now.items() if name not in ("graph", "als")}
-    scorers[champion.space] = served.score
+_T = TypeVar("_T")
+
+
+def _of_space(found: Mapping[str, _T], space: str) -> dict[str, _T]:
+    """The sources that are served where `space` is the one of behaviour, by the names that they have there."""
+    if space == "graph":
+        return {name: one for name, one in found.items() if name not in ("near", "als")}
+    return {("graph" if name == "near" else name): one for name, one in found.items() if name != "graph"}
+
+
+def _standing(
+    champion: Champion, served: Borrowed | ServedFactors, trial: Trial, now: Mapping[str, Scorer]
+) -> Contender:
+    """What serves. Only its space of behaviour is the model's: what sells and what is alike are as they are today."""
+    scorers = _of_space(now, champion.space)
+    scorers[champion.space] = lambda rows: served.score(trial.history[rows])
     blend = champion.blend or PRIOR
-    return Contender(scorers=scorers, blend={name: blend[name] for name in scorers if blend.get(name)})
-
-
-def _wanted(union: Union, asked: csr_array) -> NDArray[np.bool_]:
-    width = np.int64(asked.shape[1])
-    rows = np.repeat(np.arange(asked.shape[0], dtype=np.int64), np.diff(asked.indptr))
-    return np.isin(union.row * width + union.item, rows * width + asked.indices)
+    return Contender(
+        scorers=scorers, blend={name: weight for name, weight in blend.items() if name in {*scorers, "fresh"}}
+    )
 
 
 def _some_shoppers(log: Interactions) -> Interactions:

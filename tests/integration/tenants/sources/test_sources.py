@@ -1,13 +1,14 @@
 """Each source against its formula, worked out in Python over the rows that the test stored."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
 
 from tenants.events.event import DEFAULT_WEIGHTS
-from tenants.sources.scene import HALF_LIFE_DAYS, Chosen
+from tenants.learned.history import HALF_LIFE_DAYS
+from tenants.learned.repurchase import due
+from tenants.sources.scene import Chosen
 from tenants.sources.shopper import ShopperKey
 from tests.integration.tenants.sources.conftest import NOW, Floor, places
 
@@ -192,14 +193,19 @@ async def test_buy_again_peaks_around_the_interval(floor: Floor) -> None:
     await floor.events(USER, [("purchase", place, ago) for place, agos in days.items() for ago in agos])
     await floor.scores({11: (0, 0, 90.0), 12: (0, 0, 2.0)})
 
-    def due(since: float, usual: float) -> float:
-        return math.exp(-0.5 * (math.log(since / usual) / 0.6) ** 2)
-
-    expected = {10: due(20, 20), 11: due(20, 90), 12: due(2, 2), 13: due(44, 30) / 2}
+    expected = {
+        place: float(due(np.array([count]), np.array([since]), np.array([usual]))[0])
+        for place, count, since, usual in (
+            (10, 2, 20.0, 20.0),
+            (11, 1, 20.0, 90.0),
+            (12, 1, 2.0, 2.0),
+            (13, 1, 44.0, 30.0),
+        )
+    }
     found = await floor.find(["buy_again"], shopper=USER, leave_out="nothing")
     assert set(places(found)) == set(expected)
     for hit in found.hits:
-        assert hit.score == pytest.approx(expected[int(hit.id)], abs=1e-6)
+        assert hit.score == pytest.approx(expected[int(hit.id)] / max(expected.values()), abs=1e-6)
 
 
 async def test_user_cf_is_what_others_alike_met(floor: Floor) -> None:
@@ -217,6 +223,22 @@ async def test_user_cf_is_what_others_alike_met(floor: Floor) -> None:
     assert places(found) == [5, 6, 7]
     half = 16384 / 32767
     assert [hit.score for hit in found.hits] == pytest.approx([1, (1 + half) / 10, half / 10])
+
+
+async def test_fresh_is_what_few_met_of_the_other_sources(floor: Floor) -> None:
+    """Each source divided by its best among items with fewer than five events, added up; nothing without a source."""
+    await floor.neighbours(3, {0: {5: 0.9, 6: 0.5, 7: 0.25, 8: 0.2}})
+    await floor.behaviour(np.zeros((40, 8), np.float32), np.zeros(40, np.float32))
+    await floor.scores(dict.fromkeys((5, 6), (0.5, 0, None)))
+    await floor.execute("update item_scores set events = 5 where tenant_id = $1 and item_no = $2", floor.numbers[5])
+    await floor.events(USER, [("view", 0, 1.0)])
+    graph, fresh = Chosen(name="graph", weight=1e-9), Chosen(name="fresh", weight=1.0)
+    for order in ([graph, fresh], [fresh, graph]):
+        found = await floor.find(order, shopper=USER, min_score=1e-6)
+        assert places(found) == [6, 7, 8]
+        assert [hit.score for hit in found.hits] == pytest.approx([1, 0.5, 0.4], abs=1e-3)
+        assert found.hits[0].parts[0][0] == "fresh"
+    assert places(await floor.find(["fresh"], shopper=USER)) == []
 
 
 async def test_attributes_count_rare_values_more(floor: Floor) -> None:

@@ -100,12 +100,21 @@ def test_gzip_and_a_byte_order_mark_are_undone(tmp_path: Path) -> None:
         "user,item,ts\nu,i,inf\n",
         "a\0b",
         "user,item,rating\nu\n",
+        "item,ts\na,100\n",
+        "user,price\na,100\n",
+        "a,b,c\nu,i,nice\n",
     ],
 )
 def test_what_cannot_be_read_says_why(tmp_path: Path, text: str) -> None:
     """By an error that names the file, never a traceback."""
     with pytest.raises(BadInteractions, match=r"log\.txt"):
         read_interactions([_write(tmp_path, text)])
+
+
+def test_a_header_without_a_shopper_says_which_column_is_missing(tmp_path: Path) -> None:
+    """Rather than that the file has no times, or that a word is no number."""
+    with pytest.raises(BadInteractions, match="no column for the shopper among item, ts"):
+        read_interactions([_write(tmp_path, "item,ts\na,100\n")])
 
 
 @given(st.binary(max_size=200))

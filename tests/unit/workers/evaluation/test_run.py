@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from infra.settings import Settings
+from tenants.sources.statement import SOURCES
 from workers.evaluation.card import Card, decode_card, encode_card
 from workers.evaluation.page import render_page
 from workers.evaluation.run import Options, UnknownModel, evaluate
@@ -103,3 +104,19 @@ def test_a_model_without_its_data_is_refused(tmp_path: Path, name: str) -> None:
     """By name, with what it needs."""
     with pytest.raises(UnknownModel, match=name):
         evaluate(Options(interactions=_shop(tmp_path), out=tmp_path, models=(name,)), Settings())
+
+
+def test_a_single_shopper_is_refused(tmp_path: Path) -> None:
+    """There is nothing to take an interval of."""
+    path = tmp_path / "log.csv"
+    path.write_text("user,item,ts\n" + "".join(f"u,i{n},{n}\n" for n in range(10)))
+    with pytest.raises(CannotSplit, match="single shopper"):
+        evaluate(Options(interactions=path, out=tmp_path), Settings())
+
+
+def test_the_blend_draws_on_what_is_served_alone(card: Card) -> None:
+    """Every weight is that of a source of the service, once."""
+    assert card.blend is not None
+    named = [card.blend["sources"][model] for model in card.blend["weights"]]
+    assert set(named) <= SOURCES.keys()
+    assert len(set(named)) == len(named)

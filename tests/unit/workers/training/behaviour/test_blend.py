@@ -3,21 +3,37 @@
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
 
-from workers.training.behaviour.blend import blended, fit_weights, listed, unite
+from workers.evaluation.metrics import hits, ranking_metrics
+from workers.training.behaviour.blend import (
+    Exam,
+    Listed,
+    Window,
+    blended,
+    choose_weights,
+    fit_blend,
+    fresh_of,
+    listed,
+    of_items,
+    unite,
+)
 
 
 def _source(rng: np.random.Generator, wanted: np.ndarray, strength: float) -> np.ndarray:  # type: ignore[type-arg]
     return (rng.random(wanted.shape) + strength * wanted).astype(np.float32)
 
 
+def _exam(shoppers: int, strengths: list[float], *, seed: int = 0) -> Exam:
+    rng = np.random.default_rng(seed)
+    wanted = rng.random((shoppers, 40)) < 0.1
+    ids = np.broadcast_to(np.arange(40, dtype=np.int32), (shoppers, 40))
+    union = unite([listed(_source(rng, wanted, s), ids) for s in strengths], 40)
+    return Exam(union=union, wanted=wanted[union.row, union.item], asked=wanted.sum(axis=1))
+
+
 def _fit(shoppers: int, strengths: list[float]) -> list[float]:
-    rng = np.random.default_rng(0)
-    wanted = rng.random((shoppers, 30)) < 0.1
-    ids = np.broadcast_to(np.arange(30, dtype=np.int32), (shoppers, 30))
-    union = unite([listed(_source(rng, wanted, s), ids) for s in strengths], 30)
-    prior = np.array([0.2, 0.8])
-    return fit_weights(union, wanted[union.row, union.item], prior).tolist()
+    return choose_weights(_exam(shoppers, strengths), np.array([0.2, 0.8])).tolist()
 
 
 def test_the_source_that_knows_gets_the_weight() -> None:
@@ -27,10 +43,66 @@ def test_the_source_that_knows_gets_the_weight() -> None:
     assert abs(knowing + chance - 1) < 1e-9
 
 
+def test_two_that_know_different_things_are_mixed() -> None:
+    """Neither alone gains as much."""
+    exam = _exam(800, [0.25, 0.25])
+    weights = choose_weights(exam, np.array([0.5, 0.5]))
+    assert min(weights) > 0.2
+    assert exam.gains(weights).mean() > max(exam.gains(one).mean() for one in np.eye(2))
+
+
+def test_what_is_not_clearly_better_gives_way_to_the_best_source() -> None:
+    """A second source of chance adds nothing, so that none of its weight is left on many shoppers."""
+    assert _fit(4000, [0.5, 0.0]) == [1.0, 0.0]
+
+
 def test_a_small_shop_stays_near_the_prior() -> None:
     """Three shoppers prove little, none nothing."""
     assert abs(_fit(3, [0.5, 0.0])[0] - 0.2) < 0.1
     assert _fit(0, [0.5, 0.0]) == [0.2, 0.8]
+
+
+def test_gains_are_the_metrics_of_the_blended_lists() -> None:
+    """The same lists as `blended`, measured as an evaluation measures them."""
+    exam = _exam(50, [0.3, 0.1])
+    weights = np.array([0.7, 0.3])
+    lists = blended(exam.union, weights, 50, 20)
+    relevant = np.zeros((50, 40), np.float32)
+    relevant[exam.union.row[exam.wanted], exam.union.item[exam.wanted]] = 1
+    asked = exam.asked[exam.asked > 0]
+    found = ranking_metrics(hits(lists, csr_array(relevant))[exam.asked > 0], asked, (20,))
+    np.testing.assert_allclose(exam.recall(weights), found["recall@20"])
+    np.testing.assert_allclose(exam.gains(weights), (found["recall@20"] + found["ndcg@20"]) / 2)
+
+
+def test_fresh_is_what_few_met_of_each_source_by_its_best() -> None:
+    """Added up over the sources; an item that many met is not there."""
+    one = Listed(ids=np.array([[3, 1, 2]], np.int32), scores=np.array([[1.0, 0.5, 0.25]], np.float32))
+    other = Listed(ids=np.array([[2, 0, -1]], np.int32), scores=np.array([[1.0, 0.1, 0.0]], np.float32))
+    fresh = fresh_of([one, other], np.array([True, True, True, False]), 4)
+    assert fresh.ids[0, :3].tolist() == [2, 1, 0]
+    np.testing.assert_allclose(fresh.scores[0, :4], [1, 1 / 1.5, 0.1 / 1.5, 0], rtol=1e-5)
+
+
+def test_items_that_nobody_met_get_a_weight_that_finds_them() -> None:
+    """Where content knows them and behaviour does not; what it is drawn from is asked too."""
+    rng = np.random.default_rng(3)
+    wanted = np.zeros((400, 60), bool)
+    wanted[np.arange(400), rng.integers(30, size=400)] = True
+    wanted[np.arange(400), rng.integers(30, 60, size=400)] = True
+    cold = np.arange(60) >= 30
+    ids = np.broadcast_to(np.arange(60, dtype=np.int32), (400, 60))
+    scores = {"popular": _source(rng, wanted & ~cold, 0.9) * ~cold, "similar": _source(rng, wanted & cold, 0.3)}
+    lists = {
+        name: listed(score, np.take_along_axis(ids, np.argsort(-score, axis=1), axis=1).astype(np.int32))
+        for name, score in scores.items()
+    }
+    asked = csr_array(wanted.astype(np.float32))
+    window = Window(lists=lists, wanted=asked, new=of_items(asked, cold), few=cold)
+    found = fit_blend([window], {"popular": 0.5, "similar": 0.5})
+    assert found.weights["fresh"] > 0
+    assert found.weights["similar"] > 0
+    assert fit_blend([], {"popular": 0.5, "similar": 1.5}).weights == {"popular": 0.25, "similar": 0.75}
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=2), st.integers(1, 12))

@@ -24,6 +24,6 @@ def test_a_shopper_is_scored_by_those_alike() -> None:
     """Two who share a taste give each other what the other lacks."""
     matrix = csr_array(np.array([[1, 1, 1, 0, 0], [1, 1, 0, 0, 0], [0, 0, 0, 1, 1]], np.float32))
     model = fit_user_cf(matrix, np.arange(matrix.nnz))
-    scores = model.score(np.array([1]))[0]
+    scores = model.score(np.array([1]), matrix)[0]
     assert scores[2] > 0
     assert scores[3] == scores[4] == 0

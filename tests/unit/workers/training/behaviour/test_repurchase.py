@@ -3,7 +3,7 @@
 import numpy as np
 
 from workers.training.behaviour.interactions import DAY, Interactions
-from workers.training.behaviour.repurchase import fit_repurchase
+from workers.training.behaviour.repurchase import fit_repurchase, score_bought
 
 
 def _log(rows: list[tuple[int, int, int]]) -> Interactions:
@@ -13,31 +13,37 @@ def _log(rows: list[tuple[int, int, int]]) -> Interactions:
     )
 
 
+def _scores(rows: list[tuple[int, int, int]], *, now: int, items: int = 2) -> np.ndarray:  # type: ignore[type-arg]
+    log = _log(rows)
+    column = log.item.astype(np.int64)
+    shoppers = int(log.shopper.max(initial=0)) + 1
+    found = score_bought(fit_repurchase(log, column, items), log, column, shoppers, now=now * DAY)
+    return np.asarray(found.toarray())
+
+
 def test_the_interval_is_the_usual_pause() -> None:
-    """Item 0 is bought every 7 days, item 1 once."""
+    """Item 0 is bought every 7 days, item 1 once: it has the pause of the shop."""
     log = _log([(s, 0, 7 * n) for s in range(20) for n in range(6)] + [(s, 1, 0) for s in range(20)])
-    model = fit_repurchase(log, log.item.astype(np.int64), 2)
-    np.testing.assert_allclose(model.interval[0], 7, rtol=0.01)
-    assert model.rate[0] > 4 * model.rate[1]
-    due, early, late = model.score(
-        np.array([0, 0, 0]), np.array([3, 3, 3], np.float32), np.array([7, 1, 200], np.float32)
-    )
-    assert due > early
-    assert due > late
+    np.testing.assert_allclose(fit_repurchase(log, log.item.astype(np.int64), 2).interval, 7, rtol=0.01)
+
+
+def test_what_is_due_now_comes_before_what_was_just_bought() -> None:
+    """And before what should have been bought long ago."""
+    weekly = [(0, 0, 7 * n) for n in range(6)]
+    due, early, late = (_scores(weekly, now=35 + days)[0, 0] for days in (7, 1, 200))
+    assert due > early > 0
+    assert due > late > 0
 
 
 def test_what_was_bought_more_often_is_likelier() -> None:
-    """At the same pause."""
-    log = _log([(1, 0, 0), (1, 0, 9), (2, 0, 0)])
-    model = fit_repurchase(log, log.item.astype(np.int64), 1)
-    scores = model.score(np.array([0, 0]), np.array([1, 5], np.float32), np.array([9, 9], np.float32))
-    assert scores[1] > scores[0] > 0
+    """At the same pause; of one day counts once."""
+    scores = _scores([(0, 0, 0), (0, 0, 9), (0, 0, 18), (0, 1, 9), (0, 1, 18), (0, 1, 18)], now=27)
+    assert scores[0, 0] > scores[0, 1] > 0
 
 
 def test_a_shop_without_repeats_has_finite_scores() -> None:
     """Nothing bought twice, or nothing at all."""
-    for rows in ([], [(1, 0, 0)]):
-        log = _log(rows)
-        model = fit_repurchase(log, log.item.astype(np.int64), 2)
-        scores = model.score(np.array([0, 1]), np.array([1, 1], np.float32), np.array([0, 5], np.float32))
-        assert np.isfinite(scores).all()
+    assert not _scores([], now=5).any()
+    found = _scores([(0, 1, 0)], now=5)
+    assert np.isfinite(found).all()
+    assert found[0, 1] > 0

@@ -32,7 +32,16 @@ def test_where_taste_decides_behaviour_is_found_and_weighted() -> None:
     assert found.recall[found.space] > 1.5 * found.recall["popular"]
     assert found.recall["blend"] >= 0.95 * max(found.recall[found.space], found.recall["popular"])
     assert found.blend[found.space] > found.blend.get("popular", 0)
-    assert set(found.blend) <= {found.space, "popular", "similar"}
+    assert set(found.blend) <= {"graph", found.space, "popular"}
+
+
+def test_further_models_are_sources_where_the_shop_is_ready_for_them() -> None:
+    """Each with its recall, and in the blend by what it adds."""
+    shop = taste_shop(300, 80, 10, tastes=4)
+    found = validate(shop, np.arange(80, dtype=np.int32), None, {"item_cf", "user_cf"})
+    assert found is not None
+    assert {"item_cf", "user_cf"} <= found.recall.keys()
+    assert found.recall["blend"] >= 0.95 * max(found.recall.values())
 
 
 @pytest.mark.parametrize("each", [0, 1])
