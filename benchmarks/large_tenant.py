@@ -289,6 +289,12 @@ async def _run(args: argparse.Namespace, server: EmbeddedPostgres) -> dict[str, 
     result["megabytes"] = {name: round(size / 1e6, 1) for name, size in sizes}
     print("MB:", result["megabytes"], flush=True)
     moved = replace(tenant, shard=shard)
+    # By its size now, the server gets other buffers.
+    await database.close()
+    server.stop()
+    server.start()
+    database = Database(server.url(APP))
+    await database.open()
     for weights in _WEIGHTS:
         await record("own", await _measure(database, moved, exact, seeds, weights, None))
     for share in (0.001, 0.01, 0.1, 0.5):

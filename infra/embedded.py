@@ -32,6 +32,7 @@ from urllib.parse import quote
 import structlog
 from msgspec import Struct
 
+from infra.buffers import cluster_mb, memory_mb, shared_buffers_mb
 from infra.filelock import exclusive, try_exclusive
 from infra.placement import EmbeddedPostgresFailed, Major, Placement, place
 from infra.roles import DATABASE, bootstrap_roles
@@ -51,7 +52,6 @@ _POLL_S: Final = 0.02
 _SHUTDOWN: Final = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 10.0))
 
 _DEFAULTS: Final[Mapping[str, str]] = {
-    "shared_buffers": "64MB",
     "max_connections": "60",
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
@@ -309,7 +309,12 @@ class EmbeddedPostgres:
     # The process
 
     def _launch(self) -> None:
-        given = {**_DEFAULTS, "unix_socket_directories": str(self._socket_dir), **self._settings}
+        given = {
+            **_DEFAULTS,
+            "shared_buffers": f"{shared_buffers_mb(cluster_mb(self._data), memory_mb())}MB",
+            "unix_socket_directories": str(self._socket_dir),
+            **self._settings,
+        }
         command = [self._place.program("postgres"), "-D", str(self._data)]
         for name, value in given.items():
             command += ["-c", f"{name}={value}"]
