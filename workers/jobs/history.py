@@ -9,6 +9,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from functools import partial
 from hashlib import blake2b
 from typing import BinaryIO, Final
 
@@ -98,18 +99,11 @@ class HistoryImports:
         request = msgspec.json.decode(job.payload, type=HistoryRequest)
         state = msgspec.json.decode(job.state, type=HistoryState)
         if not state.read:
-            try:
-                source = await self._source(job, request, state)
-                async for block in source.blocks(self._piece):
-                    state.read = block.ended
-                    await self._store(job, state, source, block)
-            except BaseException:
-                # It may have read more than it stored: the next attempt begins at the last commit.
-                await self._sources.close(job.job_id)
-                raise
+            await self._sources.read(
+                job.job_id, self._source(job, request, state), self._piece, partial(self._store, job, state)
+            )
             if not state.read:
                 return
-            await self._sources.close(job.job_id)
         await self._blobs.delete(request.source.key)
         async with self._database.tenant_session(job.tenant_id) as conn:
             await finish(
@@ -163,7 +157,7 @@ class HistoryImports:
         async with self._database.tenant_session(job.tenant_id) as conn:
             new = await store_history(await driver(conn), job.tenant_id, made)
             rejected = sum(fault.severity == "error" for fault in checked.faults if not _of_the_file(fault))
-            state.taken = source.taken
+            state.taken, state.read = source.taken, block.ended
             state.stored += new
             state.duplicate += len(events) - new
             state.rejected += rejected

@@ -8,6 +8,7 @@ have their turn.
 import itertools
 from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import BinaryIO, Final
 
 import msgspec
@@ -123,18 +124,11 @@ class Imports:
         state = msgspec.json.decode(job.state, type=ImportState)
         if not state.read:
             await self._fetch(job, request, state)
-            try:
-                source = await self._source(job, request, state)
-                async for block in source.blocks(self._piece):
-                    state.read = block.ended
-                    await self._store(job, request, state, source, block)
-            except BaseException:
-                # It may have read more than it stored: the next attempt begins at the last commit.
-                await self._sources.close(job.job_id)
-                raise
+            await self._sources.read(
+                job.job_id, self._source(job, request, state), self._piece, partial(self._store, job, request, state)
+            )
             if not state.read:
                 return
-            await self._sources.close(job.job_id)
         if state.key is not None:
             await self._blobs.delete(state.key)
         await self._end(job, request, state)
@@ -202,7 +196,7 @@ class Imports:
             if request.mode == "full":
                 named = [row.item.get("id") if isinstance(row, FeedRow) else row.item_id for row in block.rows]
                 await _note_seen(conn, job, [item_id for item_id in named if item_id is not None])
-            state.taken = source.taken
+            state.taken, state.read = source.taken, block.ended
             state.refused += refused
             state.local_photos += sum(len(row.local_images) for row in given)
             rejected, state.rejected = state.rejected, source.report.rejected + state.refused

@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from typing import BinaryIO, Final
 
@@ -112,8 +112,30 @@ class OpenSources:
         self._open[job_id] = source
         return source
 
+    async def read(
+        self,
+        job_id: object,
+        opening: Awaitable[OpenSource],
+        most: int,
+        store: Callable[[OpenSource, Block], Awaitable[None]],
+    ) -> None:
+        """Store the next blocks of the file that `opening` gives, `most` at most. At its end it is closed, and when
+        something fails: it may have read more than was stored, and the next attempt begins at the last commit.
+        """
+        ended = False
+        try:
+            source = await opening
+            async for block in source.blocks(most):
+                await store(source, block)
+                ended = block.ended
+        except BaseException:
+            await self.close(job_id)
+            raise
+        if ended:
+            await self.close(job_id)
+
     async def close(self, job_id: object) -> None:
-        """Close the job's file, if it is open: it may have read more than was stored."""
+        """Close the job's file, if it is open."""
         source = self._open.pop(job_id, None)
         if source is not None:
             await source.aclose()

@@ -43,6 +43,7 @@ from workers.training.shop.plan import (
     PLAN,
     RESULT,
     SCORES,
+    SERVED,
     SERVED_LISTS,
     SERVED_VECTORS,
     SHOPPERS,
@@ -116,7 +117,7 @@ class Training(InChild):
         settings = msgspec.json.decode(known.settings)
         if "space" not in settings:
             return None  # of what goes together alone: nothing of it is mixed into `for_you`
-        await copy_served(conn, tenant.tenant_id, known.model, OF_EACH, folder / SERVED_LISTS, folder / SERVED_VECTORS)
+        await copy_served(conn, tenant.tenant_id, known.model, SERVED, folder / SERVED_LISTS, folder / SERVED_VECTORS)
         return Champion(
             model=known.model,
             space=settings["space"],

@@ -23,6 +23,10 @@ OF_EACH: Final = 60
 """Neighbours of an item that are looked at: of so many some have events, where any do."""
 
 
+SERVED: Final = 100
+"""Neighbours of an item that are read of the model that serves: as many as an answer reads of each of 30."""
+
+
 class Counts(Struct, frozen=True, kw_only=True):
     """What a shop has to learn from. `rows` were read, `events` of them count: of a type with a weight, and of an
     item of the catalogue. `types`: how many of each.

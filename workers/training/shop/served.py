@@ -4,15 +4,14 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from infra.copybinary import read_records
 from workers.training.behaviour.borrowed import Borrowed
-from workers.training.behaviour.interactions import Floats, Ints
+from workers.training.behaviour.interactions import Ints
 from workers.training.behaviour.neighbours import cut_rows
 from workers.training.shop.factors import ServedFactors
-from workers.training.shop.likes import Likes, matrix_of, read_likes
-from workers.training.shop.plan import OF_EACH, Champion
+from workers.training.shop.likes import matrix_of, read_likes
+from workers.training.shop.plan import SERVED, Champion
 
 _COLUMNS: Final = {"item": "int4", "own": "float4"}
 
@@ -34,12 +33,8 @@ def read_served(lists: Path, vectors: Path, items: Ints, champion: Champion) -> 
     sources, targets = sides
     if champion.space == "als":
         return ServedFactors(sources=sources, targets=targets)
-    near: Likes = read_likes(lists)
-    matrix: csr_array = matrix_of(near, items)
-    scores: Floats = own
-    return Borrowed(
-        neighbours=cut_rows(matrix, OF_EACH), own=scores, sources=sources, targets=targets, alpha=champion.alpha
-    )
+    near = cut_rows(matrix_of(read_likes(lists), items), SERVED)
+    return Borrowed(neighbours=near, own=own, sources=sources, targets=targets, alpha=champion.alpha)
 
 
 _ROWS_AT_ONCE: Final = 4096
