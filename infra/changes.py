@@ -103,6 +103,7 @@ class ChangeFeed:
         self._told: set[int] = set()  # own changes, applied when they were committed
         self._polled_at: float | None = None
         self._task: asyncio.Task[None] | None = None
+        self._cut = database.cut
         database.on_commit(self._committed)
 
     def subscribe(self, on_change: OnChange, on_reset: OnReset) -> None:
@@ -188,6 +189,7 @@ class ChangeFeed:
 
     async def _run(self) -> None:
         while True:
+            connected = self._connection is not None
             try:
                 await self.poll()
             except Exception as error:
@@ -195,6 +197,10 @@ class ChangeFeed:
                 # ended would leave every cache unbelieved for good.
                 _log.warning("changes.poll_failed", error=type(error).__name__, age_s=round(min(self.age_s, 1e9), 1))
                 await self._disconnect()
+                if isinstance(error, TimeoutError) and not connected:
+                    # A server that hangs refuses nothing: without this each request would find out for itself. Only
+                    # when a new connection had no answer either: one late poll may be our own slowness.
+                    self._cut(_TIMEOUT_S + 2 * _RETRY_S)
                 await asyncio.sleep(_RETRY_S)
             else:
                 await asyncio.sleep(self._poll_s)

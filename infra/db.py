@@ -143,6 +143,11 @@ class Database:
             raise RuntimeError("Database.open() was not called")
         return self._hot
 
+    def cut(self, for_s: float) -> None:
+        """Give up the hot connections of a server that does not answer, and open none for so long."""
+        if self._hot is not None:
+            self._hot.cut(for_s)
+
     @property
     def ingest(self) -> asyncpg.Pool:
         """The pool of the ingest role: it writes rows of any tenant and reads none. For group commits alone."""

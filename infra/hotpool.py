@@ -39,6 +39,7 @@ class HotPool:
         self._open = 0
         self._refusing_until = 0.0
         self._idle: list[tuple[Connection, float]] = []
+        self._used: set[Connection] = set()
         # Each gets a connection, or None: there is room for one of its own.
         self._waiting: deque[asyncio.Future[Connection | None]] = deque()
         self._closing = False
@@ -52,6 +53,7 @@ class HotPool:
     async def fetch(self, sql: str, *args: object, timeout_s: float | None = None) -> list[asyncpg.Record]:
         """Run one statement. Raises what asyncpg raises, TimeoutError among it: the statement is cancelled."""
         connection = await self._take()
+        self._used.add(connection)
         try:
             rows: list[asyncpg.Record] = await connection.fetch(sql, *args, timeout=timeout_s)
             return rows
@@ -68,10 +70,17 @@ class HotPool:
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection for several statements."""
         connection = await self._take()
+        self._used.add(connection)
         try:
             yield connection
         finally:
             self._give_back(connection)
+
+    def cut(self, for_s: float) -> None:
+        """Give up every connection, and open none for so long: the server does not answer. What is under way fails."""
+        self._refusing_until = self._clock() + for_s
+        for connection in (*self._used, *(idle for idle, _ in self._idle)):
+            connection.terminate()
 
     async def close(self) -> None:
         """Close every connection; waits for those in use."""
@@ -129,6 +138,7 @@ class HotPool:
             raise
 
     def _give_back(self, connection: Connection) -> None:
+        self._used.discard(connection)
         if self._closing or connection.is_closed():
             connection.terminate()
             self._forget()

@@ -1,5 +1,6 @@
 """The change feed on a real database: no change is missed, whatever order transactions commit in."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from uuid import uuid4
@@ -190,3 +191,33 @@ async def test_no_failure_ends_the_feed(database: Database, monkeypatch: pytest.
         await polled.wait()
     await feed.close()
     assert feed.fresh
+
+
+async def test_a_server_that_hangs_costs_each_request_no_wait(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When neither a poll nor a new connection is answered, the hot connections are given up; one late poll is not
+    enough."""
+    feed = ChangeFeed(database)
+    ways = []
+    cut = asyncio.Event()
+
+    async def hang(connected: bool) -> None:
+        ways.append(connected)
+        raise TimeoutError
+
+    async def poll(self: ChangeFeed) -> None:
+        await hang(self._connection is not None)
+
+    def give_up(for_s: float) -> None:
+        assert for_s > 0
+        cut.set()
+
+    monkeypatch.setattr(ChangeFeed, "poll", poll)
+    monkeypatch.setattr("infra.changes._RETRY_S", 0.0)
+    monkeypatch.setattr(feed, "_cut", give_up)
+    await feed._connect()
+    await feed.start()
+    await cut.wait()
+    await feed.close()
+    assert ways[:2] == [True, False]

@@ -17,6 +17,7 @@ class _Connection:
     def __init__(self, number: int) -> None:
         self.number = number
         self.closed = False
+        self.hanging: asyncio.Future[None] | None = None
 
     async def fetch(self, sql: str, *_: object, timeout: float | None = None) -> list[int]:
         if sql == "wrong":
@@ -24,7 +25,8 @@ class _Connection:
         if sql == "cut":
             raise ConnectionResetError
         if sql == "hang":
-            await asyncio.get_running_loop().create_future()
+            self.hanging = asyncio.get_running_loop().create_future()
+            await self.hanging
         return [self.number]
 
     def is_closed(self) -> bool:
@@ -32,6 +34,8 @@ class _Connection:
 
     def terminate(self) -> None:
         self.closed = True
+        if self.hanging is not None and not self.hanging.done():
+            self.hanging.set_exception(ConnectionResetError())
 
     async def close(self) -> None:
         self.closed = True
@@ -199,3 +203,21 @@ async def test_nobody_waits_for_what_another_just_waited_for() -> None:
     assert server.made == []
     server.now += REFUSING_S
     assert await _number(pool) == 0
+
+
+async def test_a_server_that_hangs_is_given_up() -> None:
+    """Statements under way fail, who waits is told at once, and nobody tries again before the time."""
+    server = _Server()
+    pool = server.pool(size=1)
+    hanging = asyncio.ensure_future(pool.fetch("hang"))
+    await _turns()
+    waiting = asyncio.ensure_future(_number(pool))
+    await _turns()
+    pool.cut(3.0)
+    with pytest.raises(ConnectionResetError):
+        await hanging
+    with pytest.raises(ConnectionRefusedError):
+        await waiting
+    assert pool.opened == 0
+    server.now += 3.0
+    assert await _number(pool) == 1
