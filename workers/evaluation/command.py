@@ -5,11 +5,13 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 from rich.console import Console
 from rich.table import Table
 
 from infra.errors import Invalid
 from infra.settings import Settings
+from tenants.learned.interactions import ItemVectors
 from workers.evaluation.card import Card, encode_card
 from workers.evaluation.page import render_page
 from workers.evaluation.run import Options, evaluate
@@ -34,6 +36,8 @@ def options_of(arguments: argparse.Namespace, command: Sequence[str] = ()) -> Op
             raise BadEvaluation(f"There is no file {path}.")
     if arguments.images_dir is not None and (arguments.items is None or not arguments.images_dir.is_dir()):
         raise BadEvaluation("--images-dir names a folder, and the photos in it are named by --items.")
+    if arguments.out.exists() and not arguments.out.is_dir():
+        raise BadEvaluation(f"--out names a folder, and {arguments.out} is a file.")
     try:
         ks = tuple(sorted({int(k) for k in arguments.k.split(",")}))
     except ValueError:
@@ -57,6 +61,7 @@ def options_of(arguments: argparse.Namespace, command: Sequence[str] = ()) -> Op
         out=arguments.out,
         seed=arguments.seed,
         command=_shown(command),
+        title=arguments.tenant or "",
     )
 
 
@@ -70,10 +75,17 @@ def _shown(command: Sequence[str]) -> str:
 
 
 def run_command(
-    settings: Settings, arguments: argparse.Namespace, console: Console, command: Sequence[str] = ()
+    settings: Settings,
+    arguments: argparse.Namespace,
+    console: Console,
+    command: Sequence[str] = (),
+    *,
+    stored: ItemVectors | None = None,
 ) -> int:
-    """Evaluate, write card.json and card.html, print the table; the exit status."""
-    options = options_of(arguments, command)
+    """Evaluate, write card.json and card.html, print the table; the exit status. `stored` are the vectors of the items,
+    where they need not be encoded.
+    """
+    options = msgspec.structs.replace(options_of(arguments, command), stored=stored)
     with console.status("reading") as status:
         card = evaluate(options, settings, status.update)
     options.out.mkdir(parents=True, exist_ok=True)

@@ -32,6 +32,7 @@ def render_page(card: Card) -> str:
         "catalogue_table": _catalogue_table(card),
         "slices": _slices(card),
         "blend": _blend(card),
+        "models": _models(card),
         "footer": escape(f"Made {card.made}. " + ", ".join(f"{k} {v}" for k, v in card.code.items()) + "."),
     }
     page = _TEMPLATE.read_text(encoding="utf-8")
@@ -92,11 +93,16 @@ def _differences(card: Card, metric: str) -> str:
     for claim in sorted(claims, key=lambda c: c.difference.relative[0]):
         value, low, high = (100 * part for part in claim.difference.relative)
         rows.append((claim.against, value, low, high, "good" if low > 0 else "bad" if high < 0 else ""))
-    plot = _whiskers(rows, lambda value: f"{value:+.0f} %", label="difference of the blend to each model")
+    plot = _whiskers(rows, _percent, label="difference of the blend to each model")
     return (
         "<h2>The blend against each model</h2><p>Relative difference over the same shoppers, paired bootstrap. Green: "
         "the whole interval is above 0. Models that it more than quadruples are left out.</p>" + plot
     )
+
+
+def _percent(value: float) -> str:
+    """Whole percent with its sign; what rounds to nothing has none."""
+    return f"{value:+.0f} %" if round(value) else "0 %"
 
 
 def _whiskers(rows: Sequence[tuple[str, float, float, float, str]], show: Callable[[float], str], *, label: str) -> str:
@@ -218,9 +224,15 @@ def _blend(card: Card) -> str:
     if card.blend is None:
         return ""
     weights = sorted(card.blend["weights"].items(), key=lambda pair: -pair[1])
-    rows = [(name, [f"{weight:.3f}"]) for name, weight in weights]
-    about = (
-        f"Fitted on {card.blend['validation_shoppers']:,} shoppers of the window before the test, never on the test. "
-        "`fresh` are items with fewer than 5 shoppers, weighted apart."
-    )
-    return f"<h2>Weights of the blend</h2><p>{escape(about)}</p>{_table(['source', 'weight'], rows)}"
+    sources = card.blend.get("sources", {})
+    rows = [(name, [escape(sources.get(name, name)), f"{weight:.3f}"]) for name, weight in weights]
+    about = f"Fitted on {card.blend['validation_shoppers']:,} shoppers of windows before the test, never on the test."
+    if "fresh" in card.blend["weights"]:
+        about += " Fresh are items that few have met lately, weighted apart."
+    table = _table(["model", "source of the service", "weight"], rows)
+    return f"<h2>Weights of the blend</h2><p>{escape(about)}</p>{table}"
+
+
+def _models(card: Card) -> str:
+    rows = [(name, [escape(card.about.get(name, ""))]) for name in _ordered(card)]
+    return f'<h2>What the models are</h2><div class="words">{_table(["model", ""], rows)}</div>'

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from infra.errors import Invalid
 from infra.settings import Settings
+from tenants.learned.interactions import ItemVectors
 from workers.evaluation.bootstrap import Interval, bootstrap_means, difference, interval
 from workers.evaluation.card import Card, Claim, Counts, SliceCard, SplitCard
 from workers.evaluation.catalogue import Product, encode_photos, encode_texts, read_catalogue
@@ -30,10 +31,10 @@ from workers.training.behaviour.interactions import Floats, Interactions, Ints, 
 Tell = Callable[[str], None]
 
 BASELINES: Final = ("random", "popularity", "item_knn")
-_BATCH: Final = 256
 _WINDOWS: Final = 2
 """So many windows before the test the blend is fitted on: one alone may lie in a season of its own."""
 
+_BATCH: Final = 256
 _SLICE_DRAWS: Final = 400
 
 
@@ -46,7 +47,8 @@ class UnknownModel(Invalid):
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What is evaluated and how. Either `interactions`, or `train` and `test`. `models` None: all that the data is
-    enough for; else those named, with the baselines. `share` of the events is the test.
+    enough for; else those named, with the baselines. `share` of the events is the test. `stored`: the vectors of the
+    items, which then are not encoded. `title` of the card: by default the name of the file.
     """
 
     interactions: Path | None = None
@@ -62,6 +64,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     out: Path = Path("evaluation")
     seed: int = 0
     command: str = ""
+    title: str = ""
+    stored: ItemVectors | None = None
 
 
 class Data(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -87,10 +91,10 @@ def evaluate(options: Options, settings: Settings, tell: Tell = lambda _: None) 
     questions = make_questions(setting, data.split.test)
     if not len(questions.rows):
         raise CannotSplit("Nobody with a history is left to ask: no shopper of the test has one before it.")
-    names = _chosen(options.models, available(setting))
-    weights = _weights(data, repeats, available(setting), options.seed, tell) if BLEND in names else None
     if len(questions.rows) == 1:
         raise CannotSplit("A single shopper is left to ask, so nothing can be said of others; give more interactions.")
+    names = _chosen(options.models, available(setting))
+    weights = _weights(data, repeats, available(setting), options.seed, tell) if BLEND in names else None
     scorers = {}
     fit_s = {}
     needed = set() if weights is None else weights.by_source.keys() - {FRESH}
@@ -156,6 +160,8 @@ def _content(
 ) -> tuple[Content, dict[str, str]]:
     if not given:
         return Content(), {}
+    if options.stored is not None:
+        return _stored(options.stored, number)
     cache = options.out / "vectors"
     where = np.array([number[product.id] for product in given])
     spaces = {}
@@ -173,6 +179,19 @@ def _content(
         photos, spaces["image"] = encode_photos(given, settings, cache)
         image = placed(photos) if photos.any() else None
     return Content(text=placed(texts) if texts.any() else None, image=image), spaces
+
+
+def _stored(vectors: ItemVectors, number: dict[str, int]) -> tuple[Content, dict[str, str]]:
+    """The vectors that serve, of the items that are encoded."""
+    known = [at for at, name in enumerate(vectors.ids) if name in number]
+    where = np.array([number[vectors.ids[at]] for at in known], np.int64)
+    halves = {}
+    for kind, rows in (("text", vectors.text), ("image", vectors.image)):
+        whole = np.zeros((len(number), rows.shape[1]), np.float32)
+        whole[where] = rows[known]
+        halves[kind] = whole if whole.any() else None
+    content = Content(text=halves["text"], image=halves["image"], text_weight=vectors.text_weight)
+    return content, {kind: vectors.spaces[kind] for kind, rows in halves.items() if rows is not None}
 
 
 def _setting(data: Data, split: Split, repeats: bool, seed: int) -> Setting:
@@ -276,7 +295,7 @@ def _card(
         intervals = {name: interval(columns[:, c].mean(), means[:, c]) for c, name in enumerate(recalls)}
         slices.append(SliceCard(kind=part.kind, name=part.name, k=k, shoppers=shoppers, models=intervals))
     return Card(
-        title=(options.interactions or options.train or Path("interactions")).name,
+        title=options.title or (options.interactions or options.train or Path("interactions")).name,
         made=datetime.now(UTC).isoformat(timespec="seconds"),
         command=options.command,
         split=_split_card(data, options),

@@ -15,16 +15,19 @@ from workers.training.behaviour.popularity import met_by_few
 
 
 class Content(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """Vectors of the items, float32[n, d], rows of length 1, or 0 where an item has none; None: no such vectors."""
+    """Vectors of the items, float32[n, d], rows of length 1, or 0 where an item has none; None: no such vectors.
+    `text_weight` 0..1 is that of text against photos.
+    """
 
     text: Floats | None = None
     image: Floats | None = None
+    text_weight: float = 0.6
 
-    def fused(self, text_weight: float = 0.6) -> Floats | None:
+    def fused(self) -> Floats | None:
         """Both beside each other, weighted so that a cosine is their weighted mean; one where there is one."""
         if self.text is None or self.image is None:
             return self.text if self.image is None else self.image
-        joined = np.hstack([np.sqrt(text_weight) * self.text, np.sqrt(1 - text_weight) * self.image])
+        joined = np.hstack([np.sqrt(self.text_weight) * self.text, np.sqrt(1 - self.text_weight) * self.image])
         length = np.linalg.norm(joined, axis=1, keepdims=True)
         return np.asarray(joined / np.maximum(length, 1e-12), np.float32)
 
@@ -45,11 +48,6 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     shared: dict[str, Any] = msgspec.field(default_factory=dict)
 
     @property
-    def degree(self) -> Floats:
-        """Shoppers per item, float32[n]."""
-        return np.bincount(self.train.weights.indices, minlength=len(self.train.items)).astype(np.float32)
-
-    @property
     def served(self) -> csr_array:
         """float32[m, n]: the histories as the service folds them in; all that was met where there are no times."""
         if "served" not in self.shared:
@@ -68,6 +66,11 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             return np.asarray(self.degree < FEW_EVENTS)
         column = self.log.item.astype(np.int64)
         return met_by_few(self.log, column, len(self.train.items), now=self.now)
+
+    @property
+    def degree(self) -> Floats:
+        """Shoppers per item, float32[n]."""
+        return np.bincount(self.train.weights.indices, minlength=len(self.train.items)).astype(np.float32)
 
 
 class Questions(msgspec.Struct, frozen=True, kw_only=True, eq=False):

@@ -37,6 +37,7 @@ def log(tmp_path: Path) -> Path:
         ["--interactions", "LOG", "--k", "201"],
         ["--interactions", "LOG", "--test-share", "1"],
         ["--interactions", "LOG", "--images-dir", "/nowhere"],
+        ["--interactions", "LOG", "--out", "LOG"],
     ],
 )
 def test_contradictions_are_refused(log: Path, words: list[str]) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from infra.settings import Settings
+from tenants.learned.interactions import ItemVectors
 from tenants.sources.statement import SOURCES
 from workers.evaluation.card import Card, decode_card, encode_card
 from workers.evaluation.page import render_page
@@ -71,6 +72,8 @@ def test_the_page_is_whole_and_fetches_nothing(card: Card) -> None:
     assert "{{" not in page
     assert "http" not in page
     assert "<script" not in page
+    assert all(words in page for words in card.about.values() if "α" not in words)
+    assert "-0 %" not in page
     for plot in page.split("<svg")[1:]:
         ElementTree.fromstring("<svg" + plot.split("</svg>")[0] + "</svg>")  # noqa: S314
 
@@ -120,3 +123,28 @@ def test_the_blend_draws_on_what_is_served_alone(card: Card) -> None:
     named = [card.blend["sources"][model] for model in card.blend["weights"]]
     assert set(named) <= SOURCES.keys()
     assert len(set(named)) == len(named)
+
+
+def test_vectors_that_a_shop_holds_are_not_encoded_again(tmp_path: Path) -> None:
+    """Text, photos and both are measured by them; items that are not encoded have none."""
+    rng = np.random.default_rng(2)
+    taste = np.repeat(np.eye(2), 20, axis=0)
+    rows = (taste @ rng.normal(size=(2, 8)) + 0.3 * rng.normal(size=(40, 8))).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    stored = ItemVectors(
+        ids=[f"i{n}" for n in range(40)] + ["unknown"],
+        text=np.vstack([rows, rows[:1]]),
+        image=np.vstack([rows[:, ::-1], rows[:1]]),
+        text_weight=0.5,
+        spaces={"text": "letters", "image": "looks"},
+    )
+    items = tmp_path / "items.jsonl"
+    items.write_text("".join(json.dumps({"id": f"i{n}", "title": f"item {n}"}) + "\n" for n in range(40)))
+    options = Options(
+        interactions=_shop(tmp_path), items=items, out=tmp_path, models=("text", "image", "fused"), stored=stored
+    )
+    found = evaluate(options, Settings(models_text="nowhere", models_image="nowhere"))
+    for name in ("text", "image", "fused"):
+        assert found.models[name]["recall@10"].value > 1.2 * found.models["random"]["recall@10"].value
+    assert found.code["text space"] == "letters"
+    assert found.code["image space"] == "looks"
