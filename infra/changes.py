@@ -103,6 +103,7 @@ class ChangeFeed:
         self._told: set[int] = set()  # own changes, applied when they were committed
         self._polled_at: float | None = None
         self._task: asyncio.Task[None] | None = None
+        self._one = asyncio.Lock()
         self._cut = database.cut
         database.on_commit(self._committed)
 
@@ -146,7 +147,14 @@ class ChangeFeed:
         await self._disconnect()
 
     async def poll(self) -> list[Change]:
-        """Read and apply what is new; connects first where need be. Raises what asyncpg raises."""
+        """Read and apply what is new; connects first where need be. Raises what asyncpg raises.
+
+        Who asks while a poll is under way waits for it and polls again: what it asks about may be newer.
+        """
+        async with self._one:
+            return await self._poll()
+
+    async def _poll(self) -> list[Change]:
         if self._connection is None:
             await self._connect()
         assert self._connection is not None

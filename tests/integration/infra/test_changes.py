@@ -86,6 +86,15 @@ async def test_a_transaction_that_began_before_the_feed_is_told(database: Databa
     await late.close()
 
 
+async def test_polls_at_once_wait_for_each_other(database: Database, feed: ChangeFeed) -> None:
+    """Each has seen what was committed before it was asked for, and a change is told once."""
+    seen, tenant_id = _Seen(feed), TenantId(uuid4())
+    async with database.tenant_session(tenant_id) as conn:
+        await record_change(conn, tenant_id, "key", "a")
+    await asyncio.gather(*(feed.poll() for _ in range(3)))
+    assert seen.refs(tenant_id) == ["a"]
+
+
 async def test_a_lost_connection_resets_who_subscribed(database: Database, feed: ChangeFeed) -> None:
     """After it nobody knows what was missed, so every cache is dropped; then the feed goes on."""
     seen, tenant_id = _Seen(feed), TenantId(uuid4())
