@@ -19,7 +19,7 @@ from infra.db import TenantId, driver, fetch
 from tenants.learned.blend import FEW_DAYS
 
 HALF_LIFE: Final = timedelta(days=14)
-"""Of 7, 14, 30 and 60 days 14 finds most on validation windows of both behaviour sets (docs/quality.md)."""
+"""Of 7, 14, 30 and 60 days 14 finds most on the validation windows of online_retail (docs/quality.md)."""
 
 REACH: Final = timedelta(days=FEW_DAYS)
 """Events before this are not read: together they weigh a thousandth of those since."""

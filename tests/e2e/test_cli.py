@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,11 @@ from tests.installation import Installation, Shop, free_port, until
 
 
 @pytest.fixture
-def shop(installation: Installation) -> Shop:
+def shop(installation: Installation) -> Iterator[Shop]:
     """An empty shop."""
-    return installation.make_shop("cli")
+    made = installation.make_shop("cli")
+    yield made
+    made.client.close()
 
 
 def _words(*lines: str) -> str:
@@ -26,7 +29,6 @@ def test_a_deleted_shop_is_gone(installation: Installation, shop: Shop) -> None:
     installation.kindred("tenants", "delete", shop.name, "--yes")
     assert shop.name not in installation.kindred("tenants", "list").stdout
     until(lambda: shop.client.get("/v1/items").status_code == 401, "the keys to end")
-    shop.client.close()
 
 
 def test_erasures_that_the_database_knows_are_not_done_again(installation: Installation, shop: Shop) -> None:
@@ -50,7 +52,6 @@ def test_a_revoked_key_opens_nothing(installation: Installation, shop: Shop) -> 
     installation.kindred("keys", "revoke", shop.name, made["key_id"])
     until(lambda: shop.client.get("/v1/items", headers=headers).status_code == 401, "the key to end")
     assert shop.client.get("/v1/items", headers=headers).json()["code"] == "key_revoked"
-    shop.client.close()
 
 
 def test_doctor_finds_nothing_wrong(installation: Installation) -> None:
@@ -97,7 +98,6 @@ def test_a_bad_import_says_why(installation: Installation, shop: Shop, tmp_path:
     done = installation.kindred("import", str(feed), "--key", shop.secret_key, status=None)
     assert "price" in done.stdout
     assert shop.item("1")["price"] == 950
-    shop.client.close()
 
 
 def test_bad_settings_are_all_named(installation: Installation) -> None:
@@ -115,14 +115,12 @@ def test_a_taken_port_is_said(installation: Installation, open_folder: Path) -> 
     assert not (open_folder / "other").exists()
 
 
-def test_a_second_server_of_one_folder_is_refused(installation: Installation) -> None:
+def test_a_second_server_of_one_folder_is_refused(installation: Installation, shop: Shop) -> None:
     """It says so, and the first one goes on."""
     done = installation.kindred("up", "--port", str(free_port()), status=2)
     assert str(installation.data_dir) in _words(done.stderr)
     assert "Traceback" not in done.stderr
-    shop = installation.make_shop("still")
     assert shop.client.get("/health/ready").status_code == 200
-    shop.client.close()
 
 
 def test_a_command_prepares_a_new_folder_by_itself(installation: Installation, open_folder: Path) -> None:
