@@ -118,7 +118,9 @@ async def _latency(
     wanted = "u7" if field == "user_id" else ["6"]
     places = [at for at, value in enumerate(args) if value == wanted]
     bare = await asyncpg.connect(
-        stage.server.url("kindred_app"), server_settings={"jit": "off", "plan_cache_mode": "force_generic_plan"}
+        stage.server.url("kindred_app"),
+        server_settings={"jit": "off", "plan_cache_mode": "force_generic_plan"},
+        max_cacheable_statement_size=0,
     )
     ours, theirs = [], []
     cpu = 0.0

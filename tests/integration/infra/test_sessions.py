@@ -26,3 +26,16 @@ async def test_statements_of_the_driver_are_one_transaction(database: Database) 
     async with database.anonymous_session() as conn:
         raw = await driver(conn)
         assert raw.is_in_transaction()
+
+
+async def test_a_hot_statement_of_any_length_is_planned_once(database: Database) -> None:
+    """The text of a list of many sources is longer than what the driver keeps by its default."""
+    long = f"select 1 as one /* {'x' * 20_000} */"
+    async with database.hot.connection() as connection:
+        for _ in range(3):
+            await connection.fetch(long)
+        (plans,) = await connection.fetch(
+            "select sum(generic_plans + custom_plans)::int as made, count(*)::int as kept from pg_prepared_statements "
+            "where statement like 'select 1 as one%'"
+        )
+    assert (plans["kept"], plans["made"]) == (1, 3)
