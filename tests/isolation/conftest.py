@@ -19,7 +19,20 @@ MARK = "ofthevictim"
 SYSTEM_ONLY = {"shards"}
 """Tables about tenants that the application role may not touch at all."""
 
-OF_PEOPLE = {"attempts", "mails", "members", "one_time_tokens", "organisations", "people", "sessions", "signups"}
+OF_PEOPLE = {
+    "attempts",
+    "identities",
+    "mails",
+    "members",
+    "one_time_tokens",
+    "organisations",
+    "people",
+    "recovery_codes",
+    "second_steps",
+    "sessions",
+    "signups",
+    "sso_organisations",
+}
 """Tables of people and organisations; test_people.py looks at them."""
 
 
