@@ -18,8 +18,8 @@ from infra.outage import AWAY
 from infra.telemetry import Children, counter
 from tenants.accounts.proof import MAX_BITS, BadProof, Challenge, check_proof, make_challenge
 
-Deed = Literal["signup", "sign_in", "mail", "link"]
-"""`mail`: asking for a link to sign in or to reset a password. `link`: opening one."""
+Deed = Literal["signup", "sign_in", "mail", "link", "second_step"]
+"""`mail`: asking for a link to sign in or to reset a password. `link`: opening one, or coming back from a provider."""
 
 
 class TooManyAttempts(RateLimited):
@@ -67,6 +67,12 @@ LIMITS: Final[Mapping[Deed, Mapping[_Who, Limit]]] = {
         "address": Limit(span_s=3600, free=4, most=12),
     },
     "link": {"network": Limit(span_s=600, free=100, most=500)},
+    "second_step": {
+        "network": Limit(span_s=600, free=30, most=500),
+        # Who is here knows the password. Three codes of a million are right at a time: 15 an hour find one in two
+        # and a half years, on average. The owner is locked out by nobody else.
+        "address": Limit(span_s=3600, free=6, most=15),
+    },
 }
 
 _LOCAL_SHARE: Final = 4
