@@ -22,8 +22,10 @@ from api.wire import AnyRequest
 from infra.blob import BlobStore
 from infra.changes import ChangeFeed
 from infra.db import Database
+from infra.oidc import OidcProvider
 from infra.settings import Settings
 from tenants.accounts.doors import Doors
+from tenants.accounts.second_step import SecondSteps
 from tenants.audience.shoppers import ShopperIds
 from tenants.directory import Directory
 from tenants.lifecycle import TenantRef
@@ -52,6 +54,8 @@ class Services(Struct, frozen=True, kw_only=True):
     ingest: Ingest
     shopper_ids: ShopperIds
     doors: Doors
+    second_steps: SecondSteps
+    provider: OidcProvider | None
     sessions: Sessions
     rates: Rates
     secret: bytes
