@@ -1,7 +1,7 @@
 """What a tenant is: its name and plan, its shard, and the generation of vectors that serves it; made and deleted."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -13,6 +13,7 @@ from infra.changes import record_change
 from infra.db import Database, TenantId, driver, fetch
 from infra.errors import Conflict, FieldError, Invalid, NotFound
 from infra.ids import uuid7
+from tenants.audit.log import SYSTEM, Actor, note
 from tenants.events.event import DEFAULT_WEIGHTS, weights_of
 
 
@@ -95,8 +96,10 @@ class TenantInfo(Struct, frozen=True, kw_only=True):
     deleted_at: datetime | None
 
 
-async def create_tenant(database: Database, name: str, *, plan: str = "free", currency: str = "USD") -> TenantId:
-    """Make a tenant with an empty catalogue. Raises InvalidTenant, TenantNameTaken.
+async def create_tenant(
+    database: Database, name: str, *, plan: str = "free", currency: str = "USD", actor: Actor = SYSTEM
+) -> TenantId:
+    """Make a tenant with an empty catalogue; `actor` is who, for the audit log. Raises InvalidTenant, TenantNameTaken.
 
     It can store items and answer by words at once; a worker gives it its first generation within a second.
     """
@@ -120,6 +123,8 @@ async def create_tenant(database: Database, name: str, *, plan: str = "free", cu
                 (tenant_id, name, plan, currency),
             )
             await raw.execute("insert into tenant_counters (tenant_id) values ($1)", tenant_id)
+            details = {"plan": plan, "currency": currency}
+            await note(conn, tenant_id, actor, "tenant.create", subject=name, details=details, now=datetime.now(UTC))
     except IntegrityError as error:
         raise TenantNameTaken(f"There is a tenant named {name!r} already; choose another name.") from error
     return tenant_id
@@ -149,7 +154,7 @@ async def find_tenant(database: Database, name_or_id: str) -> TenantInfo:
         return TenantInfo(**dict(records[0]))
 
 
-async def delete_tenant(database: Database, tenant_id: TenantId) -> None:
+async def delete_tenant(database: Database, tenant_id: TenantId, *, actor: Actor = SYSTEM) -> None:
     """Shut a tenant off: its keys stop within a second, its name is free again. Raises TenantNotFound.
 
     Upkeep takes its rows and files away (tenants/erasure.py).
@@ -163,6 +168,7 @@ async def delete_tenant(database: Database, tenant_id: TenantId) -> None:
         )
         if not found:
             raise TenantNotFound("There is no such tenant, or it was deleted before.")
+        await note(conn, tenant_id, actor, "tenant.delete", now=datetime.now(UTC))
         await record_change(conn, tenant_id, "tenant")
 
 
