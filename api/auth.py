@@ -76,6 +76,8 @@ class Caller(Struct, frozen=True, kw_only=True):
     scopes: frozenset[str]
     placements: frozenset[str] | None
     rate_per_min: int | None
+    once: str | None = None
+    """Of a request that may be a repeat: what the answers to all its repeats are marked with, hexadecimal."""
 
 
 class _Checked(Struct, frozen=True, kw_only=True):

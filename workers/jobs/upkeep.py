@@ -15,7 +15,9 @@ from infra.partitions import drop_partition, ensure_partitions, old_partitions
 from infra.telemetry import gauge
 from tenants.audience.tombstones import replay
 from tenants.audience.users import settle_late
+from tenants.audit.sealing import prune, seal, unsealed_tenants
 from tenants.erasure import ERASE_AFTER, deleted_tenants, erase_tenant
+from tenants.idempotency import forget_old
 from tenants.lifecycle import TenantNotFound
 from tenants.vectors.encoding import count_pending
 from tenants.vectors.shards import (
@@ -73,7 +75,7 @@ class Upkeep:
             queue_pending.labels("image").set(await count_pending(system, None, "image"))
 
     async def prune(self) -> int:
-        """Drop old changes and the faults of old jobs; how many rows."""
+        """Drop old changes, faults of jobs, kept answers, and audit entries whose time is over; how many rows."""
         async with self._database.system_session(reason="prune the change feed") as system:
             changes = await system.execute(
                 text("delete from changes where at < :before"), {"before": self._clock() - CHANGES_KEPT}
@@ -85,7 +87,17 @@ class Upkeep:
                 ),
                 {"before": self._clock() - FAULTS_KEPT},
             )
-        return int(changes.rowcount) + int(faults.rowcount)
+        forgotten = await forget_old(self._database, self._clock())
+        expired = await prune(self._database, now=self._clock())
+        return int(changes.rowcount) + int(faults.rowcount) + forgotten + expired
+
+    async def seal(self) -> int:
+        """Seal the entries of the audit log that are in no seal yet; how many."""
+        sealed = 0
+        for tenant_id in await unsealed_tenants(self._database):
+            while count := await seal(self._database, tenant_id, now=self._clock()):
+                sealed += count
+        return sealed
 
     async def partitions(self) -> int:
         """Make the partitions of the coming months and drop those whose time is over; how many of both."""
