@@ -21,11 +21,13 @@ from api.contract import KEY, Contract, WriteQuery
 from api.deps import caller_of, services_of
 from api.wire import JSON, AnyRequest, read_query
 from infra.errors import Invalid
+from infra.telemetry import counter
 from tenants import idempotency
 from tenants.audit import log as audit
 from tenants.audit.log import Actor, network_hash
 from tenants.idempotency import Attempt, KeptAnswer, make_attempt
 
+_replayed: Final = counter("requests_replayed_total", "Requests that were answered as the first time.")
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
 
 
@@ -90,6 +92,7 @@ class Repeated(Exception):
 
 def answer_repeat(_: AnyRequest, error: Repeated) -> Response[bytes]:
     """Litestar's exception handler of a repeat: the first answer again, said to be so."""
+    _replayed.inc()
     headers = {**error.kept.headers, "idempotent-replayed": "true"}
     if error.kept.shortened:
         headers["idempotent-results"] = "omitted"

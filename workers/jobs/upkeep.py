@@ -12,7 +12,7 @@ from infra.blob import BlobStore
 from infra.db import Database, driver
 from infra.errors import UpstreamFailed
 from infra.partitions import drop_partition, ensure_partitions, old_partitions
-from infra.telemetry import gauge
+from infra.telemetry import counter, gauge
 from tenants.audience.tombstones import replay
 from tenants.audience.users import settle_late
 from tenants.audit.sealing import prune, seal, unsealed_tenants
@@ -45,6 +45,7 @@ LATE: Final = timedelta(minutes=10)
 INDEX_MB: Final = 256
 """What the building of a large tenant's index may take."""
 
+_sealed = counter("audit_entries_sealed_total", "Entries of the audit log that were sealed.")
 queue_pending = gauge("queue_items_pending", "Items that wait to be encoded", ["modality"])
 
 
@@ -97,6 +98,7 @@ class Upkeep:
         for tenant_id in await unsealed_tenants(self._database):
             while count := await seal(self._database, tenant_id, now=self._clock()):
                 sealed += count
+        _sealed.inc(sealed)
         return sealed
 
     async def partitions(self) -> int:
