@@ -19,6 +19,10 @@ class WriteQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     dry_run: Annotated[bool, Meta(description="Answer as the request would be answered, and change nothing.")] = False
 
 
+class NoQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The query of what takes none."""
+
+
 class Contract(Struct, frozen=True, kw_only=True):
     """One operation. `body`, `answer`, `query` are the types that the handler really reads and writes."""
 
@@ -43,6 +47,8 @@ class Contract(Struct, frozen=True, kw_only=True):
     """Why a write notes nothing there."""
     computes: bool = False
     """Whether a POST only answers, and changes nothing: no write."""
+    refusals: Sequence[int] = ()
+    """Statuses of errors beyond those that every such route has."""
     also: Mapping[int, str] = {}
     """Further statuses that are no errors."""
 

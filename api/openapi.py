@@ -73,7 +73,7 @@ def operations(app: Litestar) -> Iterator[Operation]:
                     continue  # a page for people: no part of the API
                 if not isinstance(said, Contract) or "scope" not in handler.opt:
                     raise TypeError(f"{method} {route.path_format}: the route has no contract(…) in its opt")
-                if (method != "GET") != (said.writes or said.computes):
+                if (method != "GET" and handler.opt["scope"] != PUBLIC) != (said.writes or said.computes):
                     raise TypeError(
                         f"{method} {route.path_format}: the contract of a write, and of no other, says what it notes "
                         "in the audit log (audit=…) or why it notes nothing (unaudited=…); or it says computes=True"
@@ -264,7 +264,7 @@ def _responses(operation: Operation, named: Mapping[int, Any]) -> dict[str, Any]
         responses["304"] = {"description": "You have this version."}
     if said.computes:
         expected.add(422)
-    for status in sorted(expected):
+    for status in sorted(expected | set(said.refusals)):
         responses.setdefault(str(status), {"$ref": f"#/components/responses/{status}"})
     return responses
 

@@ -17,9 +17,11 @@ from msgspec import Struct, structs
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.auth import Caller
-from api.contract import KEY, Contract, WriteQuery
+from api.contract import KEY, Contract, NoQuery, WriteQuery
 from api.deps import caller_of, services_of
+from api.network import client_network
 from api.wire import JSON, AnyRequest, read_query
+from infra.db import TenantId
 from infra.errors import Invalid
 from infra.telemetry import counter
 from tenants import idempotency
@@ -56,7 +58,11 @@ async def intended(connection: ASGIConnection[Any, Any, Any, Any], handler: Base
     Raises InvalidFields, BadIdempotencyKey.
     """
     said = handler.opt.get(KEY)
-    if not isinstance(said, Contract) or not (said.writes or said.computes):
+    if not isinstance(said, Contract):
+        return
+    if not (said.writes or said.computes):
+        if connection.scope.get("method") == "POST":  # of nobody's tenant yet: it cannot be tried out
+            read_query(connection, NoQuery)
         return
     dry_run = False
     if said.writes:
@@ -124,18 +130,8 @@ class Work:
     async def note(self, subject: str = "", **details: Any) -> None:
         """Note the route's action in the audit log; `details` are plain JSON, without ids of shoppers."""
         assert self._action is not None, "the route declares no `audit`"
-        client = self._request.scope.get("client")
-        await audit.note(
-            self.conn,
-            self.tenant_id,
-            actor_of(caller_of(self._request)),
-            self._action,
-            subject=subject,
-            details=details,
-            network=None if client is None else network_hash(services_of(self._request).secret, client[0]),
-            request_id=self._request.scope["state"]["request_id"],
-            now=self.now,
-        )
+        actor = actor_of(caller_of(self._request))
+        await noted(self._request, self.conn, self.tenant_id, actor, self._action, subject, **details)
         self._noted = True
 
     def answered(self, response: R) -> R:
@@ -161,7 +157,34 @@ class Work:
 
 def actor_of(caller: Caller) -> Actor:
     """The caller as the audit log names it."""
+    if caller.person_id is not None:
+        return Actor(kind="person", id=str(caller.person_id))
     return Actor(kind="key", id=caller.key_id)
+
+
+async def noted(
+    request: AnyRequest,
+    conn: AsyncConnection,
+    tenant_id: TenantId,
+    actor: Actor,
+    action: str,
+    subject: str = "",
+    **details: Any,
+) -> None:
+    """Note in the audit log what a request does in this transaction, from where: for what is no route of the API."""
+    services = services_of(request)
+    network = client_network(request.scope, services.settings.trusted_proxies)
+    await audit.note(
+        conn,
+        tenant_id,
+        actor,
+        action,
+        subject=subject,
+        details=details,
+        network=network_hash(services.secret, network),
+        request_id=request.scope["state"]["request_id"],
+        now=services.clock(),
+    )
 
 
 @asynccontextmanager

@@ -9,7 +9,6 @@ import hmac
 import os
 from collections.abc import Mapping
 from datetime import datetime
-from ipaddress import ip_address, ip_network
 from typing import Any, Final, Literal
 from uuid import UUID
 
@@ -66,19 +65,9 @@ def line_of(entry: Entry) -> bytes:
     return _line(entry)
 
 
-def network_hash(secret: bytes, address: str) -> bytes | None:
-    """Keyed hash (HMAC-SHA256, 128 bits) of the network of an address: its /24 (IPv4) or /48 (IPv6).
-
-    None for what is no address, such as a Unix socket.
-    """
-    try:
-        parsed = ip_address(address.partition("%")[0])
-    except ValueError:
-        return None
-    if parsed.version == 6 and parsed.ipv4_mapped is not None:
-        parsed = parsed.ipv4_mapped
-    network = ip_network((parsed, 24 if parsed.version == 4 else 48), strict=False)
-    return hmac.digest(secret, b"network " + str(network).encode(), "sha256")[:16]
+def network_hash(secret: bytes, network: str) -> bytes:
+    """Keyed hash (HMAC-SHA256, 128 bits) of a network as `network_of` names it: no address can be read from it."""
+    return hmac.digest(secret, b"network " + network.encode(), "sha256")[:16]
 
 
 _NOTE: Final = """

@@ -22,6 +22,8 @@ SYSTEM_ONLY = {"shards"}
 
 ADDED_TO_ONLY = {"audit", "audit_seals", "audit_unsealed"}
 """Tables whose rows the application role can neither change nor take away."""
+OF_PEOPLE = {"attempts", "mails", "members", "one_time_tokens", "organisations", "people", "sessions", "signups"}
+"""Tables of people and organisations; test_people.py looks at them."""
 
 
 class Victim(Struct, frozen=True, kw_only=True):

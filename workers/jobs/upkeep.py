@@ -13,6 +13,7 @@ from infra.db import Database, driver
 from infra.errors import UpstreamFailed
 from infra.partitions import drop_partition, ensure_partitions, old_partitions
 from infra.telemetry import counter, gauge
+from tenants.accounts.outbox import prune_accounts
 from tenants.audience.tombstones import replay
 from tenants.audience.users import settle_late
 from tenants.audit.sealing import prune, seal, unsealed_tenants
@@ -76,7 +77,7 @@ class Upkeep:
             queue_pending.labels("image").set(await count_pending(system, None, "image"))
 
     async def prune(self) -> int:
-        """Drop old changes, faults of jobs, kept answers, and audit entries whose time is over; how many rows."""
+        """Drop old changes, faults of jobs, kept answers and audit entries, and what of accounts is over; how many."""
         async with self._database.system_session(reason="prune the change feed") as system:
             changes = await system.execute(
                 text("delete from changes where at < :before"), {"before": self._clock() - CHANGES_KEPT}
@@ -88,9 +89,10 @@ class Upkeep:
                 ),
                 {"before": self._clock() - FAULTS_KEPT},
             )
+            accounts = await prune_accounts(system, self._clock())
         forgotten = await forget_old(self._database, self._clock())
         expired = await prune(self._database, now=self._clock())
-        return int(changes.rowcount) + int(faults.rowcount) + forgotten + expired
+        return int(changes.rowcount) + int(faults.rowcount) + accounts + forgotten + expired
 
     async def seal(self) -> int:
         """Seal the entries of the audit log that are in no seal yet; how many."""

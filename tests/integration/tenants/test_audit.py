@@ -41,8 +41,16 @@ async def tamper(
 async def _note(database: Database, tenant_id: TenantId, *subjects: str, at: datetime = NOON) -> list[UUID]:
     async with database.tenant_session(tenant_id) as conn:
         return [
-            await note(conn, tenant_id, SYSTEM, "thing.change", subject=subject, details={"n": 1.5}, now=at)
-            for subject in subjects
+            await note(
+                conn,
+                tenant_id,
+                SYSTEM,
+                "thing.change",
+                subject=subject,
+                details={"n": 1.5},
+                now=at + timedelta(microseconds=number),  # of one moment they are in the order of their random ids
+            )
+            for number, subject in enumerate(subjects)
         ]
 
 

@@ -98,8 +98,9 @@ def test_every_write_tells_how_it_is_tried_out_and_repeated(app: Application, de
     for each in _each(app):
         operation = described["paths"][each.path][each.method.lower()]
         told = {(parameter["in"], parameter["name"]) for parameter in operation["parameters"]}
-        assert (("query", "dry_run") in told) is (each.method != "GET" and not each.contract.computes), each.path
-        assert (("header", "Idempotency-Key") in told) is (each.method == "POST"), each.path
+        assert (("query", "dry_run") in told) is each.contract.writes, each.path
+        repeatable = each.method == "POST" and each.scope != "public"
+        assert (("header", "Idempotency-Key") in told) is repeatable, each.path
         replayed = operation["responses"][str(each.contract.status)].get("headers", {}).keys() & {"Idempotent-Replayed"}
         assert bool(replayed) is (each.method == "POST" and each.contract.writes)
 
