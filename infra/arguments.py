@@ -46,6 +46,10 @@ def make_parser() -> argparse.ArgumentParser:
     delete.add_argument("name", help="name or id")
     delete.add_argument("--yes", action="store_true", help="do not ask")
 
+    people = family("people", "People with an account.")
+    off = command("second-step-off", "people:second_step_off", "Take the second step off an account.", under=people)
+    off.add_argument("email", help="the account's e-mail address")
+
     erasures = family("erasures", "People who were erased.")
     command("replay", "erasures:replay", "Erase again whoever a restored backup has brought back.", under=erasures)
 

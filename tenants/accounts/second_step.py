@@ -15,12 +15,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from infra.crypt import decrypt, encrypt
 from infra.db import Database, driver
-from infra.errors import Conflict, Unauthenticated
+from infra.errors import Conflict, NotFound, Unauthenticated
 from infra.telemetry import Children, counter
 from tenants.accounts.attempts import Attempts
 from tenants.accounts.doors import Knock
+from tenants.accounts.email import hash_email, normalise
 from tenants.accounts.outbox import About, queue_mail
-from tenants.accounts.people import get_person
+from tenants.accounts.people import find_person, get_person
 from tenants.accounts.sessions import SignedIn, end_sessions
 from tenants.accounts.totp import (
     enrolment_uri,
@@ -59,6 +60,13 @@ class SecondStepIsOff(Conflict):
 
     code = "second_step_is_off"
     title = "There is no second step"
+
+
+class PersonNotFound(NotFound):
+    """No account has that e-mail address. Nobody is told so but whoever runs the installation."""
+
+    code = "person_not_found"
+    title = "There is no such account"
 
 
 class Enrolment(Struct, frozen=True, kw_only=True):
@@ -232,6 +240,25 @@ class SecondSteps:
 
     def _unseal(self, person_id: UUID, sealed: bytes) -> str:
         return decrypt([self._secret], sealed, purpose=_PURPOSE, about=person_id.bytes).decode()
+
+
+async def remove_second_step(database: Database, email: str, *, secret: bytes, now: datetime) -> None:
+    """Forget the second step of who has lost everything it needs; they are told. For whoever runs the installation.
+
+    Raises InvalidEmail, PersonNotFound, SecondStepIsOff.
+    """
+    async with database.person_session() as conn:
+        person = await find_person(conn, hash_email(secret, normalise(email)))
+    if person is None:
+        raise PersonNotFound("No account has this address. Type it as it stands on the account page.")
+    async with database.person_session(person.person_id) as conn:
+        gone = await (await driver(conn)).fetchval(
+            "delete from second_steps where person_id = $1 returning 1", person.person_id
+        )
+        if not gone:
+            raise SecondStepIsOff("The account asks for no code; there is nothing to take off.")
+        await queue_mail(conn, "notice", person.email, now=now, about=About(note="second_step_off"))
+    _log.info("second_step.removed", person_id=str(person.person_id))
 
 
 def _wrong() -> WrongCode:

@@ -1,14 +1,18 @@
 """The second step: set up on the account page, asked for after the first one, and what ends it."""
 
+import asyncio
 import re
+from argparse import Namespace
 
 import httpx
 import pyotp
 import pytest
 
+from infra.commands.people import second_step_off
 from infra.db import driver
 from tenants.accounts.proof import Challenge, solve
-from tests.integration.api.accounts.conftest import PASSWORD, Browser, Office, heading, token_of
+from tenants.accounts.second_step import PersonNotFound, SecondStepIsOff
+from tests.integration.api.accounts.conftest import PASSWORD, Browser, Office, heading, new_address, token_of
 
 pytestmark = pytest.mark.anyio
 
@@ -199,6 +203,21 @@ async def test_what_is_no_code_is_said(office: Office, code: str) -> None:
     shown = await browser.send("/signin/code", code=code)
     assert (shown.status_code, heading(shown)) == (422, "Your code")
     assert heading(await browser.send("/signin/code", code=app.code())) == "Account"
+
+
+async def test_who_runs_the_installation_takes_it_off(office: Office) -> None:
+    """For who has lost phone and codes: the password is enough again; an address without account is said."""
+    email, _, _, _ = await turned_on(office)
+    settings = office.app.services.settings
+    for status in (0, "second_step_is_off"):
+        try:
+            done: int | str = await asyncio.to_thread(second_step_off, settings, Namespace(email=email.upper()))
+        except SecondStepIsOff as error:
+            done = error.code
+        assert done == status
+    assert heading(await office.browser().send("/signin", email=email, password=PASSWORD)) == "Your shops"
+    with pytest.raises(PersonNotFound):
+        await asyncio.to_thread(second_step_off, settings, Namespace(email=new_address()))
 
 
 async def test_nothing_lies_in_clear(office: Office) -> None:
