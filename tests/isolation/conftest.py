@@ -138,6 +138,11 @@ async def _fill(app: Application, tenant_id: TenantId, job_id: UUID, mark: str) 
         )
         await raw.execute("insert into import_seen (tenant_id, job_id, item_no) values ($1, $2, 1)", tenant_id, job_id)
         await raw.execute("insert into changes (tenant_id, kind, ref) values ($1, 'key', $2)", tenant_id, mark)
+        await raw.execute(
+            "insert into visitor_secrets (tenant_id, secret_no, derived_under, created_at) values ($1, 1, $2, now())",
+            tenant_id,
+            mark,
+        )
         await _learn(raw, tenant_id, layout, mark)
 
 
