@@ -15,6 +15,7 @@ from api.deps import Clock, Services, utc_now
 from api.direct import direct_routes
 from api.edge import BODY_TIMEOUT_S, Edge
 from api.ingest import Ingest
+from api.key_usage import KeyUsage
 from api.negotiation import acceptable
 from api.openapi import operations
 from api.problems import answer_problem
@@ -44,6 +45,7 @@ from api.routes import (
     search,
     segments,
     users,
+    visitor_secrets,
 )
 from infra.blob import BlobStore
 from infra.changes import ChangeFeed
@@ -73,6 +75,7 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     *users.ROUTES,
     *segments.ROUTES,
     *keys.ROUTES,
+    *visitor_secrets.ROUTES,
     *models.ROUTES,
     *demo.ROUTES,
 )
@@ -84,7 +87,11 @@ class Application(Edge):
 
     def __init__(self, framework: Litestar, services: Services, *, body_timeout_s: float = BODY_TIMEOUT_S) -> None:
         super().__init__(
-            framework, services.authenticator, direct_routes(ROUTES, services), body_timeout_s=body_timeout_s
+            framework,
+            services.authenticator,
+            direct_routes(ROUTES, services),
+            body_timeout_s=body_timeout_s,
+            usage=services.key_usage,
         )
         self.framework = framework
         self.services = services
@@ -124,6 +131,7 @@ def create_app(
         feed=feed,
         directory=directory,
         authenticator=Authenticator(database, feed, secret=secret, clock=clock),
+        key_usage=KeyUsage(database, secret=secret, clock=clock),
         readiness=Readiness(
             database,
             feed,
@@ -161,6 +169,7 @@ def _running(services: Services, encoder: EncoderClient) -> Any:
         await services.database.open()
         await services.feed.start()
         services.answer_log.start()
+        services.key_usage.start()
         try:
             yield
         finally:
@@ -168,6 +177,7 @@ def _running(services: Services, encoder: EncoderClient) -> Any:
             await services.answer_log.close()
             # Requests are answered by now; what waits is of clients that hung up.
             await services.ingest.close()
+            await services.key_usage.close()
             await services.feed.close()
             await encoder.close()
             await services.database.close()

@@ -13,6 +13,7 @@ from msgspec import Struct
 from api.auth import Authenticator, Caller
 from api.bots import Rates
 from api.ingest import Ingest
+from api.key_usage import KeyUsage
 from api.readiness import Readiness
 from api.recommend.answering import Answering
 from api.recommend.log import AnswerLog
@@ -21,6 +22,7 @@ from api.wire import AnyRequest
 from infra.blob import BlobStore
 from infra.changes import ChangeFeed
 from infra.db import Database
+from infra.secret import Secret
 from infra.settings import Settings
 from tenants.audience.shoppers import ShopperIds
 from tenants.directory import Directory
@@ -43,6 +45,7 @@ class Services(Struct, frozen=True, kw_only=True):
     feed: ChangeFeed
     directory: Directory
     authenticator: Authenticator
+    key_usage: KeyUsage
     readiness: Readiness
     query_vectors: QueryVectors
     answer_log: AnswerLog
@@ -50,7 +53,7 @@ class Services(Struct, frozen=True, kw_only=True):
     ingest: Ingest
     shopper_ids: ShopperIds
     rates: Rates
-    secret: bytes
+    secret: Secret
     clock: Clock
 
 

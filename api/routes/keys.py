@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from litestar import Response, delete, get, post
+from litestar import Response, delete, get, patch, post
 from litestar.params import FromPath
 from msgspec import Struct
 
@@ -11,7 +11,7 @@ from api.deps import caller_of, services_of
 from api.wire import AnyRequest, answer, no_content, read_json
 from infra.changes import Change
 from tenants import keys
-from tenants.keys import KeyInfo, KeyRequest, NewKey
+from tenants.keys import KeyInfo, KeyPatch, KeyRequest, KeyRotation, NewKey
 
 
 class KeyList(Struct, frozen=True, kw_only=True):
@@ -56,11 +56,65 @@ async def create_key(request: AnyRequest) -> Response[bytes]:
             conn,
             tenant_id,
             wanted,
-            secret=services.secret,
+            secret=services.secret.current,
             cell=services.settings.cell,
             now=services.clock(),
         )
-    return answer(made, status=201, headers={"cache-control": "no-store"})
+    return answer(made, status=201)
+
+
+@patch(
+    "/v1/keys/{key_id:str}",
+    opt=contract(
+        scope="admin",
+        tag="Keys",
+        summary="Change an API key",
+        body=KeyPatch,
+        body_example={"allowed_origins": ["https://shop.example", "https://m.shop.example"], "rate_per_min": 6000},
+        answer=KeyInfo,
+    ),
+)
+async def patch_key(request: AnyRequest, key_id: FromPath[str]) -> Response[bytes]:
+    """What is sent replaces what was there, null takes a bound away; effective at once here and within a second
+    everywhere. The kind stays."""
+    wanted = await read_json(request, KeyPatch)
+    services = services_of(request)
+    tenant_id = caller_of(request).tenant_id
+    async with services.database.tenant_session(tenant_id) as conn:
+        info = await keys.patch_key(conn, tenant_id, key_id, wanted, now=services.clock())
+    return answer(info)
+
+
+@post(
+    "/v1/keys/{key_id:str}/rotate",
+    status_code=201,
+    opt=contract(
+        scope="admin",
+        tag="Keys",
+        summary="Replace an API key",
+        body=KeyRotation,
+        body_example={"overlap_s": 86400},
+        answer=NewKey,
+        status=201,
+    ),
+)
+async def rotate_key(request: AnyRequest, key_id: FromPath[str]) -> Response[bytes]:
+    """Makes a key of the same name that may do the same, shown here for the only time; the old one works on for
+    `overlap_s` seconds, so that servers can be given the new one in turn."""
+    wanted = await read_json(request, KeyRotation)
+    services = services_of(request)
+    tenant_id = caller_of(request).tenant_id
+    async with services.database.tenant_session(tenant_id) as conn:
+        made = await keys.rotate_key(
+            conn,
+            tenant_id,
+            key_id,
+            wanted,
+            secret=services.secret.current,
+            cell=services.settings.cell,
+            now=services.clock(),
+        )
+    return answer(made, status=201)
 
 
 @delete(
@@ -78,4 +132,4 @@ async def revoke_key(request: AnyRequest, key_id: FromPath[str]) -> Response[Non
     return no_content()
 
 
-ROUTES: Final = (create_key, list_keys, revoke_key)
+ROUTES: Final = (create_key, list_keys, patch_key, rotate_key, revoke_key)

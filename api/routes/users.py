@@ -97,14 +97,14 @@ async def erase_user(request: AnyRequest, user_id: FromPath[str]) -> Response[No
     tenant_id = caller_of(request).tenant_id
     now = services.clock()
     async with services.database.tenant_session(tenant_id) as conn:
-        subjects = await audience.find_subjects(conn, tenant_id, external_id, secret=services.secret)
+        subjects = await audience.find_subjects(conn, tenant_id, external_id, secret=services.secret.current)
     # Before the erasure: were it not remembered, a backup would bring the person back and nobody would know.
-    await put_tombstones(services.blobs, tenant_id, subjects, now, secret=services.secret)
+    await put_tombstones(services.blobs, tenant_id, subjects, now, secret=services.secret.current)
     async with services.database.tenant_session(tenant_id) as conn:
-        erased = await audience.erase_user(conn, tenant_id, external_id, now=now, secret=services.secret)
+        erased = await audience.erase_user(conn, tenant_id, external_id, now=now, secret=services.secret.current)
     # A visitor who was merged in between.
     late = set(erased.subjects) - set(subjects)
-    await put_tombstones(services.blobs, tenant_id, late, now, secret=services.secret)
+    await put_tombstones(services.blobs, tenant_id, late, now, secret=services.secret.current)
     for number in erased.shopper_nos:
         services.feed.announce(Change(kind=SHOPPER_CHANGE, tenant_id=tenant_id, ref=str(number)))
     return no_content()

@@ -12,6 +12,7 @@ from infra.blob import BlobStore
 from infra.db import Database, driver
 from infra.errors import UpstreamFailed
 from infra.partitions import drop_partition, ensure_partitions, old_partitions
+from infra.secret import Secret
 from infra.telemetry import gauge
 from tenants.audience.tombstones import replay
 from tenants.audience.users import settle_late
@@ -40,6 +41,9 @@ FAULTS_KEPT: Final = timedelta(days=30)
 LATE: Final = timedelta(minutes=10)
 """An API process believes what it remembers of a shopper for less than a second; the rest is for its clock."""
 
+_NO_SECRET: Final = Secret(current=b"")
+"""Of who has no erasures to replay."""
+
 INDEX_MB: Final = 256
 """What the building of a large tenant's index may take."""
 
@@ -56,7 +60,7 @@ class Upkeep:
         *,
         clock: Clock = utc_now,
         events_days: int | None = None,
-        secret: bytes = b"",
+        secret: Secret = _NO_SECRET,
     ) -> None:
         """`events_days`: how long events are kept; None for ever. `secret`: what erased ids are hashed with."""
         self._database = database
