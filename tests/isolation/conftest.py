@@ -40,6 +40,12 @@ async def attacker(app: Application, make_shop: MakeShop) -> Shop:
 
 
 @pytest.fixture
+async def twin(app: Application, make_shop: MakeShop) -> Shop:
+    """A shop with the same as the attacker's: to do the same with other words."""
+    return (await _furnish(app, await make_shop(), "mine")).shop
+
+
+@pytest.fixture
 async def victim(app: Application, make_shop: MakeShop) -> Victim:
     """The other shop; it has an item of the same id as one of the attacker's."""
     return await _furnish(app, await make_shop(), MARK)
