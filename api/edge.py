@@ -236,7 +236,7 @@ class _Exchange:
         """The framework's `send`: adds the headers that every answer has."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = [*safe(message["headers"], self.path, https=self._https)]
+            headers = safe(message["headers"], self.path, https=self._https)
             headers.append((b"x-request-id", self.request_id.encode()))
             if self.origin is not None:
                 caller = self._scope["state"].get("caller")

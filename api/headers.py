@@ -1,6 +1,6 @@
 """The headers that every answer has, whatever made it; and which pages of other origins may read it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from api.auth import Caller, OriginRefused
@@ -39,15 +39,16 @@ _PREFLIGHT: Final[tuple[Header, ...]] = (
 )
 
 
-def safe(given: Sequence[Header], path: str, *, https: bool) -> Iterable[Header]:
+_BROUGHT: Final = frozenset(name for name, _ in _OF_API)
+
+
+def safe(given: Sequence[Header], path: str, *, https: bool) -> list[Header]:
     """The headers of an answer with those that it lacks; names are in lower case (ASGI)."""
+    every = _OF_API if path.startswith(API) else _ALWAYS
     names = {name for name, _ in given}
-    yield from given
-    for header in _OF_API if path.startswith(API) else _ALWAYS:
-        if header[0] not in names:
-            yield header
-    if https:
-        yield _HTTPS
+    if not names.isdisjoint(_BROUGHT):
+        every = tuple(header for header in every if header[0] not in names)
+    return [*given, *every, _HTTPS] if https else [*given, *every]
 
 
 def cross_origin(origin: str, path: str, caller: object, *, preflight: bool) -> tuple[Header, ...]:
