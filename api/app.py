@@ -10,7 +10,7 @@ from litestar.handlers import HTTPRouteHandler
 
 from api.auth import Authenticator, requires
 from api.bots import Rates
-from api.console.pages import demo
+from api.console.pages import account, assets, demo, shops, signin, signup
 from api.deps import Clock, Services, utc_now
 from api.direct import direct_routes
 from api.edge import BODY_TIMEOUT_S, Edge
@@ -44,15 +44,18 @@ from api.routes import (
     recommendations,
     search,
     segments,
+    signups,
     users,
     visitor_secrets,
 )
+from api.sessions import Sessions
 from infra.blob import BlobStore
 from infra.changes import ChangeFeed
 from infra.db import Database
 from infra.encoder import EncoderClient
 from infra.secret import load_secret
 from infra.settings import Settings
+from tenants.accounts.doors import Doors
 from tenants.audience.shoppers import ShopperIds
 from tenants.directory import Directory
 from tenants.placements import Placements
@@ -78,6 +81,12 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     *visitor_secrets.ROUTES,
     *models.ROUTES,
     *demo.ROUTES,
+    *signups.ROUTES,
+    *assets.ROUTES,
+    *signup.ROUTES,
+    *signin.ROUTES,
+    *shops.ROUTES,
+    *account.ROUTES,
 )
 """Every route."""
 
@@ -90,6 +99,7 @@ class Application(Edge):
             framework,
             services.authenticator,
             direct_routes(ROUTES, services),
+            sessions=services.sessions,
             body_timeout_s=body_timeout_s,
             usage=services.key_usage,
         )
@@ -143,6 +153,8 @@ def create_app(
         answering=answering,
         ingest=Ingest(database, clock=clock),
         shopper_ids=ShopperIds(database, feed),
+        doors=Doors(database, secret=secret, cell=settings.cell, signup=settings.signup, clock=clock),
+        sessions=Sessions(database, secret=secret, origin=settings.public_origin, clock=clock),
         rates=Rates(),
         secret=secret,
         clock=clock,

@@ -226,7 +226,7 @@ def _responses(operation: Operation, named: Mapping[int, Any]) -> dict[str, Any]
         expected.add(412)
     if operation.method != "GET":
         expected.add(409)
-    for status in sorted(expected):
+    for status in sorted(expected | set(said.refusals)):
         responses.setdefault(str(status), {"$ref": f"#/components/responses/{status}"})
     return responses
 

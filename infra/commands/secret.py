@@ -20,6 +20,7 @@ from infra.secret import (
     new_secret,
 )
 from infra.settings import Settings
+from tenants.accounts.people import count_emails
 from tenants.audience.tombstones import count_tombstones
 from tenants.keys import count_keys
 from tenants.visitor_secrets import count_visitor_secrets
@@ -27,7 +28,7 @@ from tenants.visitor_secrets import count_visitor_secrets
 _BEFORE = "(before marks)"
 
 
-async def _dependants(database: Database, settings: Settings) -> dict[str, Counter[str]]:
+async def _dependants(database: Database, settings: Settings, secret: Secret) -> dict[str, Counter[str]]:
     """What is stored under each secret, by its mark."""
     blobs = open_blobs(settings.blob_url)
     try:
@@ -38,6 +39,7 @@ async def _dependants(database: Database, settings: Settings) -> dict[str, Count
         return {
             "live API keys": await count_keys(system),
             "live visitor secrets": await count_visitor_secrets(system),
+            "people": await count_emails(system, secret),
             "tombstones": tombstones,
         }
 
@@ -46,7 +48,7 @@ async def _dependants(database: Database, settings: Settings) -> dict[str, Count
 async def status(database: Database, settings: Settings, arguments: Namespace) -> int:
     """A row per secret. 0 where nothing depends on an old one or an unknown one."""
     secret = load_secret(settings)
-    found = await _dependants(database, settings)
+    found = await _dependants(database, settings, secret)
     table = Table("secret", "is", *found, box=None, pad_edge=False)
     names = {mark_of(secret.current): "current", **{mark_of(each): "believed" for each in secret.others}}
     marks = [*names, *sorted({mark for counts in found.values() for mark in counts} - names.keys())]
@@ -95,11 +97,13 @@ def rotate(settings: Settings, arguments: Namespace) -> int:
 @with_database
 async def forget(database: Database, settings: Settings, arguments: Namespace) -> int:
     """Believe the old secrets no longer."""
-    old = _old(load_secret(settings), await _dependants(database, settings))
+    secret = load_secret(settings)
+    old = _old(secret, await _dependants(database, settings, secret))
     if old and not arguments.yes:
         print(
             f"kindred: {old} things still depend on an old secret (`kindred secret status`). Keys move when they are "
-            "next used; make visitor secrets anew; tombstones last as long as backups. --yes forgets all the same.",
+            "next used, people by the worker; make visitor secrets anew; tombstones last as long as backups. "
+            "--yes forgets all the same.",
             file=sys.stderr,
         )
         return 1

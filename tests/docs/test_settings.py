@@ -47,7 +47,8 @@ def test_an_empty_value_counts_as_unset() -> None:
 @pytest.mark.parametrize("name", sorted(SECRETS))
 def test_a_secret_may_stand_in_a_file(name: str, tmp_path: Path) -> None:
     """As containers mount them, with a newline at the end."""
-    value = "postgresql://kindred@127.0.0.1/kindred" if "URL" in name else "s" * 32
+    scheme = "smtp" if "SMTP" in name else "postgresql"
+    value = f"{scheme}://kindred@127.0.0.1/kindred" if "URL" in name else "s" * 32
     (tmp_path / "it").write_text(value + "\n")
     assert Settings.from_env({name + "_FILE": str(tmp_path / "it")}) == Settings.from_env({name: value})
 

@@ -20,10 +20,19 @@ LOOKED_UP: Final = {"api_keys", "event_seen", "item_minutes", "tenants"}
 and the counts that they add to."""
 
 AS_OWNER: Final = {
+    "count_attempts": "kindred_app",
     "drop_partition": "kindred_system",
     "find_key": "kindred_app",
+    "find_person": "kindred_app",
+    "find_session": "kindred_app",
+    "find_signup": "kindred_app",
+    "find_token": "kindred_app",
     "make_partition": "kindred_system",
+    "people_of_organisation": "kindred_app",
+    "shops_of_organisation": "kindred_app",
+    "spend_token": "kindred_app",
     "take_events": "kindred_ingest",
+    "void_tokens": "kindred_app",
 }
 """Functions that run with the owner's rights, and who may call them. A new one is a decision."""
 

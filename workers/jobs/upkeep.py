@@ -14,6 +14,8 @@ from infra.errors import UpstreamFailed
 from infra.partitions import drop_partition, ensure_partitions, old_partitions
 from infra.secret import Secret
 from infra.telemetry import gauge
+from tenants.accounts.outbox import prune_accounts
+from tenants.accounts.people import rehash_emails
 from tenants.audience.tombstones import replay
 from tenants.audience.users import settle_late
 from tenants.erasure import ERASE_AFTER, deleted_tenants, erase_tenant
@@ -76,8 +78,18 @@ class Upkeep:
             queue_pending.labels("text").set(await count_pending(system, None, "text"))
             queue_pending.labels("image").set(await count_pending(system, None, "image"))
 
+    async def rehash(self) -> int:
+        """While the secret is changed: let people be found by their address under the current one; how many were not.
+
+        API keys are hashed anew when they are used, for only then are they known.
+        """
+        if not self._secret.others:
+            return 0
+        async with self._database.system_session(reason="hash addresses under the current secret") as system:
+            return await rehash_emails(system, self._secret.current)
+
     async def prune(self) -> int:
-        """Drop old changes and the faults of old jobs; how many rows."""
+        """Drop old changes, the faults of old jobs, and what of accounts is over; how many rows."""
         async with self._database.system_session(reason="prune the change feed") as system:
             changes = await system.execute(
                 text("delete from changes where at < :before"), {"before": self._clock() - CHANGES_KEPT}
@@ -89,7 +101,8 @@ class Upkeep:
                 ),
                 {"before": self._clock() - FAULTS_KEPT},
             )
-        return int(changes.rowcount) + int(faults.rowcount)
+            accounts = await prune_accounts(system, self._clock())
+        return int(changes.rowcount) + int(faults.rowcount) + accounts
 
     async def partitions(self) -> int:
         """Make the partitions of the coming months and drop those whose time is over; how many of both."""
