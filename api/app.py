@@ -141,7 +141,7 @@ def create_app(
         feed=feed,
         directory=directory,
         authenticator=Authenticator(database, feed, secret=secret, clock=clock),
-        key_usage=KeyUsage(database, secret=secret, clock=clock),
+        key_usage=KeyUsage(database, secret=secret, clock=clock, trusted=settings.trusted_proxies),
         readiness=Readiness(
             database,
             feed,

@@ -118,7 +118,7 @@ class Edge:
                 raise AmbiguousKey("Send one API key, and one visitor token: two that differ came with the request.")
             caller = await self._authenticator.authenticate(exchange.key, exchange.origin, exchange.token)
             if self._usage is not None:
-                self._usage.note(caller, exchange.origin, exchange.peer)
+                self._usage.note(caller, exchange.origin, exchange.scope)
             return caller
         except Exception as error:
             return error
@@ -197,12 +197,6 @@ class _Exchange:
         if key:
             self.ambiguous |= self.key is not None and self.key != key
             self.key = key
-
-    @property
-    def peer(self) -> str | None:
-        """The address of who is connected: a client, or the proxy before us."""
-        client = self.scope.get("client")
-        return client[0] if client else None
 
     async def receive(self) -> Any:
         """The framework's `receive`: refuses a body over the limit of the route, which is known by now."""

@@ -1,21 +1,23 @@
 """When and from where each key was last used: noted in memory, written in batches, so that no request waits for it."""
 
 import asyncio
-import ipaddress
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from hashlib import blake2b
+from ipaddress import IPv4Network, IPv6Network
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import structlog
 
 from api.auth import Caller
+from api.network import client_network
 from infra.db import Database
 from infra.outage import AWAY
 from infra.secret import Secret
+from tenants.accounts.attempts import UNKNOWN_NETWORK
 from tenants.keys import KeyUse, store_key_uses
 
 EVERY_S: Final = 60.0
@@ -35,9 +37,12 @@ class KeyUsage:
         *,
         secret: Secret,
         clock: Callable[[], datetime],
+        trusted: tuple[IPv4Network | IPv6Network, ...] = (),
         ticks: Callable[[], float] = monotonic,
     ) -> None:
+        """`trusted`: networks of the proxies that are believed where a request comes from."""
         self._database = database
+        self._trusted = trusted
         self._secret = secret.current[:64]
         self._clock = clock
         self._ticks = ticks
@@ -45,8 +50,8 @@ class KeyUsage:
         self._pending: dict[str, KeyUse] = {}
         self._task: asyncio.Task[None] | None = None
 
-    def note(self, caller: Caller, origin: str | None, address: str | None) -> None:
-        """A request by this key; `address` is the peer's, of which only a hash of its network is kept."""
+    def note(self, caller: Caller, origin: str | None, scope: Any) -> None:
+        """A request by this key, of a page or of this connection (ASGI), of whose network only a hash is kept."""
         tick = self._ticks()
         if tick < self._next.get(caller.key_id, 0.0):
             return
@@ -57,20 +62,18 @@ class KeyUsage:
             tenant_id=caller.tenant_id,
             key_id=caller.key_id,
             hour=self._clock().replace(minute=0, second=0, microsecond=0),
-            place=self.place(origin, address),
+            place=self.place(origin, scope),
         )
 
-    def place(self, origin: str | None, address: str | None) -> str:
-        """The host of a page, or of an address a hash of its network (/24, /48), which tells it from others only."""
+    def place(self, origin: str | None, scope: Any) -> str:
+        """The host of a page, or a hash of the client's network (/24, /48), which tells it from others only."""
         if origin is not None:
             with suppress(ValueError):
                 return (urlsplit(origin).hostname or "unknown page")[:253]
-        try:
-            peer = ipaddress.ip_address(address or "")
-        except ValueError:
+        network = client_network(scope, self._trusted)
+        if network == UNKNOWN_NETWORK:
             return "unknown"
-        network = ipaddress.ip_network((peer, 24 if peer.version == 4 else 48), strict=False)
-        return f"network {blake2b(network.network_address.packed, key=self._secret, digest_size=4).hexdigest()}"
+        return f"network {blake2b(network.encode(), key=self._secret, digest_size=4).hexdigest()}"
 
     def start(self) -> None:
         """Write what is noted, every minute."""

@@ -70,6 +70,9 @@ LIMITS: Final[Mapping[Deed, Mapping[_Who, Limit]]] = {
     "link": {"network": Limit(span_s=600, free=100, most=500)},
 }
 
+UNKNOWN_NETWORK: Final = "unknown"
+"""Of who comes from no address."""
+
 _LOCAL_SHARE: Final = 4
 """While the database is away, a process takes this part of what all of them take otherwise."""
 
@@ -155,7 +158,7 @@ def network_of(address: str) -> str:
     try:
         ip = ip_address(address.partition("%")[0])
     except ValueError:
-        return "unknown"
+        return UNKNOWN_NETWORK
     if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
         ip = ip.ipv4_mapped
     return str(ip_network((ip, 48 if ip.version == 6 else 24), strict=False))

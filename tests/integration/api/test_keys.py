@@ -327,6 +327,11 @@ async def test_the_last_use_of_a_key_is_noted_in_batches(
     assert timedelta() <= datetime.now(UTC) - used < timedelta(hours=1, minutes=1)
 
 
+def _from(address: str | None) -> dict[str, Any]:
+    """A connection from there (ASGI)."""
+    return {"client": None if address is None else (address, 40_000), "headers": []}
+
+
 async def test_a_key_is_noted_once_a_minute_at_most(
     client: httpx.AsyncClient, app: Application, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -342,11 +347,11 @@ async def test_a_key_is_noted_once_a_minute_at_most(
 
     monkeypatch.setattr("api.key_usage.store_key_uses", store)
     for tick[0] in (0.0, 30.0, 59.9):
-        usage.note(caller, None, "10.1.2.3")
+        usage.note(caller, None, _from("10.1.2.3"))
         await usage.flush()
     assert written == [1]
     tick[0] = 60.0
-    usage.note(caller, None, "10.1.2.3")
+    usage.note(caller, None, _from("10.1.2.3"))
     await usage.close()
     assert written == [1, 1]
 
@@ -366,10 +371,10 @@ async def test_where_a_key_was_used_is_told_coarsely(
 ) -> None:
     """Whatever a header or a peer says; and one network is one hash."""
     usage = KeyUsage(database, secret=app.services.secret, clock=app.services.clock)
-    assert usage.place(origin, address) == place
-    near, same, far = (usage.place(None, each) for each in ("10.1.2.3", "10.1.2.99", "10.1.3.3"))
+    assert usage.place(origin, _from(address)) == place
+    near, same, far = (usage.place(None, _from(each)) for each in ("10.1.2.3", "10.1.2.99", "10.1.3.3"))
     assert near == same != far
-    assert usage.place(None, "2001:db8:1:2::1") == usage.place(None, "2001:db8:1:3::1")
+    assert usage.place(None, _from("2001:db8:1:2::1")) == usage.place(None, _from("2001:db8:1:3::1"))
 
 
 async def test_a_key_is_hashed_anew_under_a_new_secret_when_it_is_used(
