@@ -5,6 +5,7 @@ itself must still be answered as problem+json, counted and logged.
 """
 
 import asyncio
+import hashlib
 import re
 from collections.abc import Mapping
 from time import perf_counter
@@ -19,7 +20,7 @@ from api.auth import AmbiguousKey, Authenticator, Caller
 from api.direct import PLAIN, PLAIN_BODY, DirectRoute, whole_body
 from api.headers import cross_origin, safe
 from api.key_usage import KeyUsage
-from api.problems import BadRequest, Problem, RequestTimeout, headers_of, known, problem
+from api.problems import BadRequest, Problem, RequestTimeout, headers_for, known, problem
 from api.sessions import Sessions
 from infra.errors import TooLarge
 from infra.ids import uuid7
@@ -60,6 +61,16 @@ class SlowBody(RequestTimeout):
 
     code = "slow_body"
     title = "The body came too slowly"
+
+
+class Sent:
+    """What a request has sent of its body so far: whether that is all, and a running digest where one is wanted."""
+
+    __slots__ = ("digest", "whole")
+
+    def __init__(self) -> None:
+        self.digest: hashlib.blake2b | None = None
+        self.whole = False
 
 
 class Edge:
@@ -148,6 +159,7 @@ class _Exchange:
         self._https = scope.get("scheme") == "https"
         # Whether there is nothing about it but a key and a body of JSON that is not large.
         self.plain = True
+        self.sent = Sent()
         request_id = b""
         for name, value in scope["headers"]:
             if name == b"authorization":
@@ -173,6 +185,9 @@ class _Exchange:
                 self._https = value == b"https"
             elif name == b"access-control-request-method":
                 self.preflight = scope["method"] == "OPTIONS"
+            elif name == b"idempotency-key":
+                self.plain = False
+                self.sent.digest = hashlib.blake2b(digest_size=32)
             elif name in PLAIN and not PLAIN[name](value):
                 self.plain = False
         if self._length is None or self._length > PLAIN_BODY:
@@ -192,6 +207,7 @@ class _Exchange:
         state = scope.setdefault("state", {})
         state["request_id"] = self.request_id
         state["path"] = self.path
+        state["sent"] = self.sent
 
     def _take_key(self, key: str | None) -> None:
         if key:
@@ -208,7 +224,9 @@ class _Exchange:
                 raise _too_large(limit)
         message = await self._next()
         if message["type"] == "http.request":
-            self._body_whole = not message.get("more_body", False)
+            self._body_whole = self.sent.whole = not message.get("more_body", False)
+            if self.sent.digest is not None:
+                self.sent.digest.update(message["body"])
             self._taken += len(message["body"])
             self._left -= len(message["body"])
             if self._left < 0:
@@ -259,7 +277,7 @@ class _Exchange:
             raise error
         body: Problem = problem(told, path=self.path, request_id=self.request_id)
         headers = [(b"content-type", b"application/problem+json")]
-        headers += [(name.encode(), value.encode()) for name, value in headers_of(body.status).items()]
+        headers += [(name.encode(), value.encode()) for name, value in headers_for(told).items()]
         self.scope["state"]["error_code"] = told.code
         await self.answer(body.status, headers, msgspec.json.encode(body))
 

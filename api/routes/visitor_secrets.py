@@ -4,11 +4,12 @@ from typing import Final
 
 from litestar import Response, delete, get, post
 from litestar.params import FromPath
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from api.contract import contract
 from api.deps import caller_of, services_of
 from api.wire import AnyRequest, answer, no_content
+from api.work import writing
 from tenants import visitor_secrets
 from tenants.visitor_secrets import NewVisitorSecret, VisitorSecretInfo
 
@@ -36,32 +37,39 @@ async def list_visitor_secrets(request: AnyRequest) -> Response[bytes]:
 @post(
     "/v1/visitor-secrets",
     status_code=201,
-    opt=contract(scope="admin", tag=_TAG, summary="Make a visitor secret", answer=NewVisitorSecret, status=201),
+    opt=contract(
+        scope="admin",
+        tag=_TAG,
+        summary="Make a visitor secret",
+        answer=NewVisitorSecret,
+        status=201,
+        audit="visitor_secret.create",
+    ),
 )
 async def create_visitor_secret(request: AnyRequest) -> Response[bytes]:
     """The secret that your server signs visitor tokens with, shown for the only time. Two live at once: make the
     second, let your servers sign with it, and delete the first when its last token has expired."""
-    services = services_of(request)
-    tenant_id = caller_of(request).tenant_id
-    async with services.database.tenant_session(tenant_id) as conn:
+    async with writing(request) as work:
         made = await visitor_secrets.create_visitor_secret(
-            conn, tenant_id, secret=services.secret.current, now=services.clock()
+            work.conn, work.tenant_id, secret=services_of(request).secret.current, now=work.now
         )
-    return answer(made, status=201)
+        await work.note(made.kid)
+        if work.dry_run:  # nobody is to sign with what nobody believes
+            made = structs.replace(made, secret="(none: dry run)")  # noqa: S106 - it is none
+        return work.answered(answer(made, status=201))
 
 
 @delete(
     "/v1/visitor-secrets/{kid:str}",
     status_code=204,
-    opt=contract(scope="admin", tag=_TAG, summary="Delete a visitor secret", status=204),
+    opt=contract(scope="admin", tag=_TAG, summary="Delete a visitor secret", status=204, audit="visitor_secret.revoke"),
 )
 async def revoke_visitor_secret(request: AnyRequest, kid: FromPath[str]) -> Response[None]:
     """Every token of it is refused, at once here and within a second everywhere."""
-    services = services_of(request)
-    tenant_id = caller_of(request).tenant_id
-    async with services.database.tenant_session(tenant_id) as conn:
-        await visitor_secrets.revoke_visitor_secret(conn, tenant_id, kid, now=services.clock())
-    return no_content()
+    async with writing(request) as work:
+        await visitor_secrets.revoke_visitor_secret(work.conn, work.tenant_id, kid, now=work.now)
+        await work.note(kid)
+        return work.answered(no_content())
 
 
 ROUTES: Final = (create_visitor_secret, list_visitor_secrets, revoke_visitor_secret)

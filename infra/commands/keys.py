@@ -14,6 +14,7 @@ from infra.db import Database, TenantId
 from infra.decode import convert, plain_json
 from infra.secret import load_secret
 from infra.settings import Settings
+from tenants.audit.log import command_line, note
 from tenants.keys import (
     MAX_OVERLAP_S,
     SCOPES,
@@ -45,16 +46,20 @@ async def make_key(
     **wanted: Any,
 ) -> NewKey:
     """Make a key of a tenant, signed with this installation's secret; the first secret key may do everything."""
+    now = datetime.now(UTC)
     async with database.tenant_session(tenant_id) as conn:
-        return await create_key(
+        made = await create_key(
             conn,
             tenant_id,
             KeyRequest(name=name, kind=kind, **wanted),
             secret=load_secret(settings).current,
             cell=settings.cell,
-            now=datetime.now(UTC),
+            now=now,
             scopes=SCOPES if first and kind == "secret" else None,
         )
+        details = {"kind": kind, "name": name, "scopes": made.info.scopes}
+        await note(conn, tenant_id, command_line(), "key.create", subject=made.info.key_id, details=details, now=now)
+    return made
 
 
 @with_database
@@ -102,6 +107,7 @@ async def rotate(database: Database, settings: Settings, arguments: Namespace) -
         return 2
     tenant = await find_tenant(database, arguments.tenant)
     async with database.tenant_session(tenant.tenant_id) as conn:
+        now = datetime.now(UTC)
         made = await rotate_key(
             conn,
             tenant.tenant_id,
@@ -109,7 +115,11 @@ async def rotate(database: Database, settings: Settings, arguments: Namespace) -
             KeyRotation(overlap_s=arguments.overlap_s),
             secret=load_secret(settings).current,
             cell=settings.cell,
-            now=datetime.now(UTC),
+            now=now,
+        )
+        details = {"new": made.info.key_id, "overlap_s": arguments.overlap_s}
+        await note(
+            conn, tenant.tenant_id, command_line(), "key.rotate", subject=arguments.key_id, details=details, now=now
         )
     print(made.key)
     return 0
@@ -141,6 +151,7 @@ async def visitor_token(database: Database, settings: Settings, arguments: Names
         signing = await newest_visitor_secret(conn, tenant.tenant_id, secret)
         if signing is None:
             made = await create_visitor_secret(conn, tenant.tenant_id, secret=secret.current, now=now)
+            await note(conn, tenant.tenant_id, command_line(), "visitor_secret.create", subject=made.kid, now=now)
             signing = made.kid, made.secret
     claims = {
         "aud": AUDIENCE,
@@ -163,6 +174,8 @@ async def revoke(database: Database, settings: Settings, arguments: Namespace) -
     """End a key at once."""
     tenant = await find_tenant(database, arguments.tenant)
     async with database.tenant_session(tenant.tenant_id) as conn:
-        await revoke_key(conn, tenant.tenant_id, arguments.key_id, now=datetime.now(UTC))
+        now = datetime.now(UTC)
+        await revoke_key(conn, tenant.tenant_id, arguments.key_id, now=now)
+        await note(conn, tenant.tenant_id, command_line(), "key.revoke", subject=arguments.key_id, now=now)
     print(f"kindred: key {arguments.key_id} is revoked; every process knows within a second.")
     return 0
