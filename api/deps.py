@@ -13,6 +13,7 @@ from msgspec import Struct
 from api.auth import Authenticator, Caller
 from api.bots import Rates
 from api.ingest import Ingest
+from api.key_usage import KeyUsage
 from api.readiness import Readiness
 from api.recommend.answering import Answering
 from api.recommend.log import AnswerLog
@@ -23,6 +24,7 @@ from infra.blob import BlobStore
 from infra.changes import ChangeFeed
 from infra.db import Database
 from infra.oidc import OidcProvider
+from infra.secret import Secret
 from infra.settings import Settings
 from tenants.accounts.doors import Doors
 from tenants.accounts.second_step import SecondSteps
@@ -47,6 +49,7 @@ class Services(Struct, frozen=True, kw_only=True):
     feed: ChangeFeed
     directory: Directory
     authenticator: Authenticator
+    key_usage: KeyUsage
     readiness: Readiness
     query_vectors: QueryVectors
     answer_log: AnswerLog
@@ -58,7 +61,7 @@ class Services(Struct, frozen=True, kw_only=True):
     provider: OidcProvider | None
     sessions: Sessions
     rates: Rates
-    secret: bytes
+    secret: Secret
     clock: Clock
 
 

@@ -22,6 +22,7 @@ import msgspec
 from infra.allowance import Allowance, parse_allowances
 from infra.errors import FieldError, Invalid
 
+FILE = "_FILE"
 _CHOSEN = Path("models") / "chosen.json"
 _DOMAIN = re.compile(r"(?:(?!-)[\w-]{1,63}(?<!-)\.)+(?!\d+$)[\w-]{2,63}")
 _SOCKET_PATH_MAX = 100  # bytes; sockaddr_un holds 108 on Linux and 104 on macOS
@@ -39,10 +40,12 @@ class _Spec:
     name: str
     parse: Callable[[str], Any]
     doc: str
+    secret: bool = False
 
 
-def _setting(name: str, parse: Callable[[str], Any], default: Any, doc: str) -> Any:
-    return field(default=default, metadata={"spec": _Spec(name=name, parse=parse, doc=doc)})
+def _setting(name: str, parse: Callable[[str], Any], default: Any, doc: str, *, secret: bool = False) -> Any:
+    """`secret`: the value may stand in a file that `<name>_FILE` names, and no message repeats it."""
+    return field(default=default, metadata={"spec": _Spec(name=name, parse=parse, doc=doc, secret=secret)})
 
 
 def _port(raw: str) -> int:
@@ -134,6 +137,10 @@ def _secret(raw: str) -> str:
     return raw
 
 
+def _secrets(raw: str) -> tuple[str, ...]:
+    return tuple(_secret(each.strip()) for each in raw.split(",") if each.strip())
+
+
 def _cell(raw: str) -> str:
     if len(raw) != 2 or not raw.isascii() or not raw.isalnum():
         raise ValueError("must be two letters or digits")
@@ -163,12 +170,14 @@ class Settings:
         _url("postgresql", "postgres"),
         None,
         "PostgreSQL 16 or newer with pgvector 0.8; may go through a pooler. Unset: embedded.",
+        secret=True,
     )
     direct_database_url: str | None = _setting(
         "KINDRED_DIRECT_DATABASE_URL",
         _url("postgresql", "postgres"),
         None,
         "The same database without a pooler: migrations, queue. Unset: `DATABASE_URL`.",
+        secret=True,
     )
     blob: str | None = _setting(
         "KINDRED_BLOB",
@@ -199,6 +208,14 @@ class Settings:
         _secret,
         None,
         "Secret that API keys are hashed with; at least 32 characters. Unset: made once in the data folder.",
+        secret=True,
+    )
+    secret_key_old: tuple[str, ...] = _setting(
+        "KINDRED_SECRET_KEY_OLD",
+        _secrets,
+        (),
+        "Secrets that are believed beside the current one while it is changed, comma-separated (docs/secrets.md).",
+        secret=True,
     )
     cell: str = _setting("KINDRED_CELL", _cell, "00", "Two-character code of this database in every API key.")
     events_retention_days: int = _setting(
@@ -246,6 +263,7 @@ class Settings:
         None,
         "Mail server: `smtp://user:password@host:587` (STARTTLS) or `smtps://…:465`; `?tls=` off, offered or required. "
         "Unset: mails are written to `mail` in the data folder.",
+        secret=True,
     )
     mail_from: str = _setting(
         "KINDRED_MAIL_FROM", _mailbox, "Kindred <kindred@localhost>", "Sender of the mails to people with an account."
@@ -267,10 +285,7 @@ class Settings:
         "KINDRED_OIDC_CLIENT_ID", _mark, None, "What the provider calls this installation."
     )
     oidc_client_secret: str | None = _setting(
-        "KINDRED_OIDC_CLIENT_SECRET", _mark, None, "The secret that goes with it. Unset: a public client."
-    )
-    oidc_client_secret_file: Path | None = _setting(
-        "KINDRED_OIDC_CLIENT_SECRET_FILE", Path, None, "A file that holds that secret, instead."
+        "KINDRED_OIDC_CLIENT_SECRET", _mark, None, "The secret that goes with it. Unset: a public client.", secret=True
     )
     oidc_name: str = _setting(
         "KINDRED_OIDC_NAME", _button, "your organisation", "What people call the provider: “Sign in with …”."
@@ -304,13 +319,6 @@ class Settings:
         return f"http://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{self.port}"
 
     @property
-    def oidc_secret(self) -> str | None:
-        """The client's secret, from wherever it is."""
-        if self.oidc_client_secret_file is not None:
-            return self.oidc_client_secret_file.read_text().strip() or None
-        return self.oidc_client_secret
-
-    @property
     def blob_url(self) -> str:
         """The blob store's URL, the default included."""
         return self.blob or (self.data_dir.absolute() / "blobs").as_uri()
@@ -338,15 +346,14 @@ class Settings:
         faults = [
             FieldError(pointer=name, code="unknown_setting", message=f"{name} is not a setting of Kindred.")
             for name in env
-            if name.startswith("KINDRED_") and name not in SETTINGS
+            if name.startswith("KINDRED_") and name not in SETTINGS and name.removesuffix(FILE) not in SECRETS
         ]
         values: dict[str, Any] = {}
         for attribute, spec in _specs():
-            raw = env.get(spec.name, "")
-            if not raw:
-                continue
             try:
-                values[attribute] = spec.parse(raw)
+                raw = _from_file(spec.name, env) if spec.secret and env.get(spec.name + FILE) else env.get(spec.name)
+                if raw:
+                    values[attribute] = spec.parse(raw)
             except ValueError as error:
                 faults.append(FieldError(pointer=spec.name, code="malformed_setting", message=f"{spec.name}: {error}."))
         faults.extend(_oidc_faults(values))
@@ -361,19 +368,13 @@ class Settings:
 def _oidc_faults(values: Mapping[str, Any]) -> Iterator[FieldError]:
     """What a provider needs beside its issuer: without domains, whoever has an account there would be let in."""
     given = {spec.name for attribute, spec in _specs() if attribute.startswith("oidc_") and attribute in values}
+    given.discard("KINDRED_OIDC_CLIENT_SECRET")  # alone it lets nobody in
     needed = ("KINDRED_OIDC_ISSUER", "KINDRED_OIDC_CLIENT_ID", "KINDRED_OIDC_DOMAINS")
     if given:
         for name in needed:
             if name not in given:
                 message = f"{name} is needed too, to sign in with an OpenID Connect provider."
                 yield FieldError(pointer=name, code="missing_setting", message=message)
-    if {"KINDRED_OIDC_CLIENT_SECRET", "KINDRED_OIDC_CLIENT_SECRET_FILE"} <= given:
-        message = "KINDRED_OIDC_CLIENT_SECRET and KINDRED_OIDC_CLIENT_SECRET_FILE are both set; keep one."
-        yield FieldError(pointer="KINDRED_OIDC_CLIENT_SECRET_FILE", code="double_setting", message=message)
-    file = values.get("oidc_client_secret_file")
-    if file is not None and not file.is_file():
-        message = f"KINDRED_OIDC_CLIENT_SECRET_FILE: there is no file {file}."
-        yield FieldError(pointer="KINDRED_OIDC_CLIENT_SECRET_FILE", code="malformed_setting", message=message)
 
 
 def read_chosen(data_dir: Path) -> dict[str, str]:
@@ -395,6 +396,21 @@ def write_chosen(data_dir: Path, chosen: Mapping[str, str]) -> None:
     aside.replace(path)
 
 
+def _from_file(name: str, env: Mapping[str, str]) -> str:
+    """A secret as a mounted file holds it, which may end in a newline. Raises ValueError."""
+    if env.get(name):
+        raise ValueError(f"set it or {name}{FILE}, not both")
+    path = env[name + FILE]
+    try:
+        found = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ValueError(f"{path} cannot be read ({reason})") from error
+    if not found:
+        raise ValueError(f"{path} is empty")
+    return found
+
+
 def _specs() -> list[tuple[str, _Spec]]:
     return [(f.name, f.metadata["spec"]) for f in fields(Settings)]
 
@@ -407,6 +423,9 @@ SETTINGS: Mapping[str, tuple[str, str]] = {
     f.metadata["spec"].name: (_default(f), f.metadata["spec"].doc) for f in fields(Settings)
 }
 """Name of the environment variable -> (default as text, what it does)."""
+
+SECRETS: frozenset[str] = frozenset(spec.name for _, spec in _specs() if spec.secret)
+"""The settings that may be given by a file, named by the setting's name and `_FILE`."""
 
 
 def port_is_free(host: str, port: int) -> bool:

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from infra.crypt import Undecipherable, decrypt, encrypt
 from infra.oidc import Flow
+from infra.secret import Secret
 from tenants.accounts.sessions import Method
 
 T = TypeVar("T", bound=Struct)
@@ -44,18 +45,18 @@ class _Envelope(Struct, frozen=True, array_like=True):
     content: msgspec.Raw
 
 
-def seal_carried(secret: bytes, name: str, value: Carried, *, now: datetime) -> str:
+def seal_carried(secret: Secret, name: str, value: Carried, *, now: datetime) -> str:
     """The value of the cookie of that name."""
     envelope = _Envelope(now.timestamp() + CARRIED_S, msgspec.Raw(msgspec.json.encode(value)))
-    sealed = encrypt(secret, msgspec.json.encode(envelope), purpose="cookie", about=_step(name))
+    sealed = encrypt(secret.current, msgspec.json.encode(envelope), purpose="cookie", about=_step(name))
     return urlsafe_b64encode(sealed).rstrip(b"=").decode()
 
 
-def open_carried(secret: bytes, name: str, text: str, kind: type[T], *, now: datetime) -> T | None:
+def open_carried(secret: Secret, name: str, text: str, kind: type[T], *, now: datetime) -> T | None:
     """What the cookie of that name holds; None where it is too old, or was never ours."""
     try:
         sealed = urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        plain = decrypt([secret], sealed, purpose="cookie", about=_step(name))
+        plain = decrypt(secret.every, sealed, purpose="cookie", about=_step(name))
     except (ValueError, Undecipherable):
         return None
     envelope = msgspec.json.decode(plain, type=_Envelope)

@@ -16,6 +16,7 @@ from infra.db import Database, TenantId
 from infra.errors import Forbidden, Invalid
 from infra.ids import uuid7
 from infra.oidc import Vouched
+from infra.secret import Secret
 from tenants.accounts.attempts import Attempts
 from tenants.accounts.email import hash_email, normalise
 from tenants.accounts.outbox import About, queue_mail
@@ -75,7 +76,7 @@ class Doors:
         self,
         database: Database,
         *,
-        secret: bytes,
+        secret: Secret,
         cell: str,
         signup: str,
         clock: Callable[[], datetime],
@@ -118,7 +119,7 @@ class Doors:
         self._check_way(address)
         check_password(password, email=address)
         now = self._clock()
-        email_hash = hash_email(self._secret, address)
+        email_hash = hash_email(self._secret.current, address)
         await self.attempts.admit("signup", network=knock.network, now=now, address=email_hash, proof=knock.proof)
         password_hash = await self.passwords.hash(password)
         async with self._database.person_session() as conn:
@@ -171,7 +172,7 @@ class Doors:
                 person_id=person_id,
                 org_id=org_id,
                 tenant_id=tenant_id,
-                secret=self._secret,
+                secret=self._secret.current,
                 cell=self._cell,
                 now=now,
             )
@@ -182,12 +183,13 @@ class Doors:
         """Raises SignInFailed, InvalidEmail, TooManyAttempts, ProofNeeded, BadProof, PasswordsBusy."""
         address = normalise(email)
         self._check_way(address)
-        email_hash = hash_email(self._secret, address)
+        email_hash = hash_email(self._secret.current, address)
         await self.attempts.admit(
             "sign_in", network=knock.network, now=self._clock(), address=email_hash, proof=knock.proof
         )
         async with self._database.person_session() as conn:
-            person = await find_person(conn, email_hash)
+            # While the secret is changed, the address may be known under another.
+            person = await find_person(conn, *(hash_email(each, address) for each in self._secret.every))
         stored = None if person is None else person.password_hash
         if not await self.passwords.matches(stored, password) or person is None or stored is None:
             raise SignInFailed(_SAME)
@@ -205,7 +207,7 @@ class Doors:
         address = normalise(email)
         self._check_way(address)
         now = self._clock()
-        email_hash = hash_email(self._secret, address)
+        email_hash = hash_email(self._secret.current, address)
         await self.attempts.admit("mail", network=knock.network, now=now, address=email_hash, proof=knock.proof)
         async with self._database.person_session() as conn:
             await queue_mail(conn, "reset" if to_reset else "magic_link", address, now=now)
@@ -273,7 +275,9 @@ class Doors:
         self._check_way(address)
         now = self._clock()
         await self.confirm_password(person_id, password, knock)
-        await self.attempts.admit("mail", network=knock.network, now=now, address=hash_email(self._secret, address))
+        await self.attempts.admit(
+            "mail", network=knock.network, now=now, address=hash_email(self._secret.current, address)
+        )
         async with self._database.person_session(person_id) as conn:
             await void_tokens(conn, "email_change", now=now)
             await queue_mail(conn, "email_change", address, now=now, about=About(person_id=person_id))
@@ -294,7 +298,7 @@ class Doors:
             await spend_token(conn, good, now=now)
             person = await get_person(conn, person_id)
             assert person is not None
-            await set_email(conn, person_id, good.email, hash_email(self._secret, good.email))
+            await set_email(conn, person_id, good.email, hash_email(self._secret.current, good.email))
             await void_tokens(conn, "reset", "magic_link", now=now)
             await queue_mail(conn, "notice", person.email, now=now, about=About(note="email_changed"))
         return good.email
@@ -338,7 +342,7 @@ class Doors:
             "sign_in",
             network=knock.network,
             now=self._clock(),
-            address=hash_email(self._secret, person.email),
+            address=hash_email(self._secret.current, person.email),
             proof=knock.proof,
         )
         if not await self.passwords.matches(person.password_hash, password):

@@ -4,18 +4,21 @@ It is optional. While it is on, no session begins without a code: one of an auth
 a recovery code. Whom a provider vouches for is asked for it there, not here.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import structlog
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from infra.crypt import decrypt, encrypt
+from infra.crypt import Undecipherable, decrypt, encrypt
 from infra.db import Database, driver
 from infra.errors import Conflict, NotFound, Unauthenticated
+from infra.secret import Secret, mark_of
 from infra.telemetry import Children, counter
 from tenants.accounts.attempts import Attempts
 from tenants.accounts.doors import Knock
@@ -86,7 +89,9 @@ class State(Struct, frozen=True, kw_only=True):
 class SecondSteps:
     """One per process."""
 
-    def __init__(self, database: Database, attempts: Attempts, *, secret: bytes, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, database: Database, attempts: Attempts, *, secret: Secret, clock: Callable[[], datetime]
+    ) -> None:
         self._database = database
         self._attempts = attempts
         self._secret = secret
@@ -115,7 +120,7 @@ class SecondSteps:
 
         The caller has checked the person's password: a session that was left open must not lock its owner out.
         """
-        sealed = encrypt(self._secret, new_totp_secret().encode(), purpose=_PURPOSE, about=person_id.bytes)
+        sealed = encrypt(self._secret.current, new_totp_secret().encode(), purpose=_PURPOSE, about=person_id.bytes)
         async with self._database.person_session(person_id) as conn:
             made = await (await driver(conn)).fetchval(
                 "insert into second_steps as s (person_id, sealed, created_at) values ($1, $2, $3) "
@@ -143,13 +148,14 @@ class SecondSteps:
         """
         now = await self._admit(person_id, knock)
         async with self._database.person_session(person_id) as conn:
-            step = matched_step(await self._unconfirmed(conn, person_id), plain_code(code), now=now)
+            totp_secret = await self._unconfirmed(conn, person_id)
+            step = matched_step(totp_secret, plain_code(code), now=now)
             if step is None:
                 raise _wrong()
             await (await driver(conn)).execute(
                 "update second_steps set confirmed_at = $2, last_step = $3 where person_id = $1", person_id, now, step
             )
-            codes = await self._replace_codes(conn, person_id)
+            codes = await _replace_codes(conn, person_id, totp_secret)
             await end_sessions(conn, person_id, but=session_id)
             await self._tell(conn, person_id, "second_step_on", now)
         _log.info("second_step.on", person_id=str(person_id))
@@ -174,8 +180,8 @@ class SecondSteps:
         """Ten new recovery codes, by a code; those before end. Raises what `check` raises."""
         now = await self._admit(person_id, knock)
         async with self._database.person_session(person_id) as conn:
-            await self._take(conn, person_id, plain_code(code), now)
-            return await self._replace_codes(conn, person_id)
+            totp_secret = await self._take(conn, person_id, plain_code(code), now)
+            return await _replace_codes(conn, person_id, totp_secret)
 
     async def _admit(self, person_id: UUID, knock: Knock) -> datetime:
         now = self._clock()
@@ -184,7 +190,8 @@ class SecondSteps:
         )
         return now
 
-    async def _take(self, conn: AsyncConnection, person_id: UUID, plain: str, now: datetime) -> None:
+    async def _take(self, conn: AsyncConnection, person_id: UUID, plain: str, now: datetime) -> str:
+        """The app's secret, once the code is taken."""
         raw = await driver(conn)
         # The lock makes two requests with one code take turns.
         record = await raw.fetchrow(
@@ -193,24 +200,26 @@ class SecondSteps:
         )
         if record is None:
             raise SecondStepIsOff("Set it up on the account page first.")
+        totp_secret = self._unseal(person_id, record["sealed"])
         if is_totp_code(plain):
-            step = matched_step(self._unseal(person_id, record["sealed"]), plain, now=now)
+            step = matched_step(totp_secret, plain, now=now)
             if step is None or step <= record["last_step"]:
                 raise _wrong()
             await raw.execute("update second_steps set last_step = $2 where person_id = $1", person_id, step)
             _codes("app").inc()
-            return
+            return totp_secret
         spent = await raw.fetchval(
             "update recovery_codes set used_at = $3 where person_id = $1 and code_hash = $2 and used_at is null "
             "returning 1",
             person_id,
-            hash_recovery_code(self._secret, plain),
+            hash_recovery_code(totp_secret, plain),
             now,
         )
         if not spent:
             raise _wrong()
         await self._tell(conn, person_id, "recovery_code_used", now)
         _codes("recovery").inc()
+        return totp_secret
 
     async def _unconfirmed(self, conn: AsyncConnection, person_id: UUID) -> str:
         record = await (await driver(conn)).fetchrow(
@@ -222,33 +231,69 @@ class SecondSteps:
             raise SecondStepIsOn("It has been confirmed; sign in with its codes.")
         return self._unseal(person_id, record["sealed"])
 
-    async def _replace_codes(self, conn: AsyncConnection, person_id: UUID) -> Sequence[str]:
-        codes = new_recovery_codes()
-        raw = await driver(conn)
-        await raw.execute("delete from recovery_codes where person_id = $1", person_id)
-        await raw.execute(
-            "insert into recovery_codes (person_id, code_hash) select $1, unnest($2::bytea[])",
-            person_id,
-            [hash_recovery_code(self._secret, plain_code(code)) for code in codes],
-        )
-        return codes
-
     async def _tell(self, conn: AsyncConnection, person_id: UUID, note: str, now: datetime) -> None:
         person = await get_person(conn, person_id)
         assert person is not None  # the session is of a person
         await queue_mail(conn, "notice", person.email, now=now, about=About(note=note))
 
     def _unseal(self, person_id: UUID, sealed: bytes) -> str:
-        return decrypt([self._secret], sealed, purpose=_PURPOSE, about=person_id.bytes).decode()
+        return decrypt(self._secret.every, sealed, purpose=_PURPOSE, about=person_id.bytes).decode()
 
 
-async def remove_second_step(database: Database, email: str, *, secret: bytes, now: datetime) -> None:
+async def _replace_codes(conn: AsyncConnection, person_id: UUID, totp_secret: str) -> Sequence[str]:
+    codes = new_recovery_codes()
+    raw = await driver(conn)
+    await raw.execute("delete from recovery_codes where person_id = $1", person_id)
+    await raw.execute(
+        "insert into recovery_codes (person_id, code_hash) select $1, unnest($2::bytea[])",
+        person_id,
+        [hash_recovery_code(totp_secret, plain_code(code)) for code in codes],
+    )
+    return codes
+
+
+async def count_second_steps(system: AsyncConnection, secret: Secret) -> Counter[str]:
+    """Second steps by the mark of the secret that they are encrypted under; "unknown" for none that is believed."""
+    counts: Counter[str] = Counter()
+    for record in await (await driver(system)).fetch("select person_id, sealed from second_steps"):
+        opened = _opened(record, secret)
+        counts["unknown" if opened is None else mark_of(opened[0])] += 1
+    return counts
+
+
+async def reseal_second_steps(system: AsyncConnection, secret: Secret) -> int:
+    """Have every second step encrypted under the current secret; how many were not."""
+    raw = await driver(system)
+    changed = 0
+    for record in await raw.fetch("select person_id, sealed from second_steps order by person_id"):
+        opened = _opened(record, secret)
+        if opened is not None and opened[0] != secret.current:
+            done: str = await raw.execute(
+                # One that was set up anew meanwhile is encrypted so.
+                "update second_steps set sealed = $2 where person_id = $1 and sealed = $3",
+                record["person_id"],
+                encrypt(secret.current, opened[1], purpose=_PURPOSE, about=record["person_id"].bytes),
+                record["sealed"],
+            )
+            changed += int(done.rpartition(" ")[2])
+    return changed
+
+
+def _opened(record: Any, secret: Secret) -> tuple[bytes, bytes] | None:
+    """Which of the secrets it is encrypted under, and what it says."""
+    for each in secret.every:
+        with suppress(Undecipherable):
+            return each, decrypt([each], record["sealed"], purpose=_PURPOSE, about=record["person_id"].bytes)
+    return None
+
+
+async def remove_second_step(database: Database, email: str, *, secret: Secret, now: datetime) -> None:
     """Forget the second step of who has lost everything it needs; they are told. For whoever runs the installation.
 
     Raises InvalidEmail, PersonNotFound, SecondStepIsOff.
     """
     async with database.person_session() as conn:
-        person = await find_person(conn, hash_email(secret, normalise(email)))
+        person = await find_person(conn, *(hash_email(each, normalise(email)) for each in secret.every))
     if person is None:
         raise PersonNotFound("No account has this address. Type it as it stands on the account page.")
     async with database.person_session(person.person_id) as conn:

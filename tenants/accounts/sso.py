@@ -16,6 +16,7 @@ from infra.db import Database, driver
 from infra.errors import Conflict, Forbidden
 from infra.ids import uuid7
 from infra.oidc import Vouched
+from infra.secret import Secret
 from tenants.accounts.email import InvalidEmail, hash_email, normalise
 from tenants.accounts.organisations import add_organisation
 from tenants.accounts.people import add_person, find_person
@@ -71,7 +72,7 @@ class SsoRules(Struct, frozen=True, kw_only=True):
             raise SsoRequired(f"People of this domain sign in with {self.name}: use its button at /signin.")
 
 
-async def arrive(database: Database, rules: SsoRules, vouched: Vouched, *, secret: bytes, now: datetime) -> SignedIn:
+async def arrive(database: Database, rules: SsoRules, vouched: Vouched, *, secret: Secret, now: datetime) -> SignedIn:
     """Who that is here; somebody who comes for the first time is linked, or made.
 
     Raises SsoNotAllowed, SsoIdentityTaken, SsoOrganisationMissing.
@@ -82,8 +83,7 @@ async def arrive(database: Database, rules: SsoRules, vouched: Vouched, *, secre
         known = await raw.fetchval("select person_id from find_identity($1, $2)", vouched.issuer, vouched.subject)
         if known is not None:
             return SignedIn(person_id=UUID(int=known.int), method="oidc")
-        email_hash = hash_email(secret, address)
-        person = await find_person(conn, email_hash)
+        person = await find_person(conn, *(hash_email(each, address) for each in secret.every))
         own_org = await raw.fetchval("select organisation_of_issuer($1)", vouched.issuer)
     if person is not None:
         async with database.person_session(person.person_id) as conn:
@@ -93,7 +93,7 @@ async def arrive(database: Database, rules: SsoRules, vouched: Vouched, *, secre
     joined = rules.organisation or (None if own_org is None else UUID(int=own_org.int))
     person_id, org_id = uuid7(), joined or uuid7()
     async with database.person_session(person_id, org_id=org_id) as conn:
-        await add_person(conn, person_id, address, email_hash, None, now=now)
+        await add_person(conn, person_id, address, hash_email(secret.current, address), None, now=now)
         await _link(conn, vouched, person_id, now)
         if joined is None:
             await _found(conn, vouched.issuer, org_id, address.rpartition("@")[2], person_id, now)

@@ -64,6 +64,9 @@ def new_recovery_codes() -> list[str]:
     return [f"{code[:5]}-{code[5:]}" for code in made]
 
 
-def hash_recovery_code(secret: bytes, plain: str) -> bytes:
-    """What is stored: keyed, for 50 bits could be tried by who has a copy of the database."""
-    return hmac.digest(secret, b"recovery code\0" + plain.encode(), "sha256")
+def hash_recovery_code(totp_secret: str, plain: str) -> bytes:
+    """What is stored: keyed, for 50 bits could be tried by who has a copy of the database.
+
+    By the app's secret, which lies there encrypted and moves with the installation's secret, as a hash could not.
+    """
+    return hmac.digest(totp_secret.encode(), b"recovery code\0" + plain.encode(), "sha256")

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from api.console.carried import CARRIED_S, AtProvider, Halfway, open_carried, seal_carried
 from infra.oidc import Flow
+from infra.secret import Secret
 
-SECRET, NOW = b"s" * 32, datetime(2026, 1, 15, 12, tzinfo=UTC)
+SECRET, NOW = Secret(current=b"s" * 32), datetime(2026, 1, 15, 12, tzinfo=UTC)
 HALFWAY = Halfway(person_id=uuid4(), method="password", then="/console")
 
 
@@ -33,7 +34,9 @@ def test_each_is_good_for_its_own_step() -> None:
     """Under another name, or another installation's secret, it is nothing."""
     text = seal_carried(SECRET, "step", HALFWAY, now=NOW)
     assert open_carried(SECRET, "sso", text, Halfway, now=NOW) is None
-    assert open_carried(b"t" * 32, "step", text, Halfway, now=NOW) is None
+    rotated = Secret(current=b"t" * 32, others=(b"s" * 32,))
+    assert open_carried(rotated, "step", text, Halfway, now=NOW) == HALFWAY
+    assert open_carried(Secret(current=b"t" * 32), "step", text, Halfway, now=NOW) is None
 
 
 @given(st.text(max_size=300))

@@ -17,15 +17,15 @@ def test_a_provider_is_its_issuer_client_and_domains() -> None:
     """A secret is for a confidential client; all else has a default."""
     settings = Settings.from_env(GOOD)
     assert settings.oidc_domains == {"corp.example", "sub.corp.example"}
-    assert (settings.oidc_role, settings.oidc_secret, settings.oidc_organisation) == ("developer", None, None)
+    assert (settings.oidc_role, settings.oidc_client_secret, settings.oidc_organisation) == ("developer", None, None)
 
 
 def test_the_secret_may_lie_in_a_file(tmp_path: Path) -> None:
     """As orchestrators mount them, with a line break at its end."""
     file = tmp_path / "secret"
     file.write_text("of the file\n")
-    assert Settings.from_env({**GOOD, "KINDRED_OIDC_CLIENT_SECRET_FILE": str(file)}).oidc_secret == "of the file"
-    assert Settings.from_env({**GOOD, "KINDRED_OIDC_CLIENT_SECRET": "plain"}).oidc_secret == "plain"
+    assert Settings.from_env({**GOOD, "KINDRED_OIDC_CLIENT_SECRET_FILE": str(file)}).oidc_client_secret == "of the file"
+    assert Settings.from_env({**GOOD, "KINDRED_OIDC_CLIENT_SECRET": "plain"}).oidc_client_secret == "plain"
 
 
 @pytest.mark.parametrize(
@@ -44,10 +44,10 @@ def test_the_secret_may_lie_in_a_file(tmp_path: Path) -> None:
         ({"KINDRED_OIDC_DOMAINS": ","}, "KINDRED_OIDC_DOMAINS"),
         ({"KINDRED_OIDC_ROLE": "owner"}, "KINDRED_OIDC_ROLE"),
         ({"KINDRED_OIDC_ORGANISATION": "corp"}, "KINDRED_OIDC_ORGANISATION"),
-        ({"KINDRED_OIDC_CLIENT_SECRET_FILE": "/nowhere/secret"}, "KINDRED_OIDC_CLIENT_SECRET_FILE"),
+        ({"KINDRED_OIDC_CLIENT_SECRET_FILE": "/nowhere/secret"}, "KINDRED_OIDC_CLIENT_SECRET"),
         (
             {"KINDRED_OIDC_CLIENT_SECRET": "x", "KINDRED_OIDC_CLIENT_SECRET_FILE": __file__},
-            "KINDRED_OIDC_CLIENT_SECRET_FILE",
+            "KINDRED_OIDC_CLIENT_SECRET",
         ),
     ],
     ids=str,

@@ -9,9 +9,20 @@ import pyotp
 import pytest
 
 from infra.commands.people import second_step_off
+from infra.crypt import Undecipherable
 from infra.db import driver
+from infra.secret import Secret, mark_of
+from tenants.accounts.doors import Knock
+from tenants.accounts.email import hash_email
+from tenants.accounts.people import find_person
 from tenants.accounts.proof import Challenge, solve
-from tenants.accounts.second_step import PersonNotFound, SecondStepIsOff
+from tenants.accounts.second_step import (
+    PersonNotFound,
+    SecondStepIsOff,
+    SecondSteps,
+    count_second_steps,
+    reseal_second_steps,
+)
 from tests.integration.api.accounts.conftest import PASSWORD, Browser, Office, heading, new_address, token_of
 
 pytestmark = pytest.mark.anyio
@@ -218,6 +229,37 @@ async def test_who_runs_the_installation_takes_it_off(office: Office) -> None:
     assert heading(await office.browser().send("/signin", email=email, password=PASSWORD)) == "Your shops"
     with pytest.raises(PersonNotFound):
         await asyncio.to_thread(second_step_off, settings, Namespace(email=new_address()))
+
+
+async def test_it_goes_along_when_the_installations_secret_is_changed(office: Office) -> None:
+    """Codes and recovery codes are taken under both secrets and, once the worker was there, under the new one alone."""
+    email, _, app, codes = await turned_on(office)
+    old = office.app.services.secret
+    changing = Secret(current=b"n" * 32, others=old.every)
+    new = Secret(current=changing.current)
+    async with office.database.anonymous_session() as conn:
+        person = await find_person(conn, hash_email(old.current, email))
+    assert person is not None
+    knock = Knock(network="198.51.100.0/24")
+
+    def steps(secret: Secret) -> SecondSteps:
+        attempts = office.app.services.doors.attempts
+        return SecondSteps(office.database, attempts, secret=secret, clock=office.clock)
+
+    with pytest.raises(Undecipherable):
+        await steps(new).check(person.person_id, app.code(), knock)
+    await steps(changing).check(person.person_id, app.code(), knock)
+    try:
+        async with office.database.system_session(reason="test") as system:
+            assert (await count_second_steps(system, changing))[mark_of(old.current)] >= 1
+            assert await reseal_second_steps(system, changing) >= 1
+            assert await reseal_second_steps(system, changing) == 0
+            assert (await count_second_steps(system, new))[mark_of(new.current)] >= 1
+        await steps(new).check(person.person_id, app.code(1), knock)
+        await steps(new).check(person.person_id, codes[0], knock)
+    finally:
+        async with office.database.system_session(reason="as the other tests know it") as system:
+            await reseal_second_steps(system, Secret(current=old.current, others=new.every))
 
 
 async def test_nothing_lies_in_clear(office: Office) -> None:
