@@ -13,6 +13,7 @@ from infra.db import Database, driver
 from infra.errors import UpstreamFailed
 from infra.partitions import drop_partition, ensure_partitions, old_partitions
 from infra.telemetry import gauge
+from tenants.accounts.outbox import prune_accounts
 from tenants.audience.tombstones import replay
 from tenants.audience.users import settle_late
 from tenants.erasure import ERASE_AFTER, deleted_tenants, erase_tenant
@@ -73,7 +74,7 @@ class Upkeep:
             queue_pending.labels("image").set(await count_pending(system, None, "image"))
 
     async def prune(self) -> int:
-        """Drop old changes and the faults of old jobs; how many rows."""
+        """Drop old changes, the faults of old jobs, and what of accounts is over; how many rows."""
         async with self._database.system_session(reason="prune the change feed") as system:
             changes = await system.execute(
                 text("delete from changes where at < :before"), {"before": self._clock() - CHANGES_KEPT}
@@ -85,7 +86,8 @@ class Upkeep:
                 ),
                 {"before": self._clock() - FAULTS_KEPT},
             )
-        return int(changes.rowcount) + int(faults.rowcount)
+            accounts = await prune_accounts(system, self._clock())
+        return int(changes.rowcount) + int(faults.rowcount) + accounts
 
     async def partitions(self) -> int:
         """Make the partitions of the coming months and drop those whose time is over; how many of both."""
