@@ -43,6 +43,7 @@ from api.routes import (
     recommendations,
     search,
     segments,
+    tenant,
     users,
 )
 from infra.blob import BlobStore
@@ -73,6 +74,7 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     *users.ROUTES,
     *segments.ROUTES,
     *keys.ROUTES,
+    *tenant.ROUTES,
     *models.ROUTES,
     *demo.ROUTES,
 )

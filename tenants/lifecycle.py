@@ -1,4 +1,4 @@
-"""What a tenant is: its name and plan, its shard, and the generation of vectors that serves it; made and deleted."""
+"""What a tenant is: its name and plan, its shard, and the generation of vectors that serves it; made and found."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -9,7 +9,6 @@ from msgspec import Struct
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from infra.changes import record_change
 from infra.db import Database, TenantId, driver, fetch
 from infra.errors import Conflict, FieldError, Invalid, NotFound
 from infra.ids import uuid7
@@ -147,23 +146,6 @@ async def find_tenant(database: Database, name_or_id: str) -> TenantInfo:
         if not records:
             raise TenantNotFound(f"There is no tenant {name_or_id!r}; `kindred tenants list` shows them.")
         return TenantInfo(**dict(records[0]))
-
-
-async def delete_tenant(database: Database, tenant_id: TenantId) -> None:
-    """Shut a tenant off: its keys stop within a second, its name is free again. Raises TenantNotFound.
-
-    Upkeep takes its rows and files away (tenants/erasure.py).
-    """
-    async with database.system_session(reason="delete a tenant") as conn:
-        raw = await driver(conn)
-        found = await raw.fetchval(
-            "update tenants set deleted_at = now(), name = 'deleted:' || tenant_id where tenant_id = $1 "
-            "and deleted_at is null returning 1",
-            tenant_id,
-        )
-        if not found:
-            raise TenantNotFound("There is no such tenant, or it was deleted before.")
-        await record_change(conn, tenant_id, "tenant")
 
 
 NGRAMS_PREFIX: Final = "char-ngrams-"

@@ -15,7 +15,7 @@ from infra.partitions import drop_partition, ensure_partitions, old_partitions
 from infra.telemetry import gauge
 from tenants.audience.tombstones import replay
 from tenants.audience.users import settle_late
-from tenants.erasure import ERASE_AFTER, deleted_tenants, erase_tenant
+from tenants.erasure import deleted_tenants, erase_tenant
 from tenants.lifecycle import TenantNotFound
 from tenants.vectors.encoding import count_pending
 from tenants.vectors.shards import (
@@ -108,12 +108,14 @@ class Upkeep:
         async with self._database.system_session(reason="late events of merged and erased shoppers") as system:
             return await settle_late(await driver(system), self._clock() - LATE)
 
-    async def erase(self, *, after: timedelta = ERASE_AFTER) -> int:
-        """Erase the tenants that were deleted at least so long ago, to the last row and file; how many."""
+    async def erase(self) -> int:
+        """Erase the deleted tenants whose days of grace are over, to the last row and file; how many."""
         erased = 0
-        for tenant_id in await deleted_tenants(self._database, after=after):
+        for tenant_id in await deleted_tenants(self._database, self._clock()):
             try:
-                rows = await erase_tenant(self._database, self._blobs, tenant_id)
+                rows = await erase_tenant(
+                    self._database, self._blobs, tenant_id, now=self._clock(), secret=self._secret
+                )
             except (TenantNotFound, UpstreamFailed) as error:
                 # Another worker was quicker, or the files cannot be reached now: the others go on.
                 log.info("tenant.erasure_postponed", tenant_id=str(tenant_id), error=error.code)

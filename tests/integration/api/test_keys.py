@@ -10,8 +10,8 @@ from api.app import Application
 from api.auth import Authenticator
 from infra.changes import ChangeFeed
 from infra.db import Database
+from tenants.deletion import delete_tenant
 from tenants.keys import make_key
-from tenants.lifecycle import delete_tenant
 
 pytestmark = pytest.mark.anyio
 
@@ -163,6 +163,7 @@ async def test_the_keys_of_a_deleted_tenant_stop(
     """As if they had never been."""
     made = await _make(client)
     caller = await app.services.authenticator.authenticate(made["key"], None)
-    await delete_tenant(app.services.database, caller.tenant_id)
+    async with app.services.database.tenant_session(caller.tenant_id) as conn:
+        await delete_tenant(conn, caller.tenant_id, now=app.services.clock(), grace=timedelta(days=7))
     await app.services.feed.poll()
     assert await _try(anonymous, made["key"]) == (401, "key_unknown")
