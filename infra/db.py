@@ -188,6 +188,18 @@ class Database:
         self._tell(notes)
 
     @asynccontextmanager
+    async def tenant_snapshot(self, tenant_id: TenantId) -> AsyncIterator[AsyncConnection]:
+        """One transaction that only reads one tenant's rows, all of them as they are at its first statement."""
+        async with self._app.connect() as plain:
+            connection = await plain.execution_options(isolation_level="REPEATABLE READ")
+            async with connection.begin():
+                await connection.execute(text("set transaction read only"))
+                await connection.execute(
+                    text("select set_config('app.tenant_id', :tenant, true)"), {"tenant": str(tenant_id)}
+                )
+                yield connection
+
+    @asynccontextmanager
     async def system_session(self, *, reason: str) -> AsyncIterator[AsyncConnection]:
         """One transaction across tenants; `reason` says why, in the log."""
         _log.debug("db.system_session", reason=reason)

@@ -94,11 +94,8 @@ class TenantInfo(Struct, frozen=True, kw_only=True):
     deleted_at: datetime | None
 
 
-async def create_tenant(database: Database, name: str, *, plan: str = "free", currency: str = "USD") -> TenantId:
-    """Make a tenant with an empty catalogue. Raises InvalidTenant, TenantNameTaken.
-
-    It can store items and answer by words at once; a worker gives it its first generation within a second.
-    """
+def check_name(name: str, currency: str) -> None:
+    """Whether a tenant may be called so, with prices in that currency. Raises InvalidTenant naming what may not be."""
     faults = []
     if not 1 <= len(name) <= 200 or not name.isprintable() or name != name.strip():
         faults.append(
@@ -110,6 +107,14 @@ async def create_tenant(database: Database, name: str, *, plan: str = "free", cu
         )
     if faults:
         raise InvalidTenant(" ".join(fault.message for fault in faults), errors=faults)
+
+
+async def create_tenant(database: Database, name: str, *, plan: str = "free", currency: str = "USD") -> TenantId:
+    """Make a tenant with an empty catalogue. Raises InvalidTenant, TenantNameTaken.
+
+    It can store items and answer by words at once; a worker gives it its first generation within a second.
+    """
+    check_name(name, currency)
     tenant_id = TenantId(uuid7())
     try:
         async with database.system_session(reason="create a tenant") as conn:
