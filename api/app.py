@@ -30,6 +30,7 @@ from api.routes import (
     docs,
     encoding,
     events,
+    exports,
     health,
     imports,
     inspector,
@@ -75,6 +76,7 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     *segments.ROUTES,
     *keys.ROUTES,
     *tenant.ROUTES,
+    *exports.ROUTES,
     *models.ROUTES,
     *demo.ROUTES,
 )

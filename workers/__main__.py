@@ -24,9 +24,11 @@ from infra.telemetry import configure_logging, serve_metrics
 from tenants.catalog.imports import HISTORY_JOB, IMPORT_JOB
 from tenants.learned.models import TRAIN_JOB
 from tenants.learned.neighbours import NEIGHBOURS_JOB
+from tenants.portability.exports import EXPORT_JOB
 from workers.encoders.server import EncodeServer
 from workers.jobs.drift import DriftWatch
 from workers.jobs.encode import TextLoop
+from workers.jobs.export import Exports
 from workers.jobs.generations import Keeper
 from workers.jobs.history import HistoryImports
 from workers.jobs.imports import Imports
@@ -89,7 +91,13 @@ async def serve(settings: Settings, queues: Sequence[str], stop: asyncio.Event) 
                 stack.push_async_callback(imports.close)
                 history = HistoryImports(database, blobs)
                 stack.push_async_callback(history.close)
-                jobs = JobLoop(database, {IMPORT_JOB: imports, HISTORY_JOB: history})
+                scratch = settings.data_dir / "scratch"
+                # Of its own: one long transaction reads all that a shop has.
+                readers = Database(url, direct_url=settings.direct_database_url, hot=0, sessions=1)
+                stack.push_async_callback(readers.close)
+                exports = Exports(readers, blobs, folder=scratch)
+                group.create_task(_every("scratch", 3600, exports.sweep, stop))
+                jobs = JobLoop(database, {IMPORT_JOB: imports, HISTORY_JOB: history, EXPORT_JOB: exports})
                 for _ in range(IMPORTS_AT_ONCE):
                     group.create_task(_keep_running("jobs", jobs.run, stop))
             if "train" in queues:
