@@ -42,6 +42,7 @@ from api.routes import (
     placements,
     recommend,
     recommendations,
+    retention,
     search,
     segments,
     tenant,
@@ -77,6 +78,7 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     *keys.ROUTES,
     *tenant.ROUTES,
     *exports.ROUTES,
+    *retention.ROUTES,
     *models.ROUTES,
     *demo.ROUTES,
 )

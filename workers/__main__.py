@@ -89,7 +89,7 @@ async def serve(settings: Settings, queues: Sequence[str], stop: asyncio.Event) 
             if "imports" in queues:
                 imports = Imports(database, blobs, fetcher)
                 stack.push_async_callback(imports.close)
-                history = HistoryImports(database, blobs)
+                history = HistoryImports(database, blobs, secret=load_secret(settings))
                 stack.push_async_callback(history.close)
                 scratch = settings.data_dir / "scratch"
                 # Of its own: one long transaction reads all that a shop has.
@@ -131,6 +131,8 @@ async def serve(settings: Settings, queues: Sequence[str], stop: asyncio.Event) 
                 group.create_task(_every("shards", 60, upkeep.shards, stop))
                 group.create_task(_every("erase", 60, upkeep.erase, stop))
                 group.create_task(_every("sweep", 3600, upkeep.sweep, stop))
+                group.create_task(_every("files", 3600, upkeep.sweep_files, stop))
+                group.create_task(_every("retain", 3600, upkeep.retain, stop))
             group.create_task(_every("memory", 2, give_back, stop))
             log.info("workers.ready", queues=list(queues))
         log.info("workers.drained")

@@ -163,6 +163,8 @@ PROBES: dict[tuple[str, str], Callable[[Victim], list[Call]]] = {
     ("GET", "/v1/exports"): lambda v: [("/v1/exports", {})],
     ("GET", "/v1/exports/{export_id}"): lambda v: [(f"/v1/exports/{v.export_id}", {})],
     ("GET", "/v1/exports/{export_id}/file"): lambda v: [(f"/v1/exports/{v.export_id}/file", {})],
+    ("GET", "/v1/retention"): lambda v: [("/v1/retention", {})],
+    ("PUT", "/v1/retention"): lambda v: [("/v1/retention", {"json": {"events": 1, "answers": 1}})],
     ("GET", "/v1/keys"): lambda v: [("/v1/keys", {})],
     ("POST", "/v1/keys"): lambda v: [("/v1/keys", {"json": {"name": "mine"}})],
     ("DELETE", "/v1/keys/{key_id}"): lambda v: [(f"/v1/keys/{v.key_id}", {})],
