@@ -67,6 +67,8 @@ def _engine(url: str, size: int) -> AsyncEngine:
     engine = create_async_engine(
         urlunsplit(urlsplit(url)._replace(scheme="postgresql+asyncpg")),
         poolclass=AsyncAdaptedQueuePool if size else NullPool,
+        # An error tells its statement, and not the row that it was of.
+        hide_parameters=True,
         **({"pool_size": size, "max_overflow": 0, "pool_timeout": 10} if size else {}),
         connect_args={"async_creator_fn": _connect, "server_settings": {"jit": "off", "application_name": "kindred"}},
     )
