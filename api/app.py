@@ -10,7 +10,7 @@ from litestar.handlers import HTTPRouteHandler
 
 from api.auth import Authenticator, requires
 from api.bots import Rates
-from api.console.pages import demo
+from api.console.pages import account, assets, demo, shops, signin, signup
 from api.deps import Clock, Services, utc_now
 from api.direct import direct_routes
 from api.edge import BODY_TIMEOUT_S, Edge
@@ -45,15 +45,18 @@ from api.routes import (
     retention,
     search,
     segments,
+    signups,
     tenant,
     users,
 )
+from api.sessions import Sessions
 from infra.blob import BlobStore
 from infra.changes import ChangeFeed
 from infra.db import Database
 from infra.encoder import EncoderClient
 from infra.secret import load_secret
 from infra.settings import Settings
+from tenants.accounts.doors import Doors
 from tenants.audience.shoppers import ShopperIds
 from tenants.directory import Directory
 from tenants.placements import Placements
@@ -81,6 +84,12 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     *retention.ROUTES,
     *models.ROUTES,
     *demo.ROUTES,
+    *signups.ROUTES,
+    *assets.ROUTES,
+    *signup.ROUTES,
+    *signin.ROUTES,
+    *shops.ROUTES,
+    *account.ROUTES,
 )
 """Every route."""
 
@@ -90,7 +99,11 @@ class Application(Edge):
 
     def __init__(self, framework: Litestar, services: Services, *, body_timeout_s: float = BODY_TIMEOUT_S) -> None:
         super().__init__(
-            framework, services.authenticator, direct_routes(ROUTES, services), body_timeout_s=body_timeout_s
+            framework,
+            services.authenticator,
+            direct_routes(ROUTES, services),
+            sessions=services.sessions,
+            body_timeout_s=body_timeout_s,
         )
         self.framework = framework
         self.services = services
@@ -141,6 +154,8 @@ def create_app(
         answering=answering,
         ingest=Ingest(database, clock=clock),
         shopper_ids=ShopperIds(database, feed),
+        doors=Doors(database, secret=secret, cell=settings.cell, signup=settings.signup, clock=clock),
+        sessions=Sessions(database, secret=secret, origin=settings.public_origin, clock=clock),
         rates=Rates(),
         secret=secret,
         clock=clock,

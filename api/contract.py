@@ -31,6 +31,8 @@ class Contract(Struct, frozen=True, kw_only=True):
     status: int = 200
     conditional: bool = False
     """Whether `If-Match` is heeded."""
+    refusals: Sequence[int] = ()
+    """Statuses of errors beyond those that every such route has."""
     also: Mapping[int, str] = {}
     """Further statuses that are no errors."""
 

@@ -18,6 +18,7 @@ from litestar.types import ASGIApp, Receive, Send
 from api.auth import Authenticator, Caller
 from api.direct import PLAIN, PLAIN_BODY, DirectRoute, whole_body
 from api.problems import BadRequest, Problem, RequestTimeout, headers_of, known, problem
+from api.sessions import Sessions
 from infra.errors import TooLarge
 from infra.ids import uuid7
 from infra.telemetry import Children, counter, histogram
@@ -78,9 +79,11 @@ class Edge:
         authenticator: Authenticator,
         direct: Mapping[tuple[str, str], DirectRoute] | None = None,
         *,
+        sessions: Sessions | None = None,
         body_timeout_s: float = BODY_TIMEOUT_S,
     ) -> None:
         self._app = app
+        self._sessions = sessions
         self._authenticator = authenticator
         self._direct = direct or {}
         self._body_timeout_s = body_timeout_s
@@ -115,6 +118,8 @@ class Edge:
     async def _caller(self, exchange: "_Exchange") -> object:
         """The caller, or the exception that says why there is none: only the route knows whether one is needed."""
         try:
+            if exchange.key is None and exchange.shop is not None and self._sessions is not None:
+                return await self._sessions.caller(exchange.scope, exchange.shop)
             return await self._authenticator.authenticate(exchange.key, exchange.origin)
         except Exception as error:
             return error
@@ -124,7 +129,7 @@ class _Exchange:
     """One request and its answer."""
 
     def __init__(self, scope: Any, receive: Receive, send: Send, body_timeout_s: float) -> None:
-        self._scope = scope
+        self.scope = scope
         self._body_timeout_s = body_timeout_s
         self._body_whole = False
         self._taken = 0
@@ -136,6 +141,7 @@ class _Exchange:
         self.status = 0
         self.key: str | None = None
         self.origin: str | None = None
+        self.shop: str | None = None
         self.preflight = False
         # Whether there is nothing about it but a key and a body of JSON that is not large.
         self.plain = True
@@ -147,6 +153,8 @@ class _Exchange:
                 self.key = self.key or value.decode("latin-1").strip()
             elif name == b"origin":
                 self.origin = value.decode("latin-1")
+            elif name == b"kindred-shop":
+                self.shop = value.decode("latin-1")
             elif name == b"content-length":
                 self._length = int(value) if value.isdigit() else None
             elif name == b"x-request-id" and _SANE_ID.fullmatch(value):
@@ -175,7 +183,7 @@ class _Exchange:
     async def receive(self) -> Any:
         """The framework's `receive`: refuses a body over the limit of the route, which is known by now."""
         if self._left is None:
-            handler = self._scope.get("route_handler")
+            handler = self.scope.get("route_handler")
             limit = handler.opt.get("max_body", MAX_BODY) if handler is not None else MAX_BODY
             self._left = float("inf") if limit is None else limit
             if self._length is not None and self._length > self._left:
@@ -186,7 +194,7 @@ class _Exchange:
             self._taken += len(message["body"])
             self._left -= len(message["body"])
             if self._left < 0:
-                raise _too_large(self._scope["route_handler"].opt.get("max_body", MAX_BODY))
+                raise _too_large(self.scope["route_handler"].opt.get("max_body", MAX_BODY))
         elif message["type"] == "http.disconnect" and not self.status:
             raise ClientGone("The connection was closed before the request was whole. Nothing of it was stored.")
         return message
@@ -235,12 +243,12 @@ class _Exchange:
         body: Problem = problem(told, path=self.path, request_id=self.request_id)
         headers = [(b"content-type", b"application/problem+json")]
         headers += [(name.encode(), value.encode()) for name, value in headers_of(body.status).items()]
-        self._scope["state"]["error_code"] = told.code
+        self.scope["state"]["error_code"] = told.code
         await self.answer(body.status, headers, msgspec.json.encode(body))
 
     def account(self, seconds: float) -> None:
         """Count the request, and log one line: its route, never its address, which may hold a key or name a person."""
-        scope = self._scope
+        scope = self.scope
         route = scope.get("path_template") or ("preflight" if self.preflight else "unknown")
         method = scope["method"] if scope["method"] in _METHODS else "other"
         _requests(method, route, str(self.status)).inc()

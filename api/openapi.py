@@ -221,7 +221,7 @@ def _responses(operation: Operation, named: Mapping[int, Any]) -> dict[str, Any]
         expected |= {404, 408, 415, 422, 409}
     if said.conditional:
         expected.add(412)
-    for status in sorted(expected):
+    for status in sorted(expected | set(said.refusals)):
         responses.setdefault(str(status), {"$ref": f"#/components/responses/{status}"})
     return responses
 

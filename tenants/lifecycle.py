@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
+from uuid import UUID
 
 import msgspec
 from msgspec import Struct
@@ -27,6 +28,13 @@ class TenantNameTaken(Conflict):
 
     code = "tenant_name_taken"
     title = "The tenant's name is taken"
+
+
+class AmbiguousTenant(Conflict):
+    """Several tenants have that name, each of another organisation."""
+
+    code = "ambiguous_tenant"
+    title = "Several tenants have this name"
 
 
 class InvalidTenant(Invalid):
@@ -110,23 +118,38 @@ def check_name(name: str, currency: str) -> None:
 
 
 async def create_tenant(database: Database, name: str, *, plan: str = "free", currency: str = "USD") -> TenantId:
-    """Make a tenant with an empty catalogue. Raises InvalidTenant, TenantNameTaken.
+    """Make a tenant of no organisation, with an empty catalogue. Raises InvalidTenant, TenantNameTaken.
 
     It can store items and answer by words at once; a worker gives it its first generation within a second.
     """
-    check_name(name, currency)
     tenant_id = TenantId(uuid7())
+    async with database.system_session(reason="create a tenant") as conn:
+        await add_tenant(conn, tenant_id, name, plan=plan, currency=currency)
+    return tenant_id
+
+
+async def add_tenant(
+    conn: AsyncConnection,
+    tenant_id: TenantId,
+    name: str,
+    *,
+    plan: str = "free",
+    currency: str = "USD",
+    org_id: UUID | None = None,
+) -> None:
+    """Make a tenant in the transaction of `conn`, a session of that tenant or of the system.
+
+    A name is of one tenant within its organisation. Raises InvalidTenant, TenantNameTaken.
+    """
+    check_name(name, currency)
     try:
-        async with database.system_session(reason="create a tenant") as conn:
-            raw = await driver(conn)
-            await conn.exec_driver_sql(
-                "insert into tenants (tenant_id, name, plan, currency) values ($1, $2, $3, $4)",
-                (tenant_id, name, plan, currency),
-            )
-            await raw.execute("insert into tenant_counters (tenant_id) values ($1)", tenant_id)
+        await conn.exec_driver_sql(
+            "insert into tenants (tenant_id, name, plan, currency, org_id) values ($1, $2, $3, $4, $5)",
+            (tenant_id, name, plan, currency, org_id),
+        )
     except IntegrityError as error:
         raise TenantNameTaken(f"There is a tenant named {name!r} already; choose another name.") from error
-    return tenant_id
+    await (await driver(conn)).execute("insert into tenant_counters (tenant_id) values ($1)", tenant_id)
 
 
 _LIST: Final = """
@@ -144,12 +167,15 @@ async def list_tenants(database: Database) -> list[TenantInfo]:
 
 
 async def find_tenant(database: Database, name_or_id: str) -> TenantInfo:
-    """The tenant with that name or id. Raises TenantNotFound."""
+    """The tenant with that name or id. Raises TenantNotFound, AmbiguousTenant."""
     async with database.system_session(reason="find a tenant by name") as conn:
         which = "t.deleted_at is null and (t.name = $1 or t.tenant_id::text = $1)"
         records = await fetch(conn, _LIST.format(which=which), name_or_id)
         if not records:
             raise TenantNotFound(f"There is no tenant {name_or_id!r}; `kindred tenants list` shows them.")
+        if len(records) > 1:
+            ids = ", ".join(str(record["tenant_id"]) for record in records)
+            raise AmbiguousTenant(f"{len(records)} tenants are named {name_or_id!r}; say the id of one: {ids}.")
         return TenantInfo(**dict(records[0]))
 
 

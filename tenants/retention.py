@@ -131,6 +131,14 @@ CLASSES: Final[Sequence[DataClass]] = (
         note="until the person is erased, or the tenant",
     ),
     DataClass(
+        name="accounts",
+        what="people who sign in: addresses, sessions, mails",
+        where="people, members, sessions, signups, one_time_tokens, mails, attempts",
+        since="",
+        days=FOR_EVER,
+        note="until the account is deleted; mails, tokens and unproved accounts 7 days after their end",
+    ),
+    DataClass(
         name="catalogue",
         what="items, photos, vectors, placements, models",
         where="items and others, object store, photos/",

@@ -106,7 +106,7 @@ async def restore(
     tenant_id = TenantId(uuid7())
     async with database.system_session(reason="begin to restore a tenant") as conn:
         raw = await driver(conn)
-        if await raw.fetchval("select 1 from tenants where name = $1", wanted):
+        if await raw.fetchval("select 1 from tenants where name = $1 and org_id is null", wanted):
             raise TenantNameTaken(f"There is a tenant named {wanted!r} already; give another with --name.")
         now = clock()
         await raw.execute(

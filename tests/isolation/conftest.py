@@ -19,6 +19,9 @@ MARK = "ofthevictim"
 SYSTEM_ONLY = {"erasure_certificates", "shards"}
 """Tables about tenants that the application role may not touch at all."""
 
+OF_PEOPLE = {"attempts", "mails", "members", "one_time_tokens", "organisations", "people", "sessions", "signups"}
+"""Tables of people and organisations; test_people.py looks at them."""
+
 
 class Victim(Struct, frozen=True, kw_only=True):
     """A shop with something in every table, and what its things are called."""

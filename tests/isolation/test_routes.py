@@ -178,13 +178,22 @@ def test_every_route_of_a_tenant_has_a_probe(app: Application) -> None:
 
 
 def test_public_routes_are_these(app: Application) -> None:
-    """A new one is a decision. `/photos/{token}` shows a photo to whom an answer gave its signed address."""
+    """A new one is a decision. `/photos/{token}` shows a photo to whom an answer gave its signed address.
+
+    Pages ask for a session themselves (tests/integration/api/accounts); `/v1` is signing up.
+    """
     public = {
         route.path_format.split("/")[1]
         for route in app.framework.routes
         if isinstance(route, HTTPRoute) and any(each.opt.get("scope") == "public" for each in route.route_handlers)
     }
-    assert public == {"health", "docs", "openapi.json", "demo", "photos"}
+    doors = {"v1", "signup", "verify", "signin", "signout", "forgot", "reset", "email", "console"}
+    assert public == {"health", "docs", "openapi.json", "demo", "photos"} | doors
+    api = {(each.method, each.path) for each in operations(app.framework) if each.scope == "public"}
+    assert {each for each in api if each[1].startswith("/v1/")} == {
+        ("POST", "/v1/signup"),
+        ("POST", "/v1/signup/verify"),
+    }
 
 
 @pytest.mark.parametrize("route", PROBES, ids=lambda route: f"{route[0]} {route[1]}")

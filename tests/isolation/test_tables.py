@@ -8,7 +8,7 @@ import pytest
 from api.app import Application
 from infra.db import TenantId, driver
 from tests.integration.api.conftest import Shop
-from tests.isolation.conftest import SYSTEM_ONLY, Victim, rows_of, tenant_tables
+from tests.isolation.conftest import OF_PEOPLE, SYSTEM_ONLY, Victim, rows_of, tenant_tables
 
 pytestmark = pytest.mark.anyio
 
@@ -24,7 +24,9 @@ async def test_every_table_is_a_tenants_or_known_to_be_shared(app: Application) 
             "select relname from pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'p') "
             "and not relispartition"
         )
-        assert {record["relname"] for record in records} == SHARED | SYSTEM_ONLY | set(await tenant_tables(raw))
+        assert {record["relname"] for record in records} == SHARED | SYSTEM_ONLY | OF_PEOPLE | set(
+            await tenant_tables(raw)
+        )
 
 
 async def test_every_tenant_table_forces_its_policy(app: Application) -> None:

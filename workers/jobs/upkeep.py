@@ -12,6 +12,7 @@ from infra.db import Database, driver
 from infra.errors import UpstreamFailed
 from infra.partitions import drop_partition, ensure_partitions, old_partitions
 from infra.telemetry import gauge
+from tenants.accounts.outbox import prune_accounts
 from tenants.audience.tombstones import replay
 from tenants.audience.users import settle_late
 from tenants.catalog.imports import uploaded_at
@@ -69,9 +70,9 @@ class Upkeep:
             queue_pending.labels("image").set(await count_pending(system, None, "image"))
 
     async def prune(self) -> int:
-        """Drop old changes, reports and jobs; how many rows."""
+        """Drop old changes, reports and jobs, and what of accounts is over; how many rows."""
         async with self._database.system_session(reason="prune the change feed, reports and jobs") as system:
-            return await prune(system, now=self._clock())
+            return await prune(system, now=self._clock()) + await prune_accounts(system, self._clock())
 
     async def retain(self) -> int:
         """Drop the events and answers that are older than their tenants keep them, to the row; how many rows."""
