@@ -15,6 +15,7 @@ from api.deps import Clock, Services, utc_now
 from api.direct import direct_routes
 from api.edge import BODY_TIMEOUT_S, Edge
 from api.ingest import Ingest
+from api.key_usage import KeyUsage
 from api.negotiation import acceptable
 from api.openapi import operations
 from api.problems import answer_problem
@@ -27,6 +28,7 @@ from api.recommend.search import QueryVectors
 from api.recommend.warming import Warming
 from api.routes import (
     analytics,
+    audit,
     docs,
     encoding,
     events,
@@ -48,8 +50,10 @@ from api.routes import (
     signups,
     tenant,
     users,
+    visitor_secrets,
 )
 from api.sessions import Sessions
+from api.work import Repeated, answer_repeat, intended
 from infra.blob import BlobStore
 from infra.changes import ChangeFeed
 from infra.db import Database
@@ -79,10 +83,12 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     *users.ROUTES,
     *segments.ROUTES,
     *keys.ROUTES,
+    *visitor_secrets.ROUTES,
     *tenant.ROUTES,
     *exports.ROUTES,
     *retention.ROUTES,
     *models.ROUTES,
+    *audit.ROUTES,
     *demo.ROUTES,
     *signups.ROUTES,
     *assets.ROUTES,
@@ -104,6 +110,7 @@ class Application(Edge):
             direct_routes(ROUTES, services),
             sessions=services.sessions,
             body_timeout_s=body_timeout_s,
+            usage=services.key_usage,
         )
         self.framework = framework
         self.services = services
@@ -143,6 +150,7 @@ def create_app(
         feed=feed,
         directory=directory,
         authenticator=Authenticator(database, feed, secret=secret, clock=clock),
+        key_usage=KeyUsage(database, secret=secret, clock=clock, trusted=settings.trusted_proxies),
         readiness=Readiness(
             database,
             feed,
@@ -162,8 +170,8 @@ def create_app(
     )
     framework = Litestar(
         route_handlers=ROUTES,
-        guards=[requires, acceptable],
-        exception_handlers={Exception: answer_problem},
+        guards=[requires, acceptable, intended],
+        exception_handlers={Repeated: answer_repeat, Exception: answer_problem},
         lifespan=[_running(services, encoder)],
         state=State({"services": services}),
         openapi_config=None,
@@ -182,6 +190,7 @@ def _running(services: Services, encoder: EncoderClient) -> Any:
         await services.database.open()
         await services.feed.start()
         services.answer_log.start()
+        services.key_usage.start()
         try:
             yield
         finally:
@@ -189,6 +198,7 @@ def _running(services: Services, encoder: EncoderClient) -> Any:
             await services.answer_log.close()
             # Requests are answered by now; what waits is of clients that hung up.
             await services.ingest.close()
+            await services.key_usage.close()
             await services.feed.close()
             await encoder.close()
             await services.database.close()

@@ -5,6 +5,7 @@ the installation's secret, so only the installation that erased can say whether 
 """
 
 import hmac
+from collections.abc import Sequence
 from datetime import datetime
 from hashlib import sha256
 from typing import Annotated, Any, Final
@@ -66,12 +67,12 @@ def sign(erasure: Erasure, *, secret: bytes) -> Certificate:
     )
 
 
-def verify(file: bytes, *, secret: bytes) -> Erasure:
-    """What a certificate says, if this installation has signed it. Raises CertificateInvalid."""
+def verify(file: bytes, *, secrets: Sequence[bytes]) -> Erasure:
+    """What a certificate says, if one of this installation's secrets has signed it. Raises CertificateInvalid."""
     try:
         certificate = msgspec.json.decode(file, type=Certificate)
         document = certificate.document.encode()
-        if not hmac.compare_digest(certificate.signature, _signature(document, secret)):
+        if not any(hmac.compare_digest(certificate.signature, _signature(document, each)) for each in secrets):
             raise CertificateInvalid("The signature is not of this installation's secret, or the text was changed.")
         if not hmac.compare_digest(certificate.sha256, sha256(document).hexdigest()):
             raise CertificateInvalid("The sha256 is not that of the document.")

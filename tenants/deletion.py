@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from infra.changes import record_change
 from infra.db import Database, TenantId, driver, fetch
 from infra.errors import Invalid
+from tenants.audit.log import SYSTEM, Actor, note
 from tenants.lifecycle import TenantNameTaken, TenantNotFound
 
 ERASE_AFTER: Final = timedelta(minutes=1)
@@ -37,12 +38,18 @@ class Deletion(Struct, frozen=True, kw_only=True):
 
 
 async def delete_tenant(
-    conn: AsyncConnection, tenant_id: TenantId, *, now: datetime, grace: timedelta, typed: str | None = None
+    conn: AsyncConnection,
+    tenant_id: TenantId,
+    *,
+    now: datetime,
+    grace: timedelta,
+    typed: str | None = None,
+    actor: Actor | None = None,
 ) -> Deletion:
     """Shut a tenant off: its keys stop within a second in every process, its name is free again.
 
-    `typed`: the name as a person has typed it; None where the caller has asked already. Raises TenantNotFound,
-    TenantNameDiffers.
+    `typed`: the name as a person has typed it; None where the caller has asked already. `actor`: who, for the audit
+    log; None where the caller notes it. Raises TenantNotFound, TenantNameDiffers.
     """
     raw = await driver(conn)
     name: str | None = await raw.fetchval(
@@ -60,11 +67,15 @@ async def delete_tenant(
         now,
         erase_after,
     )
+    if actor is not None:
+        await note(conn, tenant_id, actor, "tenant.delete", now=now)
     await record_change(conn, tenant_id, "tenant")
     return Deletion(tenant_id=tenant_id, name=name, deleted_at=now, erase_after=erase_after)
 
 
-async def undelete_tenant(conn: AsyncConnection, deletion: Deletion, *, now: datetime, name: str | None = None) -> str:
+async def undelete_tenant(
+    conn: AsyncConnection, deletion: Deletion, *, now: datetime, name: str | None = None, actor: Actor = SYSTEM
+) -> str:
     """Give a deleted tenant back all that it had, its keys included; the name that it has now.
 
     `name`: another one than before. Raises TenantNotFound where its time is over, TenantNameTaken.
@@ -84,6 +95,7 @@ async def undelete_tenant(conn: AsyncConnection, deletion: Deletion, *, now: dat
         raise TenantNameTaken(f"There is another tenant named {wanted!r} by now; choose another name.") from error
     if not found:
         raise TenantNotFound("The tenant is being erased, or was had back already.")
+    await note(conn, deletion.tenant_id, actor, "tenant.undelete", now=now)
     await record_change(conn, deletion.tenant_id, "tenant")
     return wanted
 

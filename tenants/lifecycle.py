@@ -1,7 +1,7 @@
 """What a tenant is: its name and plan, its shard, and the generation of vectors that serves it; made and found."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from infra.db import Database, TenantId, driver, fetch
 from infra.errors import Conflict, FieldError, Invalid, NotFound
 from infra.ids import uuid7
+from tenants.audit.log import SYSTEM, Actor, note
 from tenants.events.event import DEFAULT_WEIGHTS, weights_of
 
 
@@ -117,14 +118,16 @@ def check_name(name: str, currency: str) -> None:
         raise InvalidTenant(" ".join(fault.message for fault in faults), errors=faults)
 
 
-async def create_tenant(database: Database, name: str, *, plan: str = "free", currency: str = "USD") -> TenantId:
+async def create_tenant(
+    database: Database, name: str, *, plan: str = "free", currency: str = "USD", actor: Actor = SYSTEM
+) -> TenantId:
     """Make a tenant of no organisation, with an empty catalogue. Raises InvalidTenant, TenantNameTaken.
 
     It can store items and answer by words at once; a worker gives it its first generation within a second.
     """
     tenant_id = TenantId(uuid7())
     async with database.system_session(reason="create a tenant") as conn:
-        await add_tenant(conn, tenant_id, name, plan=plan, currency=currency)
+        await add_tenant(conn, tenant_id, name, plan=plan, currency=currency, actor=actor)
     return tenant_id
 
 
@@ -136,10 +139,13 @@ async def add_tenant(
     plan: str = "free",
     currency: str = "USD",
     org_id: UUID | None = None,
+    actor: Actor = SYSTEM,
+    now: datetime | None = None,
 ) -> None:
     """Make a tenant in the transaction of `conn`, a session of that tenant or of the system.
 
-    A name is of one tenant within its organisation. Raises InvalidTenant, TenantNameTaken.
+    `actor` is who, for the audit log. A name is of one tenant within its organisation. Raises InvalidTenant,
+    TenantNameTaken.
     """
     check_name(name, currency)
     try:
@@ -150,6 +156,8 @@ async def add_tenant(
     except IntegrityError as error:
         raise TenantNameTaken(f"There is a tenant named {name!r} already; choose another name.") from error
     await (await driver(conn)).execute("insert into tenant_counters (tenant_id) values ($1)", tenant_id)
+    details = {"plan": plan, "currency": currency}
+    await note(conn, tenant_id, actor, "tenant.create", subject=name, details=details, now=now or datetime.now(UTC))
 
 
 _LIST: Final = """

@@ -139,6 +139,22 @@ CLASSES: Final[Sequence[DataClass]] = (
         note="until the account is deleted; mails, tokens and unproved accounts 7 days after their end",
     ),
     DataClass(
+        name="audit",
+        what="who changed what: keys, hashes of networks and of erased ids",
+        where="audit, audit_seals, audit_unsealed",
+        since="",
+        days=FOR_EVER,
+        note="400 days after they were sealed",
+    ),
+    DataClass(
+        name="repeats",
+        what="answers to requests with an Idempotency-Key, encrypted",
+        where="idempotency",
+        since="",
+        days=FOR_EVER,
+        note="24 hours",
+    ),
+    DataClass(
         name="catalogue",
         what="items, photos, vectors, placements, models",
         where="items and others, object store, photos/",

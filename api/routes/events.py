@@ -7,17 +7,32 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from litestar import Response, post
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from api.auth import Caller, UserIdRefused
-from api.contract import contract
+from api.contract import WriteQuery, contract
 from api.deps import Services, caller_of, services_of, tenant_of
 from api.ingest import Outcome
-from api.wire import JSON, AnyRequest, answer, expect_media_type, read_query
+from api.recommend.speaking import named_by
+from api.wire import JSON, AnyRequest, answer, expect_media_type
+from api.work import Work, intent_of, writing
+from infra.db import driver
 from infra.decode import InvalidFields, faults, plain_json, summary
 from infra.errors import FieldError, TooLarge
 from infra.telemetry import Children, counter
-from tenants.events.event import MAX_BYTES, MAX_EVENTS, Event, check, ids_of, live_window, numbered, rows_of, suspicious
+from tenants.audience.shoppers import number_ids
+from tenants.events.event import (
+    MAX_BYTES,
+    MAX_EVENTS,
+    Event,
+    EventRow,
+    check,
+    ids_of,
+    live_window,
+    numbered,
+    rows_of,
+    suspicious,
+)
 from tenants.events.ga4 import is_ga4, translate
 
 _taken: Final = Children(counter("events_received_total", "Events by what became of them.", ["status"]))
@@ -53,11 +68,13 @@ class EventBatch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     events: Annotated[list[Event], Meta(max_length=MAX_EVENTS)]
 
 
-class EventsQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class EventsQuery(WriteQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The query of `POST /v1/events`."""
 
     key: Annotated[str | None, Meta(description="A publishable key, where no header can be set (beacons).")] = None
-    dry_run: Annotated[bool, Meta(description="Only say what is wrong with the events.")] = False
+    visitor_token: Annotated[
+        str | None, Meta(description="A visitor token, where `X-Visitor-Token` cannot be set (beacons).")
+    ] = None
 
 
 class EventFault(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -120,6 +137,7 @@ class _Read(Struct):
             rejected=0,
             results=[EventResult(0, "01J9Z6Q7-view-1", "accepted"), EventResult(1, None, "accepted")],
         ),
+        unaudited="Events are what shoppers do.",
         max_body=MAX_BYTES,
     ),
 )
@@ -131,8 +149,9 @@ async def post_events(request: AnyRequest) -> Response[bytes]:
     that are not known yet are taken. One event without the list around it, and the body of Google Analytics 4, are
     understood too. With `?key=` and `text/plain` a browser's beacon needs no header; then, as with every
     publishable key, only a random `visitor_id` names the shopper.
+
+    `event_id` is the cheaper way to send a call again: an Idempotency-Key gives it a transaction of its own.
     """
-    query = read_query(request, EventsQuery)
     expect_media_type(request, JSON, "text/plain")
     services = services_of(request)
     caller = caller_of(request)
@@ -141,25 +160,68 @@ async def post_events(request: AnyRequest) -> Response[bytes]:
     read = await _read(request, body)
     _refuse(read, caller, now, texts=suspicious(body))
     good = [event for event in read.events if event is not None]
-    if not good or query.dry_run:
-        return answer(_result(read, [], Outcome(repeats={}, unstorable={})))
     agent = request.headers.get("user-agent", "") if caller.kind == "publishable" else None
-    flags = services.rates.flags(caller.tenant_id, good, agent=agent, now=now)
-    numbers, outcome = await _store(services, caller, good, flags, now)
-    if any(flags):
-        _taken("bot").inc(sum(flag != 0 for flag in flags))
-    return answer(_result(read, numbers, outcome))
+    if intent_of(request).plain:
+        made = _result(read, *await _store(services, caller, good, agent, now))
+        _count(made)
+        return answer(made)
+    async with writing(request) as work:
+        made = _result(read, *await _store(services, caller, good, agent, now, work))
+        response = work.answered(answer(made))
+    if not work.dry_run:
+        _count(made)
+    return response
+
+
+def _count(made: EventsAnswer) -> None:
+    for status, count in (("accepted", made.accepted), ("duplicate", made.duplicate), ("rejected", made.rejected)):
+        if count:
+            _taken(status).inc(count)
 
 
 async def _store(
-    services: Services, caller: Caller, events: Sequence[Event], flags: Sequence[int], now: datetime
+    services: Services,
+    caller: Caller,
+    events: Sequence[Event],
+    agent: str | None,
+    now: datetime,
+    work: Work | None = None,
 ) -> tuple[list[str], Outcome]:
-    shoppers, items = await services.shopper_ids.resolve(caller.tenant_id, *ids_of(events))
+    """Store the events: with those of others, or in the transaction of `work`, with all that belongs to it."""
+    if not events:
+        return [], Outcome(repeats={}, unstorable={})
+    wanted = ids_of(events)
+    if work is None:
+        shoppers, items = await services.shopper_ids.resolve(caller.tenant_id, *wanted)
+    else:
+        raw = await driver(work.conn)
+        shoppers, items = await number_ids(raw, caller.tenant_id, *(list(ids) for ids in wanted))
+    flags = [0] * len(events)
+    if work is None or not work.dry_run:  # what is not stored counts for no shopper's rate
+        flags = services.rates.flags(caller.tenant_id, events, agent=agent, now=now)
+        if any(flags):
+            _taken("bot").inc(sum(flag != 0 for flag in flags))
     numbers = numbered(len(events))
-    rows = rows_of(
-        caller.tenant_id, events, numbers, flags, shoppers=shoppers, items=items, now=now, secret=services.secret
-    )
-    return numbers, await services.ingest.take(rows)
+
+    def rows(secret: bytes) -> list[list[EventRow]]:
+        return rows_of(caller.tenant_id, events, numbers, flags, shoppers=shoppers, items=items, now=now, secret=secret)
+
+    async def take(made: Sequence[Sequence[EventRow]]) -> Outcome:
+        if work is not None:
+            return await services.ingest.take_inside(work.conn, made)
+        return await services.ingest.take(made)
+
+    outcome = await take(rows(services.secret.current))
+    for older in services.secret.others:
+        odd = [at for at, number in enumerate(numbers) if not outcome.repeats.get(number, True)]
+        if not odd:
+            break
+        # While the secret is changed, what was taken before may be known by its hash under another. Asked for again, it
+        # is a repeat in any case, and stores nothing.
+        hashed = rows(older)
+        again = await take([hashed[at] for at in odd])
+        outcome.repeats.update({number: True for number, same in again.repeats.items() if same})
+    return numbers, outcome
 
 
 async def _read(request: AnyRequest, body: bytes) -> _Read:
@@ -217,13 +279,23 @@ def _convert(plain: Sequence[object], into: Callable[[object], object]) -> _Read
 
 
 def _refuse(read: _Read, caller: Caller, now: datetime, *, texts: bool) -> None:
-    """Take out the events that cannot be used. Raises UserIdRefused."""
+    """Take out the events that cannot be used, and name whom a token speaks for.
+
+    Raises UserIdRefused, ShopperRefused.
+    """
     window = live_window(now)
-    public = caller.kind == "publishable"
-    for index, event in enumerate(read.events):
-        if event is None:
+    public = caller.kind == "publishable" and caller.visitor is None
+    for index, given in enumerate(read.events):
+        if given is None:
             continue
+        event = given
+        if caller.visitor is not None:
+            user, visitor = named_by(caller, event.user_id, event.visitor_id)
+            event = read.events[index] = structs.replace(event, user_id=user, visitor_id=visitor)
         found = check(event, window, texts=texts)
+        if caller.placements is not None and event.placement is not None and event.placement not in caller.placements:
+            message = "The key, or its visitor token, is for other placements than this."
+            found = [*found, FieldError(pointer="/placement", code="placement_refused", message=message)]
         if public:
             if event.user_id is not None:
                 raise UserIdRefused(
@@ -265,9 +337,6 @@ def _result(read: _Read, numbers: Sequence[str], outcome: Outcome) -> EventsAnsw
         else:
             results.append(EventResult(index, event.event_id, "accepted"))
     accepted = len(results) - duplicates - rejected
-    for status, count in (("accepted", accepted), ("duplicate", duplicates), ("rejected", rejected)):
-        if count:
-            _taken(status).inc(count)
     return EventsAnswer(accepted=accepted, duplicate=duplicates, rejected=rejected, results=results)
 
 

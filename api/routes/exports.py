@@ -13,6 +13,7 @@ from api.contract import contract
 from api.deps import caller_of, services_of
 from api.ranges import parse_range
 from api.wire import AnyRequest, answer
+from api.work import writing
 from infra.blob import BlobMissing
 from tenants.portability import exports
 from tenants.portability.exports import Export, ExportGone, check_fetchable, export_key, parse_export_id
@@ -39,6 +40,7 @@ class ExportQueued(Struct, frozen=True, kw_only=True):
         scope="admin",
         tag="Account",
         summary="Export all that this tenant has",
+        audit="export.create",
         answer=ExportQueued,
         answer_example=ExportQueued(export_id=UUID("0198c0de-0000-7000-8000-000000000000")),
         status=202,
@@ -50,11 +52,11 @@ async def create_export(request: AnyRequest) -> Response[bytes]:
     `kindred tenants restore` makes a tenant of it on any installation, with the same answers. Keys are not in it. Asked
     again while one waits, the answer names that one.
     """
-    services = services_of(request)
-    tenant_id = caller_of(request).tenant_id
-    async with services.database.tenant_session(tenant_id) as conn:
-        export_id = await exports.queue_export(conn, tenant_id)
-    return answer(ExportQueued(export_id=export_id), status=202, headers={"location": f"/v1/exports/{export_id}"})
+    async with writing(request) as work:
+        export_id = await exports.queue_export(work.conn, work.tenant_id)
+        await work.note(str(export_id))
+        headers = {"location": f"/v1/exports/{export_id}"}
+        return work.answered(answer(ExportQueued(export_id=export_id), status=202, headers=headers))
 
 
 @get("/v1/exports", opt=contract(scope="admin", tag="Account", summary="List exports", answer=ExportList))

@@ -2,16 +2,16 @@
 
 from typing import Final
 
-from litestar import Response, delete, get, post
+from litestar import Response, delete, get, patch, post
 from litestar.params import FromPath
-from msgspec import Struct
+from msgspec import UNSET, Struct, structs
 
 from api.contract import contract
 from api.deps import caller_of, services_of
 from api.wire import AnyRequest, answer, no_content, read_json
-from infra.changes import Change
+from api.work import writing
 from tenants import keys
-from tenants.keys import KeyInfo, KeyRequest, NewKey
+from tenants.keys import KeyInfo, KeyPatch, KeyRequest, KeyRotation, NewKey
 
 
 class KeyList(Struct, frozen=True, kw_only=True):
@@ -43,6 +43,7 @@ async def list_keys(request: AnyRequest) -> Response[bytes]:
             "allowed_origins": ["https://shop.example"],
         },
         answer=NewKey,
+        audit="key.create",
         status=201,
     ),
 )
@@ -50,32 +51,92 @@ async def create_key(request: AnyRequest) -> Response[bytes]:
     """The answer holds the key itself, for the only time. Two live keys may have one name, for rotation."""
     wanted = await read_json(request, KeyRequest)
     services = services_of(request)
-    tenant_id = caller_of(request).tenant_id
-    async with services.database.tenant_session(tenant_id) as conn:
+    async with writing(request) as work:
         made = await keys.create_key(
-            conn,
-            tenant_id,
+            work.conn,
+            work.tenant_id,
             wanted,
-            secret=services.secret,
+            secret=services.secret.current,
             cell=services.settings.cell,
-            now=services.clock(),
+            now=work.now,
         )
-    return answer(made, status=201, headers={"cache-control": "no-store"})
+        await work.note(made.info.key_id, kind=made.info.kind, name=made.info.name, scopes=made.info.scopes)
+        return work.answered(answer(_shown(made, dry_run=work.dry_run), status=201))
+
+
+def _shown(made: NewKey, *, dry_run: bool) -> NewKey:
+    """The key as it is answered: nobody is to keep one that works nowhere."""
+    return structs.replace(made, key="(none: dry run)") if dry_run else made
+
+
+@patch(
+    "/v1/keys/{key_id:str}",
+    opt=contract(
+        scope="admin",
+        tag="Keys",
+        summary="Change an API key",
+        body=KeyPatch,
+        body_example={"allowed_origins": ["https://shop.example", "https://m.shop.example"], "rate_per_min": 6000},
+        answer=KeyInfo,
+        audit="key.change",
+    ),
+)
+async def patch_key(request: AnyRequest, key_id: FromPath[str]) -> Response[bytes]:
+    """What is sent replaces what was there, null takes a bound away; effective at once here and within a second
+    everywhere. The kind stays."""
+    wanted = await read_json(request, KeyPatch)
+    async with writing(request) as work:
+        info = await keys.patch_key(work.conn, work.tenant_id, key_id, wanted, now=work.now)
+        await work.note(
+            key_id, changed=[name for name in wanted.__struct_fields__ if getattr(wanted, name) is not UNSET]
+        )
+        return work.answered(answer(info))
+
+
+@post(
+    "/v1/keys/{key_id:str}/rotate",
+    status_code=201,
+    opt=contract(
+        scope="admin",
+        tag="Keys",
+        summary="Replace an API key",
+        body=KeyRotation,
+        body_example={"overlap_s": 86400},
+        answer=NewKey,
+        status=201,
+        audit="key.rotate",
+    ),
+)
+async def rotate_key(request: AnyRequest, key_id: FromPath[str]) -> Response[bytes]:
+    """Makes a key of the same name that may do the same, shown here for the only time; the old one works on for
+    `overlap_s` seconds, so that servers can be given the new one in turn."""
+    wanted = await read_json(request, KeyRotation)
+    services = services_of(request)
+    async with writing(request) as work:
+        made = await keys.rotate_key(
+            work.conn,
+            work.tenant_id,
+            key_id,
+            wanted,
+            secret=services.secret.current,
+            cell=services.settings.cell,
+            now=work.now,
+        )
+        await work.note(key_id, new=made.info.key_id, overlap_s=wanted.overlap_s)
+        return work.answered(answer(_shown(made, dry_run=work.dry_run), status=201))
 
 
 @delete(
     "/v1/keys/{key_id:str}",
     status_code=204,
-    opt=contract(scope="admin", tag="Keys", summary="Revoke an API key", status=204),
+    opt=contract(scope="admin", tag="Keys", summary="Revoke an API key", audit="key.revoke", status=204),
 )
 async def revoke_key(request: AnyRequest, key_id: FromPath[str]) -> Response[None]:
     """The key stops at once here and within a second everywhere; a key may revoke itself."""
-    services = services_of(request)
-    tenant_id = caller_of(request).tenant_id
-    async with services.database.tenant_session(tenant_id) as conn:
-        await keys.revoke_key(conn, tenant_id, key_id, now=services.clock())
-    services.feed.announce(Change(kind="key", tenant_id=tenant_id, ref=key_id))
-    return no_content()
+    async with writing(request) as work:
+        await keys.revoke_key(work.conn, work.tenant_id, key_id, now=work.now)
+        await work.note(key_id)
+        return work.answered(no_content())
 
 
-ROUTES: Final = (create_key, list_keys, revoke_key)
+ROUTES: Final = (create_key, list_keys, patch_key, rotate_key, revoke_key)

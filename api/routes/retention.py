@@ -8,6 +8,7 @@ from msgspec import Struct
 from api.contract import contract
 from api.deps import Services, caller_of, services_of
 from api.wire import AnyRequest, answer, read_json
+from api.work import writing
 from tenants import retention
 from tenants.retention import CLASSES, Retention, longest
 
@@ -73,6 +74,7 @@ async def get_retention(request: AnyRequest) -> Response[bytes]:
         scope="admin",
         tag="Account",
         summary="Have data kept for less",
+        audit="retention.put",
         body=Retention,
         body_example=_EXAMPLE,
         answer=RetentionTable,
@@ -82,10 +84,10 @@ async def put_retention(request: AnyRequest) -> Response[bytes]:
     """Replaces what was chosen before. What is older is removed within an hour, and is in no later backup."""
     chosen = await read_json(request, Retention)
     services = services_of(request)
-    tenant_id = caller_of(request).tenant_id
-    async with services.database.tenant_session(tenant_id) as conn:
-        await retention.set_retention(conn, tenant_id, chosen, events_days=_days(services))
-    return answer(_table(services, chosen))
+    async with writing(request) as work:
+        await retention.set_retention(work.conn, work.tenant_id, chosen, events_days=_days(services))
+        await work.note(events=chosen.events, answers=chosen.answers)
+        return work.answered(answer(_table(services, chosen)))
 
 
 ROUTES: Final = (get_retention, put_retention)

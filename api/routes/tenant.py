@@ -8,8 +8,9 @@ from litestar import Response, delete
 from msgspec import Meta, Struct
 
 from api.contract import contract
-from api.deps import caller_of, services_of
+from api.deps import services_of
 from api.wire import AnyRequest, answer, read_json
+from api.work import writing
 from tenants.deletion import delete_tenant as remove
 
 
@@ -37,6 +38,7 @@ _MOMENT: Final = datetime.fromisoformat("2026-01-15T12:00:00+00:00")
         scope="admin",
         tag="Account",
         summary="Delete this tenant with all it has",
+        audit="tenant.delete",
         body=DeleteTenant,
         body_example={"name": "My shop"},
         answer=TenantDeleted,
@@ -56,12 +58,12 @@ async def delete_tenant(request: AnyRequest) -> Response[bytes]:
     """
     wanted = await read_json(request, DeleteTenant)
     services = services_of(request)
-    tenant_id = caller_of(request).tenant_id
     grace = timedelta(days=services.settings.tenant_grace_days)
-    async with services.database.tenant_session(tenant_id) as conn:
-        deletion = await remove(conn, tenant_id, now=services.clock(), grace=grace, typed=wanted.name)
-    told = TenantDeleted(tenant_id=tenant_id, deleted_at=deletion.deleted_at, erase_after=deletion.erase_after)
-    return answer(told, status=202)
+    async with writing(request) as work:
+        deletion = await remove(work.conn, work.tenant_id, now=work.now, grace=grace, typed=wanted.name)
+        await work.note(str(work.tenant_id), erase_after=deletion.erase_after.isoformat())
+        told = TenantDeleted(tenant_id=work.tenant_id, deleted_at=deletion.deleted_at, erase_after=deletion.erase_after)
+        return work.answered(answer(told, status=202))
 
 
 ROUTES: Final = (delete_tenant,)

@@ -14,6 +14,7 @@ from infra.commands.keys import make_key
 from infra.db import Database, TenantId
 from infra.secret import load_secret
 from infra.settings import Settings
+from tenants.audit.log import command_line
 from tenants.certificates import CertificateInvalid, CertificateNotFound, get_certificate, verify
 from tenants.deletion import Deletion, delete_tenant, find_deletion, list_deletions, undelete_tenant
 from tenants.lifecycle import create_tenant, find_tenant, list_tenants
@@ -22,7 +23,9 @@ from tenants.lifecycle import create_tenant, find_tenant, list_tenants
 @with_database
 async def create(database: Database, settings: Settings, arguments: Namespace) -> int:
     """Make a shop and its first keys."""
-    tenant_id = await create_tenant(database, arguments.name, plan=arguments.plan, currency=arguments.currency)
+    tenant_id = await create_tenant(
+        database, arguments.name, plan=arguments.plan, currency=arguments.currency, actor=command_line()
+    )
     made = {"tenant_id": str(tenant_id)}
     for kind in ("secret", "publishable"):
         made[f"{kind}_key"] = (await make_key(database, settings, tenant_id, kind, "first", first=True)).key
@@ -58,7 +61,7 @@ async def delete(database: Database, settings: Settings, arguments: Namespace) -
         return 1
     grace = timedelta(days=settings.tenant_grace_days)
     async with database.tenant_session(tenant.tenant_id) as conn:
-        deletion = await delete_tenant(conn, tenant.tenant_id, now=datetime.now(UTC), grace=grace)
+        deletion = await delete_tenant(conn, tenant.tenant_id, now=datetime.now(UTC), grace=grace, actor=command_line())
     print(f"kindred: {tenant.name} ({tenant.tenant_id}) is deleted; its keys open nothing. Until {_end(deletion)}")
     print(f"`kindred tenants undelete {tenant.tenant_id}` gives all of it back; then a worker erases what it had.")
     return 0
@@ -70,7 +73,7 @@ async def undelete(database: Database, settings: Settings, arguments: Namespace)
     now = datetime.now(UTC)
     deletion = await find_deletion(database, arguments.name, now=now)
     async with database.tenant_session(deletion.tenant_id) as conn:
-        name = await undelete_tenant(conn, deletion, now=now, name=arguments.as_name)
+        name = await undelete_tenant(conn, deletion, now=now, name=arguments.as_name, actor=command_line())
     print(f"kindred: {name} is back, with its keys and all it had.")
     return 0
 
@@ -96,7 +99,7 @@ def verify_certificate(settings: Settings, arguments: Namespace) -> int:
         file = arguments.file.read_bytes()
     except OSError as error:
         raise CertificateInvalid(f"{arguments.file} cannot be read: {error.strerror}.") from error
-    erasure = verify(file, secret=load_secret(settings))
+    erasure = verify(file, secrets=load_secret(settings).every)
     rows = f"{sum(erasure.rows.values()):,} rows of {len(erasure.rows)} tables"
     files = f"{erasure.files:,} files of {erasure.bytes:,} bytes"
     print(

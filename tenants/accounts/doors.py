@@ -15,6 +15,7 @@ from msgspec import Struct
 from infra.db import Database, TenantId
 from infra.errors import Forbidden, Invalid
 from infra.ids import uuid7
+from infra.secret import Secret
 from tenants.accounts.attempts import Attempts
 from tenants.accounts.email import hash_email, normalise
 from tenants.accounts.outbox import About, queue_mail
@@ -73,7 +74,7 @@ class Doors:
         self,
         database: Database,
         *,
-        secret: bytes,
+        secret: Secret,
         cell: str,
         signup: str,
         clock: Callable[[], datetime],
@@ -113,7 +114,7 @@ class Doors:
         address = normalise(email)
         check_password(password, email=address)
         now = self._clock()
-        email_hash = hash_email(self._secret, address)
+        email_hash = hash_email(self._secret.current, address)
         await self.attempts.admit("signup", network=knock.network, now=now, address=email_hash, proof=knock.proof)
         password_hash = await self.passwords.hash(password)
         async with self._database.person_session() as conn:
@@ -165,7 +166,7 @@ class Doors:
                 person_id=person_id,
                 org_id=org_id,
                 tenant_id=tenant_id,
-                secret=self._secret,
+                secret=self._secret.current,
                 cell=self._cell,
                 now=now,
             )
@@ -175,12 +176,13 @@ class Doors:
     async def sign_in(self, email: str, password: str, knock: Knock) -> SignedIn:
         """Raises SignInFailed, InvalidEmail, TooManyAttempts, ProofNeeded, BadProof, PasswordsBusy."""
         address = normalise(email)
-        email_hash = hash_email(self._secret, address)
+        email_hash = hash_email(self._secret.current, address)
         await self.attempts.admit(
             "sign_in", network=knock.network, now=self._clock(), address=email_hash, proof=knock.proof
         )
         async with self._database.person_session() as conn:
-            person = await find_person(conn, email_hash)
+            # While the secret is changed, the address may be known under another.
+            person = await find_person(conn, *(hash_email(each, address) for each in self._secret.every))
         stored = None if person is None else person.password_hash
         if not await self.passwords.matches(stored, password) or person is None or stored is None:
             raise SignInFailed(_SAME)
@@ -197,7 +199,7 @@ class Doors:
         """
         address = normalise(email)
         now = self._clock()
-        email_hash = hash_email(self._secret, address)
+        email_hash = hash_email(self._secret.current, address)
         await self.attempts.admit("mail", network=knock.network, now=now, address=email_hash, proof=knock.proof)
         async with self._database.person_session() as conn:
             await queue_mail(conn, "reset" if to_reset else "magic_link", address, now=now)
@@ -263,7 +265,9 @@ class Doors:
         address = normalise(email)
         now = self._clock()
         await self._confirm(person_id, password, knock)
-        await self.attempts.admit("mail", network=knock.network, now=now, address=hash_email(self._secret, address))
+        await self.attempts.admit(
+            "mail", network=knock.network, now=now, address=hash_email(self._secret.current, address)
+        )
         async with self._database.person_session(person_id) as conn:
             await void_tokens(conn, "email_change", now=now)
             await queue_mail(conn, "email_change", address, now=now, about=About(person_id=person_id))
@@ -284,7 +288,7 @@ class Doors:
             await spend_token(conn, good, now=now)
             person = await get_person(conn, person_id)
             assert person is not None
-            await set_email(conn, person_id, good.email, hash_email(self._secret, good.email))
+            await set_email(conn, person_id, good.email, hash_email(self._secret.current, good.email))
             await void_tokens(conn, "reset", "magic_link", now=now)
             await queue_mail(conn, "notice", person.email, now=now, about=About(note="email_changed"))
         return good.email
@@ -308,7 +312,7 @@ class Doors:
             "sign_in",
             network=knock.network,
             now=self._clock(),
-            address=hash_email(self._secret, person.email),
+            address=hash_email(self._secret.current, person.email),
             proof=knock.proof,
         )
         if not await self.passwords.matches(person.password_hash, password):

@@ -106,11 +106,15 @@ _LINES: Final[dict[str, str]] = {
 
 LEFT_OUT: Final[dict[str, str]] = {
     "answers": "what was answered is of the installation that answered",
+    "audit": "who did what on this installation",
+    "audit_seals": "a chain of this installation",
+    "audit_unsealed": "a chain of this installation",
     "api_keys": "no secret leaves the installation; keys are made anew",
     "changes": "a feed between the processes of one installation",
     "erasures": "hashes under this installation's secret; who was erased is not in the bundle",
     "event_seen": "hashes under this installation's secret, of eight days",
     "fused_vectors": "made of the vectors",
+    "idempotency": "answers of one day, encrypted",
     "import_seen": "of an import under way",
     "item_attrs": "made of the items",
     "item_facets": "made of the items",
@@ -118,6 +122,7 @@ LEFT_OUT: Final[dict[str, str]] = {
     "item_text": "made of the items",
     "job_faults": "reports on work of this installation",
     "jobs": "work of this installation",
+    "visitor_secrets": "no secret leaves the installation; they are made anew",
 }
 """Tables of tenants that no bundle holds, and why."""
 

@@ -23,6 +23,7 @@ from infra.db import Database, TenantId, driver
 from infra.errors import Conflict, KindredError
 from infra.ids import uuid7
 from infra.partitions import make_partition
+from infra.secret import Secret
 from tenants.audience.shoppers import USER, VISITOR
 from tenants.audience.tombstones import read_tombstones
 from tenants.audience.users import erase_shoppers, subject_hash
@@ -89,7 +90,7 @@ async def restore(
     blobs: BlobStore,
     path: Path,
     *,
-    secret: bytes,
+    secret: Secret,
     clock: Clock,
     name: str | None = None,
     plan: str = "free",
@@ -153,7 +154,7 @@ class _Filling:
         shop: Shop,
         tenant_id: TenantId,
         *,
-        secret: bytes,
+        secret: Secret,
         clock: Clock,
         progress: Progress | None,
     ) -> None:
@@ -323,8 +324,10 @@ class _Filling:
         numbers = []
         async for rows in self._batches("shoppers.ndjson.gz", ShopperRow):
             for row in rows:
-                subject = subject_hash(self._secret, source, USER if row.kind == "user" else VISITOR, row.id)
-                if subject in erased_at and row.created_at < erased_at[subject] + timedelta(seconds=1):
+                kind = USER if row.kind == "user" else VISITOR
+                subjects = [subject_hash(each, source, kind, row.id) for each in self._secret.every]
+                last = max((erased_at[each] for each in subjects if each in erased_at), default=None)
+                if last is not None and row.created_at < last + timedelta(seconds=1):
                     numbers.append(row.no)
         for start in range(0, len(numbers), _BATCH):
             async with self._session("shoppers.ndjson.gz") as conn:

@@ -158,6 +158,12 @@ PROBES: dict[tuple[str, str], Callable[[Victim], list[Call]]] = {
     ("GET", "/v1/models"): lambda v: [("/v1/models", {})],
     ("POST", "/v1/models/train"): lambda v: [("/v1/models/train", {})],
     ("POST", "/v1/models/{model}/activate"): lambda v: [("/v1/models/1/activate", {}), ("/v1/models/2/activate", {})],
+    ("GET", "/v1/audit"): lambda v: [
+        ("/v1/audit?limit=1000", {}),
+        ("/v1/audit?action=key.create", {}),
+        ("/v1/audit", {"headers": {"accept": "application/x-ndjson"}}),
+        ("/v1/audit?action=placement.put", {"headers": {"accept": "application/x-ndjson"}}),
+    ],
     ("DELETE", "/v1/tenant"): lambda v: [("/v1/tenant", {"json": {"name": v.shop_name}})],
     ("POST", "/v1/exports"): lambda v: [("/v1/exports", {})],
     ("GET", "/v1/exports"): lambda v: [("/v1/exports", {})],
@@ -168,6 +174,11 @@ PROBES: dict[tuple[str, str], Callable[[Victim], list[Call]]] = {
     ("GET", "/v1/keys"): lambda v: [("/v1/keys", {})],
     ("POST", "/v1/keys"): lambda v: [("/v1/keys", {"json": {"name": "mine"}})],
     ("DELETE", "/v1/keys/{key_id}"): lambda v: [(f"/v1/keys/{v.key_id}", {})],
+    ("PATCH", "/v1/keys/{key_id}"): lambda v: [(f"/v1/keys/{v.key_id}", {"json": {"name": "taken"}})],
+    ("POST", "/v1/keys/{key_id}/rotate"): lambda v: [(f"/v1/keys/{v.key_id}/rotate", {"json": {"overlap_s": 0}})],
+    ("GET", "/v1/visitor-secrets"): lambda v: [("/v1/visitor-secrets", {})],
+    ("POST", "/v1/visitor-secrets"): lambda v: [("/v1/visitor-secrets", {})],
+    ("DELETE", "/v1/visitor-secrets/{kid}"): lambda v: [("/v1/visitor-secrets/v1", {})],
 }
 
 
@@ -224,6 +235,19 @@ async def test_both_tenants_keep_their_own_item_of_one_id(attacker: Shop, victim
     assert theirs["title"] == f"lamp {MARK}"
 
 
+async def test_an_idempotency_key_is_one_of_its_tenant(attacker: Shop, victim: Victim) -> None:
+    """The key that the victim has used, with the same body, is a first request of the attacker."""
+    sent = {"json": {"url": f"https://{MARK}.example/f.csv"}, "headers": {"idempotency-key": "same"}}
+    refused = await attacker.client.post("/v1/imports", **sent)
+    assert refused.json()["code"] == "idempotency_key_reused"  # its own, of another body
+    sent["headers"] = {"idempotency-key": "another"}
+    theirs = await victim.shop.client.post("/v1/imports", **sent)
+    mine = await attacker.client.post("/v1/imports", **sent)
+    assert mine.status_code == theirs.status_code == 202
+    assert mine.json() != theirs.json()
+    assert "idempotent-replayed" not in mine.headers
+
+
 async def test_a_photo_is_kept_per_tenant(app: Application, attacker: Shop, victim: Victim) -> None:
     """The same bytes in two shops lie in two places: deleting one harms no other."""
     photo = (await victim.shop.client.get(f"/v1/items/{_item(victim)}/images/0")).content
@@ -240,7 +264,7 @@ async def test_an_address_of_a_photo_cannot_be_made_up(
 ) -> None:
     """Only whole tokens that we signed open a photo."""
     listed = await victim.shop.client.get(f"/v1/items/{_item(victim)}")
-    path = photo_path(app.services.secret, victim.shop.tenant_id, listed.json()["photos"][0]["sha256"])
+    path = photo_path(app.services.secret.current, victim.shop.tenant_id, listed.json()["photos"][0]["sha256"])
     assert (await anonymous.get(path)).status_code == 200
     token = path.removeprefix("/photos/")
     assert (await anonymous.get(f"/photos/{spoil(token)}")).json()["code"] == "photo_not_found"

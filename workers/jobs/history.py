@@ -23,6 +23,7 @@ from infra.db import Database, driver
 from infra.decode import faults
 from infra.errors import FieldError, Overloaded
 from infra.partitions import floor_to, make_partition
+from infra.secret import Secret
 from tenants.audience.shoppers import USER, VISITOR, number_ids
 from tenants.audience.users import erased_since, subject_hash
 from tenants.catalog.imports import HistoryRequest, uploaded_at
@@ -96,7 +97,7 @@ class HistoryImports:
     """The handler of imports of events."""
 
     def __init__(
-        self, database: Database, blobs: BlobStore, *, secret: bytes, clock: Clock = utc_now, piece: int = PIECE
+        self, database: Database, blobs: BlobStore, *, secret: Secret, clock: Clock = utc_now, piece: int = PIECE
     ) -> None:
         """`secret`: what erased ids are hashed with."""
         self._secret = secret
@@ -217,8 +218,9 @@ class HistoryImports:
 
     async def _erased(self, conn: AsyncConnection, job: ClaimedJob, shoppers: Set[str]) -> frozenset[str]:
         subjects = {
-            subject_hash(self._secret, job.tenant_id, USER if key[0] == "u" else VISITOR, key[1:]): key
+            subject_hash(secret, job.tenant_id, USER if key[0] == "u" else VISITOR, key[1:]): key
             for key in shoppers
+            for secret in self._secret.every
         }
         request = msgspec.json.decode(job.payload, type=HistoryRequest)
         sent = min(job.created_at, uploaded_at(request.source.key) or job.created_at)

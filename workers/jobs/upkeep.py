@@ -11,14 +11,19 @@ from infra.blob import BlobStore
 from infra.db import Database, driver
 from infra.errors import UpstreamFailed
 from infra.partitions import drop_partition, ensure_partitions, old_partitions
-from infra.telemetry import gauge
+from infra.secret import Secret
+from infra.telemetry import counter, gauge
 from tenants.accounts.outbox import prune_accounts
+from tenants.accounts.people import rehash_emails
 from tenants.audience.tombstones import replay
 from tenants.audience.users import settle_late
+from tenants.audit.sealing import prune, seal, unsealed_tenants
 from tenants.catalog.imports import uploaded_at
 from tenants.erasure import deleted_tenants, erase_tenant
+from tenants.idempotency import forget_old
 from tenants.lifecycle import TenantNotFound
-from tenants.retention import JUST_SENT, drop_old_rows, files_in_use, kept, prune
+from tenants.retention import JUST_SENT, drop_old_rows, files_in_use, kept
+from tenants.retention import prune as prune_rows
 from tenants.vectors.encoding import count_pending
 from tenants.vectors.shards import (
     LARGE,
@@ -37,9 +42,13 @@ log = structlog.get_logger(__name__)
 LATE: Final = timedelta(minutes=10)
 """An API process believes what it remembers of a shopper for less than a second; the rest is for its clock."""
 
+_NO_SECRET: Final = Secret(current=b"")
+"""Of who has no erasures to replay."""
+
 INDEX_MB: Final = 256
 """What the building of a large tenant's index may take."""
 
+_sealed = counter("audit_entries_sealed_total", "Entries of the audit log that were sealed.")
 queue_pending = gauge("queue_items_pending", "Items that wait to be encoded", ["modality"])
 
 
@@ -53,7 +62,7 @@ class Upkeep:
         *,
         clock: Clock = utc_now,
         events_days: int | None = None,
-        secret: bytes = b"",
+        secret: Secret = _NO_SECRET,
     ) -> None:
         """`events_days`: how long events are kept; None for ever. `secret`: what erased ids are hashed with."""
         self._database = database
@@ -69,14 +78,35 @@ class Upkeep:
             queue_pending.labels("text").set(await count_pending(system, None, "text"))
             queue_pending.labels("image").set(await count_pending(system, None, "image"))
 
+    async def rehash(self) -> int:
+        """While the secret is changed: let people be found by their address under the current one; how many were not.
+
+        API keys are hashed anew when they are used, for only then are they known.
+        """
+        if not self._secret.others:
+            return 0
+        async with self._database.system_session(reason="hash addresses under the current secret") as system:
+            return await rehash_emails(system, self._secret.current)
+
     async def prune(self) -> int:
-        """Drop old changes, reports and jobs, and what of accounts is over; how many rows."""
+        """Drop old changes, reports, jobs, kept answers and audit entries, and what of accounts is over; how many."""
+        now = self._clock()
         async with self._database.system_session(reason="prune the change feed, reports and jobs") as system:
-            return await prune(system, now=self._clock()) + await prune_accounts(system, self._clock())
+            rows = await prune_rows(system, now=now) + await prune_accounts(system, now)
+        return rows + await forget_old(self._database, now) + await prune(self._database, now=now)
 
     async def retain(self) -> int:
         """Drop the events and answers that are older than their tenants keep them, to the row; how many rows."""
         return await drop_old_rows(self._database, now=self._clock(), events_days=self._events_days)
+
+    async def seal(self) -> int:
+        """Seal the entries of the audit log that are in no seal yet; how many."""
+        sealed = 0
+        for tenant_id in await unsealed_tenants(self._database):
+            while count := await seal(self._database, tenant_id, now=self._clock()):
+                sealed += count
+        _sealed.inc(sealed)
+        return sealed
 
     async def partitions(self) -> int:
         """Make the partitions of the coming months and drop those whose time is over; how many of both."""
@@ -105,7 +135,7 @@ class Upkeep:
         for tenant_id in await deleted_tenants(self._database, self._clock()):
             try:
                 rows = await erase_tenant(
-                    self._database, self._blobs, tenant_id, now=self._clock(), secret=self._secret
+                    self._database, self._blobs, tenant_id, now=self._clock(), secret=self._secret.current
                 )
             except (TenantNotFound, UpstreamFailed) as error:
                 # Another worker was quicker, or the files cannot be reached now: the others go on.

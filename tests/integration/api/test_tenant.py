@@ -124,7 +124,7 @@ async def test_what_was_erased_is_certified(app: Application, make_shop: MakeSho
     assert await _upkeep(app, days=7.1) >= 1
     certificate = await get_certificate(app.services.database, shop.tenant_id)
     file = msgspec.json.format(msgspec.json.encode(certificate))
-    erasure = verify(file, secret=app.services.secret)
+    erasure = verify(file, secrets=app.services.secret.every)
     assert (erasure.tenant_id, erasure.files, erasure.bytes) == (shop.tenant_id, 1, 5)
     assert (erasure.rows["items"], erasure.rows["users"], erasure.rows["tenants"]) == (7, 1, 1)
     assert (erasure.rows["api_keys"], erasure.deleted_at) == (1, deletion.deleted_at)
@@ -142,10 +142,10 @@ async def test_a_changed_certificate_does_not_hold(app: Application, shop: Shop,
     await _delete(shop, {"name": await _name(app, shop)})
     await _upkeep(app, days=8)
     good = msgspec.json.encode(await get_certificate(app.services.database, shop.tenant_id))
-    assert verify(good, secret=app.services.secret).tenant_id == shop.tenant_id
+    assert verify(good, secrets=app.services.secret.every).tenant_id == shop.tenant_id
     for bad in (good.replace(b'\\"files\\":0', b'\\"files\\":1'), good[:-3], b"", b"[]", b"\xff", good.upper()):
         assert bad != good
         with pytest.raises(CertificateInvalid):
-            verify(bad, secret=app.services.secret)
+            verify(bad, secrets=app.services.secret.every)
     with pytest.raises(CertificateInvalid):
-        verify(good, secret=b"x" * 32)
+        verify(good, secrets=[b"x" * 32])

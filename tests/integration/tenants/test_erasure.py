@@ -11,6 +11,7 @@ import pytest
 from infra.blob import BlobsUnavailable
 from infra.blob_folder import FolderBlobs
 from infra.db import Database, TenantId, driver
+from infra.secret import Secret
 from tenants import erasure
 from tenants.catalog.item import Item
 from tenants.catalog.store import upsert_items
@@ -103,7 +104,7 @@ async def test_an_erasure_that_is_killed_goes_on(
         return await whole(database, erased, table)
 
     monkeypatch.setattr(erasure, "_erase_rows", killed)
-    upkeep = Upkeep(database, blobs, clock=lambda: LATER, secret=SECRET)
+    upkeep = Upkeep(database, blobs, clock=lambda: LATER, secret=Secret(current=SECRET))
     with pytest.raises(_Killed):
         await upkeep.erase()
     half = await _counts(database, tenant_id)
@@ -127,9 +128,9 @@ async def test_files_that_cannot_be_reached_are_tried_again(
 
     with monkeypatch.context() as broken:
         broken.setattr(blobs, "delete_prefix", away)
-        await Upkeep(database, blobs, clock=lambda: LATER, secret=SECRET).erase()
+        await Upkeep(database, blobs, clock=lambda: LATER, secret=Secret(current=SECRET)).erase()
     assert tenant_id in await deleted_tenants(database, LATER)
-    await Upkeep(database, blobs, clock=lambda: LATER, secret=SECRET).erase()
+    await Upkeep(database, blobs, clock=lambda: LATER, secret=Secret(current=SECRET)).erase()
     assert tenant_id not in await deleted_tenants(database, LATER)
     assert not await blobs.exists(f"tenants/{tenant_id}/imports/feed")
 
@@ -138,7 +139,7 @@ async def test_a_tenant_just_deleted_is_left_alone(database: Database, make_shop
     """What is being answered for it may still write."""
     tenant_id = await make_shop()
     await remove(database, tenant_id)
-    await Upkeep(database, blobs, clock=lambda: START, secret=SECRET).erase()
+    await Upkeep(database, blobs, clock=lambda: START, secret=Secret(current=SECRET)).erase()
     assert (await _counts(database, tenant_id))["items"] == _ITEMS
 
 

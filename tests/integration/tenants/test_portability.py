@@ -16,6 +16,7 @@ import pytest
 from infra.blob_folder import FolderBlobs
 from infra.db import Database, TenantId, driver
 from infra.partitions import ensure_partitions
+from infra.secret import Secret
 from tenants.audience.shoppers import number_ids, user_key, visitor_key
 from tenants.audience.tombstones import put_tombstones
 from tenants.audience.users import User, erase_user, merge_visitor, store_user
@@ -37,7 +38,7 @@ from workers.jobs.upkeep import Upkeep
 
 pytestmark = pytest.mark.anyio
 
-SECRET = b"s" * 32
+SECRET = Secret(current=b"s" * 32)
 JPEG = b"\xff\xd8\xff photo"
 
 
@@ -275,8 +276,8 @@ async def test_who_was_erased_stays_erased(
     """An old file brings nobody back: the person, the merged visitor, and all they did are left out."""
     async with database.tenant_session(tenant_id) as conn:
         at = START + timedelta(days=400)
-        erased = await erase_user(conn, tenant_id, "ünser", now=at, secret=SECRET)
-    await put_tombstones(blobs, tenant_id, erased.subjects, at, secret=SECRET)
+        erased = await erase_user(conn, tenant_id, "ünser", now=at, secret=SECRET.current)
+    await put_tombstones(blobs, tenant_id, erased.subjects, at, secret=SECRET.current)
     made = await _restore(database, blobs, file)
     assert made.erased == 2
     rows = await _rows(database, made.tenant_id, ["shopper_ids", "users", "events", "shopper_neighbours"])
