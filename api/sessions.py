@@ -18,10 +18,9 @@ from msgspec import Struct, structs
 from api.auth import Caller
 from infra.db import Database, TenantId
 from infra.errors import Forbidden, Unauthenticated
-from tenants.accounts.organisations import OwnShop, get_own_shop
+from tenants.accounts.organisations import OwnShop, ShopNotFound, get_own_shop
 from tenants.accounts.roles import ROLE_SCOPES
 from tenants.accounts.sessions import LIFE, Session, find_session, rotate_session, touch_session
-from tenants.lifecycle import TenantNotFound
 
 
 class SignInNeeded(Unauthenticated):
@@ -152,7 +151,7 @@ class Sessions:
             raise SignInNeeded("The session has ended; sign in again at /signin.")
         try:
             own = await self.own_shop(session.person_id, shop)
-        except TenantNotFound as error:
+        except ShopNotFound as error:
             raise ShopHeader("You have no such shop; send the id of one of yours in `Kindred-Shop`.") from error
         return self.caller_in(session, own)
 
@@ -168,11 +167,11 @@ class Sessions:
         )
 
     async def own_shop(self, person_id: UUID, shop: str) -> OwnShop:
-        """A shop of an organisation that the person belongs to. Raises TenantNotFound."""
+        """A shop of an organisation that the person belongs to. Raises ShopNotFound."""
         try:
             tenant_id = TenantId(UUID(shop))
         except ValueError as error:
-            raise TenantNotFound("This is no id of a shop. “Your shops” lists those you have.") from error
+            raise ShopNotFound("This is no id of a shop. “Your shops” lists those you have.") from error
         async with self._database.person_session(person_id, tenant_id=tenant_id) as conn:
             return await get_own_shop(conn, person_id, tenant_id)
 

@@ -17,9 +17,12 @@ from infra.errors import Forbidden, Invalid
 from infra.ids import uuid7
 from tenants.accounts.attempts import Attempts
 from tenants.accounts.email import hash_email, normalise
+from tenants.accounts.members import add_member, check_may_grant, get_role
+from tenants.accounts.organisations import name_of_organisation
 from tenants.accounts.outbox import About, queue_mail
 from tenants.accounts.passwords import Passwords, check_password
-from tenants.accounts.people import SignInFailed, find_person, get_person, set_email, set_password
+from tenants.accounts.people import SignInFailed, add_person, find_person, get_person, set_email, set_password
+from tenants.accounts.roles import Role
 from tenants.accounts.sessions import Session, SignedIn, begin_session, end_sessions
 from tenants.accounts.signup import (
     DEFAULT_SHOP,
@@ -61,6 +64,15 @@ class Asked(Struct, frozen=True, kw_only=True):
     email: str
     shop_name: str
     needs_password: bool
+
+
+class Invited(Struct, frozen=True, kw_only=True):
+    """An invitation, as the page shows it."""
+
+    email: str
+    organisation: str
+    role: Role
+    has_account: bool
 
 
 _SAME: Final = "The address, or the password, is not right. Type both again, or ask for a link to sign in without it."
@@ -288,6 +300,58 @@ class Doors:
             await void_tokens(conn, "reset", "magic_link", now=now)
             await queue_mail(conn, "notice", person.email, now=now, about=About(note="email_changed"))
         return good.email
+
+    async def invite(self, person_id: UUID, org_id: UUID, email: str, role: Role, knock: Knock) -> None:
+        """Mail an invitation to an organisation. Raises RoleTooLow, MemberNotFound, InvalidEmail, TooManyAttempts."""
+        address = normalise(email)
+        now = self._clock()
+        await self.attempts.admit("mail", network=knock.network, now=now, address=hash_email(self._secret, address))
+        async with self._database.person_session(person_id, org_id=org_id) as conn:
+            check_may_grant(await get_role(conn, org_id, person_id), role)
+            await queue_mail(conn, "invitation", address, now=now, about=About(org_id=org_id, role=role))
+
+    async def look_at_invitation(self, token: str) -> Invited:
+        """What an invitation is to. Raises LinkUnknown, LinkUsed, LinkExpired."""
+        async with self._database.person_session() as conn:
+            good = await get_token(conn, token, "invitation", now=self._clock())
+            assert good.email is not None
+            person = await find_person(conn, hash_email(self._secret, good.email))
+        async with self._database.person_session(org_id=good.org_id) as conn:
+            assert good.org_id is not None
+            name = await name_of_organisation(conn, good.org_id)
+        assert good.role is not None
+        return Invited(email=good.email, organisation=name or "", role=good.role, has_account=person is not None)
+
+    async def accept(self, token: str, person_id: UUID, knock: Knock) -> None:
+        """Join the organisation that the token invites to. Raises LinkUnknown, LinkUsed, LinkExpired, AlreadyMember."""
+        now = self._clock()
+        await self.attempts.admit("link", network=knock.network, now=now)
+        async with self._database.person_session() as conn:
+            good = await get_token(conn, token, "invitation", now=now)
+        async with self._database.person_session(person_id, org_id=good.org_id) as conn:
+            await spend_token(conn, good, now=now)
+            await add_member(conn, good, person_id, now=now)
+
+    async def join(self, token: str, password: str, knock: Knock) -> SignedIn:
+        """Make an account for the address that was invited, and join: the link has proved that it is theirs.
+
+        Raises LinkUnknown, LinkUsed, LinkExpired, WeakPassword, EmailTaken, SignupClosed, PasswordsBusy.
+        """
+        if self.signup == "closed":
+            self.check_open()
+        now = self._clock()
+        await self.attempts.admit("link", network=knock.network, now=now)
+        async with self._database.person_session() as conn:
+            good = await get_token(conn, token, "invitation", now=now)
+        assert good.email is not None
+        check_password(password, email=good.email)
+        password_hash = await self.passwords.hash(password)
+        person_id = uuid7()
+        async with self._database.person_session(person_id, org_id=good.org_id) as conn:
+            await spend_token(conn, good, now=now)
+            await add_person(conn, person_id, good.email, hash_email(self._secret, good.email), password_hash, now=now)
+            await add_member(conn, good, person_id, now=now)
+        return SignedIn(person_id=person_id, method="invitation")
 
     async def begin(self, signed_in: SignedIn, *, browser: str) -> str:
         """The secret of a new session. Who asks for a second step does so before."""
