@@ -27,6 +27,7 @@ from api.recommend.search import QueryVectors
 from api.recommend.warming import Warming
 from api.routes import (
     analytics,
+    audit,
     docs,
     encoding,
     events,
@@ -47,6 +48,7 @@ from api.routes import (
     users,
 )
 from api.sessions import Sessions
+from api.work import Repeated, answer_repeat, intended
 from infra.blob import BlobStore
 from infra.changes import ChangeFeed
 from infra.db import Database
@@ -77,6 +79,7 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     *segments.ROUTES,
     *keys.ROUTES,
     *models.ROUTES,
+    *audit.ROUTES,
     *demo.ROUTES,
     *signups.ROUTES,
     *assets.ROUTES,
@@ -157,8 +160,8 @@ def create_app(
     )
     framework = Litestar(
         route_handlers=ROUTES,
-        guards=[requires, acceptable],
-        exception_handlers={Exception: answer_problem},
+        guards=[requires, acceptable, intended],
+        exception_handlers={Repeated: answer_repeat, Exception: answer_problem},
         lifespan=[_running(services, encoder)],
         state=State({"services": services}),
         openapi_config=None,

@@ -5,6 +5,7 @@ itself must still be answered as problem+json, counted and logged.
 """
 
 import asyncio
+import hashlib
 import re
 from collections.abc import Mapping
 from time import perf_counter
@@ -17,7 +18,7 @@ from litestar.types import ASGIApp, Receive, Send
 
 from api.auth import Authenticator, Caller
 from api.direct import PLAIN, PLAIN_BODY, DirectRoute, whole_body
-from api.problems import BadRequest, Problem, RequestTimeout, headers_of, known, problem
+from api.problems import BadRequest, Problem, RequestTimeout, headers_for, known, problem
 from api.sessions import Sessions
 from infra.errors import TooLarge
 from infra.ids import uuid7
@@ -45,11 +46,17 @@ _SHADOWED: Final = {"/v1/items/bulk": "/v1/items/%62ulk", "/v1/items/delete": "/
 # A key is no cookie: a page of any origin that has one may use it, and publishable keys check their origin.
 _CORS: Final = (
     (b"access-control-allow-origin", b"*"),
-    (b"access-control-expose-headers", b"x-request-id, retry-after, ratelimit, ratelimit-policy"),
+    (
+        b"access-control-expose-headers",
+        b"x-request-id, retry-after, ratelimit, ratelimit-policy, idempotent-replayed, etag",
+    ),
 )
 _PREFLIGHT: Final = (
     (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE"),
-    (b"access-control-allow-headers", b"authorization, x-api-key, content-type, x-request-id, idempotency-key"),
+    (
+        b"access-control-allow-headers",
+        b"authorization, x-api-key, content-type, x-request-id, idempotency-key, if-match, if-none-match",
+    ),
     (b"access-control-max-age", b"86400"),
 )
 
@@ -68,6 +75,16 @@ class SlowBody(RequestTimeout):
 
     code = "slow_body"
     title = "The body came too slowly"
+
+
+class Sent:
+    """What a request has sent of its body so far: whether that is all, and a running digest where one is wanted."""
+
+    __slots__ = ("digest", "whole")
+
+    def __init__(self) -> None:
+        self.digest: hashlib.blake2b | None = None
+        self.whole = False
 
 
 class Edge:
@@ -145,6 +162,7 @@ class _Exchange:
         self.preflight = False
         # Whether there is nothing about it but a key and a body of JSON that is not large.
         self.plain = True
+        self.sent = Sent()
         request_id = b""
         for name, value in scope["headers"]:
             if name == b"authorization":
@@ -161,6 +179,9 @@ class _Exchange:
                 request_id = value
             elif name == b"access-control-request-method":
                 self.preflight = scope["method"] == "OPTIONS"
+            elif name == b"idempotency-key":
+                self.plain = False
+                self.sent.digest = hashlib.blake2b(digest_size=32)
             elif name in PLAIN and not PLAIN[name](value):
                 self.plain = False
         if self._length is None or self._length > PLAIN_BODY:
@@ -179,6 +200,7 @@ class _Exchange:
         state = scope.setdefault("state", {})
         state["request_id"] = self.request_id
         state["path"] = self.path
+        state["sent"] = self.sent
 
     async def receive(self) -> Any:
         """The framework's `receive`: refuses a body over the limit of the route, which is known by now."""
@@ -190,7 +212,9 @@ class _Exchange:
                 raise _too_large(limit)
         message = await self._next()
         if message["type"] == "http.request":
-            self._body_whole = not message.get("more_body", False)
+            self._body_whole = self.sent.whole = not message.get("more_body", False)
+            if self.sent.digest is not None:
+                self.sent.digest.update(message["body"])
             self._taken += len(message["body"])
             self._left -= len(message["body"])
             if self._left < 0:
@@ -242,7 +266,7 @@ class _Exchange:
             raise error
         body: Problem = problem(told, path=self.path, request_id=self.request_id)
         headers = [(b"content-type", b"application/problem+json")]
-        headers += [(name.encode(), value.encode()) for name, value in headers_of(body.status).items()]
+        headers += [(name.encode(), value.encode()) for name, value in headers_for(told).items()]
         self.scope["state"]["error_code"] = told.code
         await self.answer(body.status, headers, msgspec.json.encode(body))
 

@@ -160,6 +160,7 @@ class Sessions:
         return Caller(
             tenant_id=own.tenant_id,
             key_id=f"session:{session.session_id}",
+            person_id=session.person_id,
             kind="secret",
             scopes=frozenset[str](ROLE_SCOPES[own.role]),
             placements=None,

@@ -1,7 +1,7 @@
 """What a tenant is: its name and plan, its shard, and the generation of vectors that serves it; made and deleted."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -14,6 +14,7 @@ from infra.changes import record_change
 from infra.db import Database, TenantId, driver, fetch
 from infra.errors import Conflict, FieldError, Invalid, NotFound
 from infra.ids import uuid7
+from tenants.audit.log import SYSTEM, Actor, note
 from tenants.events.event import DEFAULT_WEIGHTS, weights_of
 
 
@@ -103,14 +104,16 @@ class TenantInfo(Struct, frozen=True, kw_only=True):
     deleted_at: datetime | None
 
 
-async def create_tenant(database: Database, name: str, *, plan: str = "free", currency: str = "USD") -> TenantId:
+async def create_tenant(
+    database: Database, name: str, *, plan: str = "free", currency: str = "USD", actor: Actor = SYSTEM
+) -> TenantId:
     """Make a tenant of no organisation, with an empty catalogue. Raises InvalidTenant, TenantNameTaken.
 
     It can store items and answer by words at once; a worker gives it its first generation within a second.
     """
     tenant_id = TenantId(uuid7())
     async with database.system_session(reason="create a tenant") as conn:
-        await add_tenant(conn, tenant_id, name, plan=plan, currency=currency)
+        await add_tenant(conn, tenant_id, name, plan=plan, currency=currency, actor=actor)
     return tenant_id
 
 
@@ -122,10 +125,13 @@ async def add_tenant(
     plan: str = "free",
     currency: str = "USD",
     org_id: UUID | None = None,
+    actor: Actor = SYSTEM,
+    now: datetime | None = None,
 ) -> None:
     """Make a tenant in the transaction of `conn`, a session of that tenant or of the system.
 
-    A name is of one tenant within its organisation. Raises InvalidTenant, TenantNameTaken.
+    `actor` is who, for the audit log. A name is of one tenant within its organisation. Raises InvalidTenant,
+    TenantNameTaken.
     """
     faults = []
     if not 1 <= len(name) <= 200 or not name.isprintable() or name != name.strip():
@@ -146,6 +152,8 @@ async def add_tenant(
     except IntegrityError as error:
         raise TenantNameTaken(f"There is a tenant named {name!r} already; choose another name.") from error
     await (await driver(conn)).execute("insert into tenant_counters (tenant_id) values ($1)", tenant_id)
+    details = {"plan": plan, "currency": currency}
+    await note(conn, tenant_id, actor, "tenant.create", subject=name, details=details, now=now or datetime.now(UTC))
 
 
 _LIST: Final = """
@@ -175,7 +183,7 @@ async def find_tenant(database: Database, name_or_id: str) -> TenantInfo:
         return TenantInfo(**dict(records[0]))
 
 
-async def delete_tenant(database: Database, tenant_id: TenantId) -> None:
+async def delete_tenant(database: Database, tenant_id: TenantId, *, actor: Actor = SYSTEM) -> None:
     """Shut a tenant off: its keys stop within a second, its name is free again. Raises TenantNotFound.
 
     Upkeep takes its rows and files away (tenants/erasure.py).
@@ -189,6 +197,7 @@ async def delete_tenant(database: Database, tenant_id: TenantId) -> None:
         )
         if not found:
             raise TenantNotFound("There is no such tenant, or it was deleted before.")
+        await note(conn, tenant_id, actor, "tenant.delete", now=datetime.now(UTC))
         await record_change(conn, tenant_id, "tenant")
 
 

@@ -22,6 +22,7 @@ from tenants.accounts.outbox import LIFE, About, queue_mail
 from tenants.accounts.people import add_person
 from tenants.accounts.sessions import SignedIn
 from tenants.accounts.tokens import Token, spend_token
+from tenants.audit.log import Actor, note
 from tenants.keys import SCOPES, KeyRequest, Kind, NewKey, Scope, create_key
 from tenants.lifecycle import add_tenant
 
@@ -141,7 +142,15 @@ async def make_account(
     await add_person(conn, person_id, signup.email, signup.email_hash, password_hash, now=now)
     await add_organisation(conn, org_id, signup.shop_name, person_id, now=now)
     shop = await make_shop(
-        conn, org_id, tenant_id, signup.shop_name, currency=signup.currency, secret=secret, cell=cell, now=now
+        conn,
+        org_id,
+        tenant_id,
+        signup.shop_name,
+        currency=signup.currency,
+        secret=secret,
+        cell=cell,
+        now=now,
+        actor=Actor(kind="person", id=str(person_id)),
     )
     return Welcome(signed_in=SignedIn(person_id=person_id, method="signup"), shop=shop)
 
@@ -156,16 +165,20 @@ async def make_shop(
     secret: bytes,
     cell: str,
     now: datetime,
+    actor: Actor,
 ) -> FirstKeys:
-    """Make a shop of an organisation, with a secret and a publishable key.
+    """Make a shop of an organisation, with a secret and a publishable key; `actor` is who, for the audit log.
 
     `conn` is a session in that organisation and tenant. Raises InvalidTenant, TenantNameTaken.
     """
-    await add_tenant(conn, tenant_id, name, currency=currency, org_id=org_id)
+    await add_tenant(conn, tenant_id, name, currency=currency, org_id=org_id, actor=actor, now=now)
 
     async def key(kind: Kind, scopes: Sequence[Scope] | None) -> NewKey:
         wanted = KeyRequest(kind=kind, name="first")
-        return await create_key(conn, tenant_id, wanted, secret=secret, cell=cell, now=now, scopes=scopes)
+        made = await create_key(conn, tenant_id, wanted, secret=secret, cell=cell, now=now, scopes=scopes)
+        details = {"kind": kind, "name": wanted.name, "scopes": made.info.scopes}
+        await note(conn, tenant_id, actor, "key.create", subject=made.info.key_id, details=details, now=now)
+        return made
 
     # As those of `kindred tenants create`: the first secret key may do everything.
     return FirstKeys(

@@ -12,6 +12,7 @@ from api.console.page import go, needs_session, page_get, page_post, read_form, 
 from api.deps import services_of
 from api.problems import BadRequest
 from api.wire import AnyRequest
+from api.work import noted
 from infra.db import TenantId
 from infra.errors import KindredError, NotFound
 from infra.ids import uuid7
@@ -26,6 +27,7 @@ from tenants.accounts.organisations import (
 from tenants.accounts.roles import MANAGES_KEYS, MANAGES_SHOPS, ROLE_SCOPES, Role
 from tenants.accounts.sessions import Session
 from tenants.accounts.signup import Currency, FirstKeys, ShopName, make_shop
+from tenants.audit.log import Actor
 from tenants.catalog.currency import exponent_of
 from tenants.catalog.imports import BlobSource, start_import, upload_key
 from tenants.catalog.store import count_states, list_items
@@ -95,6 +97,11 @@ async def _shop(request: AnyRequest, tenant_id: str) -> tuple[Session, OwnShop]:
     return session, await services_of(request).sessions.own_shop(session.person_id, tenant_id)
 
 
+def _person(session: Session) -> Actor:
+    """Whose session it is, as the audit log names them."""
+    return Actor(kind="person", id=str(session.person_id))
+
+
 def _need(role: Role, allowed: frozenset[Role], what: str) -> None:
     if role not in allowed:
         raise RoleTooLow(f"As {role} you may not {what}; ask one of {', '.join(sorted(allowed))}.")
@@ -145,6 +152,7 @@ async def create_shop(request: AnyRequest) -> Response[Any]:
                 secret=services.secret,
                 cell=services.settings.cell,
                 now=services.clock(),
+                actor=_person(session),
             )
     except KindredError as error:
         return show_again(request, "shops.html", error, organisations=organisations)
@@ -192,7 +200,7 @@ async def _show_shop(
 @page_post("/console/shops/{tenant_id:str}/keys")
 async def make_key(request: AnyRequest, tenant_id: FromPath[str]) -> Response[Any]:
     """Make a key, and show it for the only time."""
-    _, shop = await _shop(request, tenant_id)
+    session, shop = await _shop(request, tenant_id)
     services = services_of(request)
     try:
         form = await read_form(request, KeyForm)
@@ -206,6 +214,18 @@ async def make_key(request: AnyRequest, tenant_id: FromPath[str]) -> Response[An
                 cell=services.settings.cell,
                 now=services.clock(),
             )
+            told = made.info
+            await noted(
+                request,
+                conn,
+                shop.tenant_id,
+                _person(session),
+                "key.create",
+                told.key_id,
+                kind=told.kind,
+                name=told.name,
+                scopes=told.scopes,
+            )
     except KindredError as error:
         return await _show_shop(request, shop, error=error)
     return await _show_shop(request, shop, new_key=made.key)
@@ -214,19 +234,20 @@ async def make_key(request: AnyRequest, tenant_id: FromPath[str]) -> Response[An
 @page_post("/console/shops/{tenant_id:str}/keys/revoke")
 async def end_key(request: AnyRequest, tenant_id: FromPath[str]) -> Response[Any]:
     """Revoke a key: it stops here at once, and within a second everywhere."""
-    _, shop = await _shop(request, tenant_id)
+    session, shop = await _shop(request, tenant_id)
     form = await read_form(request, RevokeForm)
     _need(shop.role, MANAGES_KEYS, "revoke keys")
     services = services_of(request)
     async with services.database.tenant_session(shop.tenant_id) as conn:
         await revoke_key(conn, shop.tenant_id, form.key_id, now=services.clock())
+        await noted(request, conn, shop.tenant_id, _person(session), "key.revoke", form.key_id)
     return go(request, f"/console/shops/{shop.tenant_id}")
 
 
 @page_post("/console/shops/{tenant_id:str}/feed", max_body=FEED_BYTES + 100_000)
 async def take_feed(request: AnyRequest, tenant_id: FromPath[str]) -> Response[Any]:
     """Import what was pasted or uploaded, as the API would."""
-    _, shop = await _shop(request, tenant_id)
+    session, shop = await _shop(request, tenant_id)
     fields, file = await read_upload(request)
     if "catalog:write" not in ROLE_SCOPES[shop.role]:
         raise RoleTooLow(f"As {shop.role} you may not change the catalogue; ask somebody who may.")
@@ -244,6 +265,7 @@ async def take_feed(request: AnyRequest, tenant_id: FromPath[str]) -> Response[A
     await services.blobs.put(source.key, content)
     async with services.database.tenant_session(shop.tenant_id) as conn:
         job_id = await start_import(conn, shop.tenant_id, source, file_name=_file_name(name))
+        await noted(request, conn, shop.tenant_id, _person(session), "import.start", str(job_id))
     return go(request, f"/console/shops/{shop.tenant_id}/imports/{job_id}")
 
 
