@@ -5,11 +5,11 @@ header: the preflight that it takes does not allow it.
 """
 
 import hmac
+import re
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, Final
 from uuid import UUID
 
 from litestar.datastructures import Cookie
@@ -42,6 +42,9 @@ class ShopHeader(Forbidden):
 
     code = "shop_header"
     title = "Name one of your shops"
+
+
+_HOST: Final = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?", re.ASCII)
 
 
 def cookies_of(scope: Any) -> dict[str, str]:
@@ -179,6 +182,6 @@ class Sessions:
 
 def _origins(host: str | None) -> Sequence[str]:
     """What the origin of a page on the same host would be: who forges Host has no cookie there."""
-    if host is None or urlsplit(f"//{host}").netloc != host:
+    if host is None or not _HOST.fullmatch(host):
         return ()
     return (f"http://{host.lower()}", f"https://{host.lower()}")

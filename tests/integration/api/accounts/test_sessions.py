@@ -1,5 +1,6 @@
 """Sessions: their cookie, their secret that changes, their ends, and who may see them."""
 
+import asyncio
 import re
 from dataclasses import replace
 from datetime import timedelta
@@ -66,6 +67,19 @@ async def test_the_secret_changes_and_the_old_one_lives_a_minute(office: Office)
     office.clock.advance(OVERLAP.total_seconds())
     assert not await _is_in(late)
     assert await _is_in(browser)
+
+
+async def test_requests_at_the_moment_of_the_change_all_keep_the_session(office: Office) -> None:
+    """One of them changes the cookie, and it is the one that goes on."""
+    _, browser = await office.account()
+    tabs = [office.browser() for _ in range(4)]
+    for tab in tabs:
+        # As if it had come from the server, which replaces it.
+        tab.http.cookies.set("kindred", _cookie(browser), domain="kindred.local")
+    office.clock.advance(ROTATED_AFTER.total_seconds())
+    assert await asyncio.gather(*(_is_in(tab) for tab in tabs)) == [True] * 4
+    office.clock.advance(OVERLAP.total_seconds())
+    assert sorted([await _is_in(tab) for tab in tabs]) == [False] * 3 + [True]
 
 
 @pytest.mark.parametrize(("pause", "times", "lives"), [(IDLE, 1, False), (IDLE - timedelta(seconds=61), 4, True)])

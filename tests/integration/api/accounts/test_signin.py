@@ -1,5 +1,7 @@
 """The doors of who has an account: password, link by mail, a new password."""
 
+import asyncio
+
 import pytest
 
 from tests.integration.api.accounts.conftest import PASSWORD, Office, form_token, heading, new_address, token_of
@@ -76,6 +78,16 @@ async def test_a_link_signs_in_once(office: Office) -> None:
     token = form_token(await other.get("/signin"))
     replayed = await other.http.post("/signin/link", data={"form_token": token, "token": token_of(link)})
     assert (replayed.status_code, heading(replayed)) == (422, "This link has been used")
+
+
+async def test_two_clicks_on_one_link_are_one_sign_in(office: Office) -> None:
+    """At the same moment: one of them is told that it was used."""
+    email, _ = await office.account()
+    await office.browser().send("/signin", "/signin/mail", email=email)
+    link = await office.link(email)
+    browsers = [office.browser() for _ in range(3)]
+    answers = await asyncio.gather(*(browser.send(link, "/signin/link", token=token_of(link)) for browser in browsers))
+    assert sorted(answer.status_code for answer in answers) == [200, 422, 422]
 
 
 async def test_a_link_ends_after_half_an_hour(office: Office) -> None:
