@@ -15,6 +15,7 @@ from api.deps import Clock, Services, utc_now
 from api.direct import direct_routes
 from api.edge import BODY_TIMEOUT_S, Edge
 from api.ingest import Ingest
+from api.key_usage import KeyUsage
 from api.negotiation import acceptable
 from api.openapi import operations
 from api.problems import answer_problem
@@ -46,6 +47,7 @@ from api.routes import (
     segments,
     signups,
     users,
+    visitor_secrets,
 )
 from api.sessions import Sessions
 from api.work import Repeated, answer_repeat, intended
@@ -78,6 +80,7 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     *users.ROUTES,
     *segments.ROUTES,
     *keys.ROUTES,
+    *visitor_secrets.ROUTES,
     *models.ROUTES,
     *audit.ROUTES,
     *demo.ROUTES,
@@ -102,6 +105,7 @@ class Application(Edge):
             direct_routes(ROUTES, services),
             sessions=services.sessions,
             body_timeout_s=body_timeout_s,
+            usage=services.key_usage,
         )
         self.framework = framework
         self.services = services
@@ -141,6 +145,7 @@ def create_app(
         feed=feed,
         directory=directory,
         authenticator=Authenticator(database, feed, secret=secret, clock=clock),
+        key_usage=KeyUsage(database, secret=secret, clock=clock, trusted=settings.trusted_proxies),
         readiness=Readiness(
             database,
             feed,
@@ -180,6 +185,7 @@ def _running(services: Services, encoder: EncoderClient) -> Any:
         await services.database.open()
         await services.feed.start()
         services.answer_log.start()
+        services.key_usage.start()
         try:
             yield
         finally:
@@ -187,6 +193,7 @@ def _running(services: Services, encoder: EncoderClient) -> Any:
             await services.answer_log.close()
             # Requests are answered by now; what waits is of clients that hung up.
             await services.ingest.close()
+            await services.key_usage.close()
             await services.feed.close()
             await encoder.close()
             await services.database.close()

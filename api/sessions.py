@@ -18,6 +18,7 @@ from msgspec import Struct, structs
 from api.auth import Caller
 from infra.db import Database, TenantId
 from infra.errors import Forbidden, Unauthenticated
+from infra.secret import Secret
 from tenants.accounts.organisations import OwnShop, ShopNotFound, get_own_shop
 from tenants.accounts.roles import ROLE_SCOPES
 from tenants.accounts.sessions import LIFE, Session, find_session, rotate_session, touch_session
@@ -92,7 +93,7 @@ class Cookies(Struct, frozen=True, kw_only=True):
 class Sessions:
     """Finds the session of a request. One per process."""
 
-    def __init__(self, database: Database, *, secret: bytes, origin: str, clock: Callable[[], datetime]) -> None:
+    def __init__(self, database: Database, *, secret: Secret, origin: str, clock: Callable[[], datetime]) -> None:
         """`origin`: where people reach the installation."""
         self._database = database
         self._secret = secret
@@ -132,8 +133,13 @@ class Sessions:
 
     def form_token(self, binding: str) -> str:
         """The synchroniser token of forms: of a session's id, or of what the form's cookie holds."""
-        digest = hmac.digest(self._secret, b"form\0" + binding.encode(), "sha256")
-        return urlsafe_b64encode(digest).rstrip(b"=").decode()
+        return _form_token(self._secret.current, binding)
+
+    def is_form_token(self, binding: str, token: str) -> bool:
+        """Whether it was given to this binding, under any secret that is believed."""
+        return any(
+            hmac.compare_digest(_form_token(each, binding).encode(), token.encode()) for each in self._secret.every
+        )
 
     def check_same_site(self, scope: Any) -> None:
         """The request was made by a page of ours, or by no page. Raises CrossSite."""
@@ -178,6 +184,11 @@ class Sessions:
             raise ShopNotFound("This is no id of a shop. “Your shops” lists those you have.") from error
         async with self._database.person_session(person_id, tenant_id=tenant_id) as conn:
             return await get_own_shop(conn, person_id, tenant_id)
+
+
+def _form_token(secret: bytes, binding: str) -> str:
+    digest = hmac.digest(secret, b"form\0" + binding.encode(), "sha256")
+    return urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
 def _origins(host: str | None) -> Sequence[str]:

@@ -68,12 +68,36 @@ def make_parser() -> argparse.ArgumentParser:
     create.add_argument(
         "--origin", action="append", default=[], help="an allowed origin of a publishable key; may be repeated"
     )
+    create.add_argument(
+        "--placement", action="append", default=[], help="a placement that it is narrowed to; may be repeated"
+    )
     create.add_argument("--json", action="store_true", help="one line of JSON")
     listed = command("list", "keys:list_", "List the keys.", under=keys)
     listed.add_argument("tenant", help="name or id of the shop")
+    rotate = command("rotate", "keys:rotate", "Make a key of the same name, to replace another.", under=keys)
+    rotate.add_argument("tenant", help="name or id of the shop")
+    rotate.add_argument("key_id")
+    rotate.add_argument("--overlap-s", type=int, default=86_400, help="seconds that the old key still works")
+    check = command("check", "keys:check", "Tell without the database what a string says as a key.", under=keys)
+    check.add_argument("key", help="the string; `-` looks for keys in a text on standard input")
+    token = command("visitor-token", "keys:visitor_token", "Print a visitor token for trying.", under=keys)
+    token.add_argument("tenant", help="name or id of the shop")
+    whom = token.add_mutually_exclusive_group(required=True)
+    whom.add_argument("--user", help="the user that it speaks for")
+    whom.add_argument("--visitor", help="the visitor that it speaks for")
+    token.add_argument("--placement", action="append", default=[], help="an allowed placement; may be repeated")
+    token.add_argument("--filter", help="a filter in JSON that every list is narrowed to")
+    token.add_argument("--hours", type=float, default=1.0, help="how long it lives, 24 at most")
     revoke = command("revoke", "keys:revoke", "Revoke a key.", under=keys)
     revoke.add_argument("tenant", help="name or id of the shop")
     revoke.add_argument("key_id")
+
+    secret = family("secret", "The installation's secret (docs/secrets.md).")
+    command("status", "secret:status", "What still depends on which secret.", under=secret)
+    rotate = command("rotate", "secret:rotate", "The next step of changing it.", under=secret)
+    rotate.add_argument("--at-once", action="store_true", help="both steps, where every process is restarted together")
+    forget = command("forget", "secret:forget", "Believe the old secrets no longer.", under=secret)
+    forget.add_argument("--yes", action="store_true", help="although something still depends on them")
 
     feed = command("import", "imports:run", "Import a feed into a running server.")
     feed.add_argument("file", type=Path)

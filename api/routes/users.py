@@ -97,17 +97,17 @@ async def erase_user(request: AnyRequest, user_id: FromPath[str]) -> Response[No
     tenant_id = caller_of(request).tenant_id
     now = services.clock()
     async with services.database.tenant_session(tenant_id) as conn:
-        subjects = await audience.find_subjects(conn, tenant_id, external_id, secret=services.secret)
+        subjects = await audience.find_subjects(conn, tenant_id, external_id, secret=services.secret.current)
     if not intent_of(request).dry_run:
         # Before the erasure: were it not remembered, a backup would bring the person back and nobody would know.
-        await put_tombstones(services.blobs, tenant_id, subjects, now, secret=services.secret)
+        await put_tombstones(services.blobs, tenant_id, subjects, now, secret=services.secret.current)
     async with writing(request) as work:
-        erased = await audience.erase_user(work.conn, tenant_id, external_id, now=now, secret=services.secret)
+        erased = await audience.erase_user(work.conn, tenant_id, external_id, now=now, secret=services.secret.current)
         if not work.dry_run:
             # A visitor who was merged in between.
             late = set(erased.subjects) - set(subjects)
-            await put_tombstones(services.blobs, tenant_id, late, now, secret=services.secret)
-        await work.note(subject_hash(services.secret, tenant_id, USER, external_id).hex(), events=erased.events)
+            await put_tombstones(services.blobs, tenant_id, late, now, secret=services.secret.current)
+        await work.note(subject_hash(services.secret.current, tenant_id, USER, external_id).hex(), events=erased.events)
         return work.answered(no_content())
 
 
@@ -137,8 +137,8 @@ async def merge_user(request: AnyRequest, user_id: FromPath[str]) -> Response[by
     async with writing(request) as work:
         merged = await audience.merge_visitor(work.conn, work.tenant_id, external_id, merge.visitor_id, now=work.now)
         await work.note(
-            subject_hash(secret, work.tenant_id, USER, external_id).hex(),
-            visitor=subject_hash(secret, work.tenant_id, VISITOR, merge.visitor_id).hex(),
+            subject_hash(secret.current, work.tenant_id, USER, external_id).hex(),
+            visitor=subject_hash(secret.current, work.tenant_id, VISITOR, merge.visitor_id).hex(),
             merged=merged.visitor_no is not None,
         )
         return work.answered(answer(MergeResult(merged=merged.visitor_no is not None, events=merged.events)))

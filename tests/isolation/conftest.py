@@ -46,6 +46,12 @@ async def attacker(app: Application, make_shop: MakeShop) -> Shop:
 
 
 @pytest.fixture
+async def twin(app: Application, make_shop: MakeShop) -> Shop:
+    """A shop with the same as the attacker's: to do the same with other words."""
+    return (await _furnish(app, await make_shop(), "mine")).shop
+
+
+@pytest.fixture
 async def victim(app: Application, make_shop: MakeShop) -> Victim:
     """The other shop; it has an item of the same id as one of the attacker's."""
     return await _furnish(app, await make_shop(), MARK)
@@ -145,6 +151,11 @@ async def _fill(app: Application, tenant_id: TenantId, job_id: UUID, mark: str) 
         )
         await raw.execute("insert into import_seen (tenant_id, job_id, item_no) values ($1, $2, 1)", tenant_id, job_id)
         await raw.execute("insert into changes (tenant_id, kind, ref) values ($1, 'key', $2)", tenant_id, mark)
+        await raw.execute(
+            "insert into visitor_secrets (tenant_id, secret_no, derived_under, created_at) values ($1, 1, $2, now())",
+            tenant_id,
+            mark,
+        )
         await _learn(raw, tenant_id, layout, mark)
     assert await seal(app.services.database, tenant_id, now=app.services.clock())
 

@@ -167,6 +167,11 @@ PROBES: dict[tuple[str, str], Callable[[Victim], list[Call]]] = {
     ("GET", "/v1/keys"): lambda v: [("/v1/keys", {})],
     ("POST", "/v1/keys"): lambda v: [("/v1/keys", {"json": {"name": "mine"}})],
     ("DELETE", "/v1/keys/{key_id}"): lambda v: [(f"/v1/keys/{v.key_id}", {})],
+    ("PATCH", "/v1/keys/{key_id}"): lambda v: [(f"/v1/keys/{v.key_id}", {"json": {"name": "taken"}})],
+    ("POST", "/v1/keys/{key_id}/rotate"): lambda v: [(f"/v1/keys/{v.key_id}/rotate", {"json": {"overlap_s": 0}})],
+    ("GET", "/v1/visitor-secrets"): lambda v: [("/v1/visitor-secrets", {})],
+    ("POST", "/v1/visitor-secrets"): lambda v: [("/v1/visitor-secrets", {})],
+    ("DELETE", "/v1/visitor-secrets/{kid}"): lambda v: [("/v1/visitor-secrets/v1", {})],
 }
 
 
@@ -252,7 +257,7 @@ async def test_an_address_of_a_photo_cannot_be_made_up(
 ) -> None:
     """Only whole tokens that we signed open a photo."""
     listed = await victim.shop.client.get(f"/v1/items/{_item(victim)}")
-    path = photo_path(app.services.secret, victim.shop.tenant_id, listed.json()["photos"][0]["sha256"])
+    path = photo_path(app.services.secret.current, victim.shop.tenant_id, listed.json()["photos"][0]["sha256"])
     assert (await anonymous.get(path)).status_code == 200
     token = path.removeprefix("/photos/")
     assert (await anonymous.get(f"/photos/{spoil(token)}")).json()["code"] == "photo_not_found"

@@ -12,8 +12,10 @@ from infra.blob import BlobStore
 from infra.db import Database, driver
 from infra.errors import UpstreamFailed
 from infra.partitions import drop_partition, ensure_partitions, old_partitions
+from infra.secret import Secret
 from infra.telemetry import counter, gauge
 from tenants.accounts.outbox import prune_accounts
+from tenants.accounts.people import rehash_emails
 from tenants.audience.tombstones import replay
 from tenants.audience.users import settle_late
 from tenants.audit.sealing import prune, seal, unsealed_tenants
@@ -43,6 +45,9 @@ FAULTS_KEPT: Final = timedelta(days=30)
 LATE: Final = timedelta(minutes=10)
 """An API process believes what it remembers of a shopper for less than a second; the rest is for its clock."""
 
+_NO_SECRET: Final = Secret(current=b"")
+"""Of who has no erasures to replay."""
+
 INDEX_MB: Final = 256
 """What the building of a large tenant's index may take."""
 
@@ -60,7 +65,7 @@ class Upkeep:
         *,
         clock: Clock = utc_now,
         events_days: int | None = None,
-        secret: bytes = b"",
+        secret: Secret = _NO_SECRET,
     ) -> None:
         """`events_days`: how long events are kept; None for ever. `secret`: what erased ids are hashed with."""
         self._database = database
@@ -75,6 +80,16 @@ class Upkeep:
         async with self._database.system_session(reason="count pending items") as system:
             queue_pending.labels("text").set(await count_pending(system, None, "text"))
             queue_pending.labels("image").set(await count_pending(system, None, "image"))
+
+    async def rehash(self) -> int:
+        """While the secret is changed: let people be found by their address under the current one; how many were not.
+
+        API keys are hashed anew when they are used, for only then are they known.
+        """
+        if not self._secret.others:
+            return 0
+        async with self._database.system_session(reason="hash addresses under the current secret") as system:
+            return await rehash_emails(system, self._secret.current)
 
     async def prune(self) -> int:
         """Drop old changes, faults of jobs, kept answers and audit entries, and what of accounts is over; how many."""

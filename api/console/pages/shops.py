@@ -149,7 +149,7 @@ async def create_shop(request: AnyRequest) -> Response[Any]:
                 tenant_id,
                 form.name.strip(),
                 currency=form.currency,
-                secret=services.secret,
+                secret=services.secret.current,
                 cell=services.settings.cell,
                 now=services.clock(),
                 actor=_person(session),
@@ -210,7 +210,7 @@ async def make_key(request: AnyRequest, tenant_id: FromPath[str]) -> Response[An
                 conn,
                 shop.tenant_id,
                 KeyRequest(kind=form.kind, name=form.name),
-                secret=services.secret,
+                secret=services.secret.current,
                 cell=services.settings.cell,
                 now=services.clock(),
             )

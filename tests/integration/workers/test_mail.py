@@ -10,6 +10,7 @@ import pytest
 from infra.db import Database, driver
 from infra.ids import uuid7
 from infra.mail import Mail, MailRefused, MailServerAway
+from infra.secret import Secret
 from tenants.accounts.email import hash_email
 from tenants.accounts.outbox import LIFE, About, MailKind, queue_mail
 from tenants.accounts.people import add_person
@@ -20,7 +21,7 @@ from workers.mail.loop import MailLoop
 
 pytestmark = pytest.mark.anyio
 
-SECRET = b"s" * 32
+SECRET = Secret(current=b"s" * 32)
 ORIGIN = "https://kindred.example"
 
 
@@ -61,7 +62,7 @@ def loop(own: Database, outside: Outside, clock: FrozenClock) -> MailLoop:
 async def _person(database: Database, email: str, clock: FrozenClock) -> UUID:
     person_id = uuid7()
     async with database.person_session(person_id) as conn:
-        await add_person(conn, person_id, email, hash_email(SECRET, email), None, now=clock())
+        await add_person(conn, person_id, email, hash_email(SECRET.current, email), None, now=clock())
     return person_id
 
 
@@ -124,7 +125,7 @@ async def test_a_server_that_is_away_delays_a_mail_and_loses_none(
     clock.advance(300)
     assert await _drain(loop) == 1
     assert await _state(own, first) == ("sent", 2)
-    assert _token(outside.taken[-1]) == derive_token(SECRET, first)
+    assert _token(outside.taken[-1]) == derive_token(SECRET.current, first)
 
 
 async def test_a_worker_that_died_leaves_its_mail_to_another(

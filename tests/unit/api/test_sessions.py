@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from api.deps import utc_now
 from api.sessions import Cookies, CrossSite, Sessions, cookies_of
 from infra.db import Database
+from infra.secret import Secret
 
 SESSIONS = Sessions(
     Database("postgresql://nobody@localhost/none", hot=0),
-    secret=b"s" * 32,
+    secret=Secret(current=b"s" * 32),
     origin="https://kindred.example",
     clock=utc_now,
 )
@@ -90,7 +91,9 @@ def test_no_header_breaks_the_check(origin: str, host: str) -> None:
 
 def test_a_form_token_is_of_one_binding() -> None:
     """And of this installation."""
-    other = Sessions(Database("postgresql://x@y/z", hot=0), secret=b"t" * 32, origin="http://x", clock=utc_now)
+    other = Sessions(
+        Database("postgresql://x@y/z", hot=0), secret=Secret(current=b"t" * 32), origin="http://x", clock=utc_now
+    )
     tokens = {SESSIONS.form_token("a"), SESSIONS.form_token("b"), other.form_token("a")}
     assert len(tokens) == 3
 

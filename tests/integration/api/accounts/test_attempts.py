@@ -5,6 +5,7 @@ import httpx
 import pytest
 
 from infra.db import Database
+from infra.secret import Secret
 from tenants.accounts.attempts import LIMITS, Attempts, ProofNeeded, TooManyAttempts
 from tenants.accounts.proof import BadProof, Challenge, make_challenge, solve
 from tests.conftest import FrozenClock
@@ -12,7 +13,7 @@ from tests.integration.api.accounts.conftest import PASSWORD, Browser, Office, n
 
 pytestmark = pytest.mark.anyio
 
-SECRET = b"s" * 32
+SECRET = Secret(current=b"s" * 32)
 
 
 async def _sign_up(browser: Browser, **more: str) -> httpx.Response:
@@ -97,7 +98,7 @@ async def test_far_beyond_it_is_refused(database: Database, clock: FrozenClock) 
         assert (count > limit.free) == bool(bits)
     assert bits == sorted(bits)
     assert (bits[0], bits[-1]) == (16, 18)
-    challenge = make_challenge(SECRET, "link", 4, now=clock())
+    challenge = make_challenge(SECRET.current, "link", 4, now=clock())
     with pytest.raises(TooManyAttempts):
         await attempts.admit("link", network="far beyond", now=clock(), proof=solve(challenge))
 
@@ -107,7 +108,7 @@ async def test_everybody_together_makes_it_dearer_for_all(
 ) -> None:
     """Where the whole installation signs up unusually often, from however many networks."""
     monkeypatch.setitem(LIMITS, "signup", {"everybody": LIMITS["link"]["network"]})  # type: ignore[arg-type]
-    attempts = Attempts(database, secret=b"of this test" * 3)
+    attempts = Attempts(database, secret=Secret(current=b"of this test" * 3))
     for number in range(LIMITS["link"]["network"].free):
         await attempts.admit("signup", network=f"network {number}", now=clock())
     with pytest.raises(ProofNeeded):
@@ -119,7 +120,7 @@ async def test_a_proof_of_something_else_is_refused(database: Database, clock: F
     """For another door, too late, not solved, or of no challenge of ours."""
     attempts = Attempts(database, secret=SECRET)
     deed = "link" if mend == "deed" else "sign_in"
-    challenge = make_challenge(SECRET if mend != "forged" else b"other" * 8, deed, 12, now=clock())
+    challenge = make_challenge(SECRET.current if mend != "forged" else b"other" * 8, deed, 12, now=clock())
     proof = solve(challenge)
     if mend == "unsolved":
         proof = next(f"{challenge.challenge}:{n}" for n in range(9) if f"{challenge.challenge}:{n}" != proof)

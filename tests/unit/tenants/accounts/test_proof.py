@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infra.secret import Secret
 from tenants.accounts.attempts import network_of
 from tenants.accounts.proof import LIFE_S, BadProof, check_proof, make_challenge, solve
 
 SECRET = b"s" * 32
+BELIEVED = Secret(current=b"n" * 32, others=(SECRET,))
 NOW = datetime(2026, 1, 15, 12, tzinfo=UTC)
 
 
@@ -21,19 +23,19 @@ def test_a_solved_challenge_holds(bits: int) -> None:
     proof = solve(challenge)
     digest = hashlib.sha256(proof.encode()).digest()
     assert int.from_bytes(digest) < 1 << (256 - bits)
-    paid = check_proof(SECRET, proof, "signup", now=NOW + timedelta(seconds=LIFE_S - 1))
+    paid = check_proof(BELIEVED, proof, "signup", now=NOW + timedelta(seconds=LIFE_S - 1))
     assert paid.bits == bits
     other = make_challenge(SECRET, "signup", bits, now=NOW)
-    assert check_proof(SECRET, solve(other), "signup", now=NOW).name != paid.name
+    assert check_proof(BELIEVED, solve(other), "signup", now=NOW).name != paid.name
     with pytest.raises(BadProof):
-        check_proof(SECRET, proof, "signup", now=NOW + timedelta(seconds=LIFE_S))
+        check_proof(BELIEVED, proof, "signup", now=NOW + timedelta(seconds=LIFE_S))
 
 
 @given(st.text(max_size=300))
 def test_no_text_is_a_proof_by_chance(text: str) -> None:
     """It is refused, and nothing breaks."""
     with pytest.raises(BadProof):
-        check_proof(SECRET, text, "signup", now=NOW)
+        check_proof(BELIEVED, text, "signup", now=NOW)
 
 
 @given(st.integers(0, 200), st.sampled_from("AB_-.:0"))
@@ -44,7 +46,7 @@ def test_a_changed_challenge_is_nobodys(at: int, letter: str) -> None:
     changed = body[: at % len(body)] + letter + body[at % len(body) + 1 :]
     if changed != body:
         with pytest.raises(BadProof):
-            check_proof(SECRET, f"{changed}:0", "signup", now=NOW)
+            check_proof(BELIEVED, f"{changed}:0", "signup", now=NOW)
 
 
 @pytest.mark.parametrize(
