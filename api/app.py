@@ -10,7 +10,7 @@ from litestar.handlers import HTTPRouteHandler
 
 from api.auth import Authenticator, requires
 from api.bots import Rates
-from api.console.pages import account, assets, demo, shops, signin, signup
+from api.console.pages import account, assets, demo, members, shops, signin, signup
 from api.deps import Clock, Services, utc_now
 from api.direct import direct_routes
 from api.edge import BODY_TIMEOUT_S, Edge
@@ -96,6 +96,7 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     *signin.ROUTES,
     *shops.ROUTES,
     *account.ROUTES,
+    *members.ROUTES,
 )
 """Every route."""
 

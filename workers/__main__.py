@@ -119,6 +119,8 @@ async def serve(settings: Settings, queues: Sequence[str], stop: asyncio.Event) 
                 group.create_task(_every("popularity", EVERY_S, popularity.tick, stop))
                 group.create_task(_every("neighbours", 30, neighbours.schedule, stop))
             if "upkeep" in queues:
+                if settings.smtp_url is not None and settings.public_url is None:
+                    log.warning("mail.links_lead_here", origin=settings.public_origin, set="KINDRED_PUBLIC_URL")
                 mails = MailLoop(
                     database, open_mailer(settings), secret=load_secret(settings), origin=settings.public_origin
                 )

@@ -198,7 +198,7 @@ def test_public_routes_are_these(app: Application) -> None:
         for route in app.framework.routes
         if isinstance(route, HTTPRoute) and any(each.opt.get("scope") == "public" for each in route.route_handlers)
     }
-    doors = {"v1", "signup", "verify", "signin", "signout", "forgot", "reset", "email", "console"}
+    doors = {"v1", "signup", "verify", "signin", "signout", "forgot", "reset", "email", "invitation", "console"}
     assert public == {"health", "docs", "openapi.json", "demo", "photos"} | doors
     api = {(each.method, each.path) for each in operations(app.framework) if each.scope == "public"}
     assert {each for each in api if each[1].startswith("/v1/")} == {
