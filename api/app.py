@@ -10,7 +10,7 @@ from litestar.handlers import HTTPRouteHandler
 
 from api.auth import Authenticator, requires
 from api.bots import Rates
-from api.console.pages import account, assets, demo, second_step, shops, signin, signup, sso
+from api.console.pages import account, assets, demo, members, second_step, shops, signin, signup, sso
 from api.deps import Clock, Services, utc_now
 from api.direct import direct_routes
 from api.edge import BODY_TIMEOUT_S, Edge
@@ -32,6 +32,7 @@ from api.routes import (
     docs,
     encoding,
     events,
+    exports,
     health,
     imports,
     inspector,
@@ -43,9 +44,11 @@ from api.routes import (
     placements,
     recommend,
     recommendations,
+    retention,
     search,
     segments,
     signups,
+    tenant,
     users,
     visitor_secrets,
 )
@@ -84,6 +87,9 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     *segments.ROUTES,
     *keys.ROUTES,
     *visitor_secrets.ROUTES,
+    *tenant.ROUTES,
+    *exports.ROUTES,
+    *retention.ROUTES,
     *models.ROUTES,
     *audit.ROUTES,
     *demo.ROUTES,
@@ -95,6 +101,7 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     *sso.ROUTES,
     *shops.ROUTES,
     *account.ROUTES,
+    *members.ROUTES,
 )
 """Every route."""
 

@@ -282,7 +282,7 @@ class _Exchange:
         await self.answer(body.status, headers, msgspec.json.encode(body))
 
     def account(self, seconds: float) -> None:
-        """Count the request, and log one line; never the query string, which may hold a key."""
+        """Count the request, and log one line: its route, never its address, which may hold a key or name a person."""
         scope = self.scope
         route = scope.get("path_template") or ("preflight" if self.preflight else "unknown")
         method = scope["method"] if scope["method"] in _METHODS else "other"
@@ -299,7 +299,7 @@ class _Exchange:
         write(
             "http.request",
             method=method,
-            path=self.path,
+            route=route,
             status=self.status,
             ms=round(seconds * 1000, 2),
             **told,

@@ -37,6 +37,7 @@ _TITLES: Final = {
     412: "A condition of the request does not hold",
     413: "The request is too large",
     415: "The body's type is not taken",
+    416: "The range is not within the file",
     422: "Fields cannot be used; every bad one is named",
     429: "Too many requests",
     500: "A defect of ours",

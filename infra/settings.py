@@ -224,6 +224,12 @@ class Settings:
         800,
         "Days that events are kept; dropped by whole months. 0: for ever.",
     )
+    tenant_grace_days: int = _setting(
+        "KINDRED_TENANT_GRACE_DAYS",
+        _count(0, 365),
+        7,
+        "Days that a deleted tenant can be had back; then its rows and files are erased. 0: within minutes.",
+    )
     log: Literal["json", "console"] = _setting(
         "KINDRED_LOG", _one_of("json", "console"), "console", "Form of the log lines."
     )

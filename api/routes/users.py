@@ -17,6 +17,7 @@ from tenants.audience.shoppers import USER, VISITOR
 from tenants.audience.tombstones import put_tombstones
 from tenants.audience.users import KnownUser, User, subject_hash
 from tenants.catalog.item import Id
+from tenants.portability.exports import export_prefix
 
 _EXAMPLE: Final = {"id": "customer-7", "segments": ["vip"], "attributes": {"country": "DE", "age": 34}}
 
@@ -88,7 +89,7 @@ async def get_user(request: AnyRequest, user_id: FromPath[str]) -> Response[byte
     opt=contract(scope="catalog:write", tag="Users", summary="Erase a person", audit="user.erase", status=204),
 )
 async def erase_user(request: AnyRequest, user_id: FromPath[str]) -> Response[None]:
-    """Erases the person everywhere, at once and for good: description, events, merged visitors, caches.
+    """Erases the person everywhere, at once and for good: description, events, merged visitors, exports, caches.
 
     Answers that were given stay as sums, with nobody in them; what is trained from now on knows nothing of the person.
     """
@@ -108,7 +109,12 @@ async def erase_user(request: AnyRequest, user_id: FromPath[str]) -> Response[No
             late = set(erased.subjects) - set(subjects)
             await put_tombstones(services.blobs, tenant_id, late, now, secret=services.secret.current)
         await work.note(subject_hash(services.secret.current, tenant_id, USER, external_id).hex(), events=erased.events)
-        return work.answered(no_content())
+        answered = work.answered(no_content())
+    if not intent_of(request).dry_run:
+        # After the commit: an export that is being made is looked at anew before it is given out
+        # (workers/jobs/export.py).
+        await services.blobs.delete_prefix(export_prefix(tenant_id))
+    return answered
 
 
 @post(

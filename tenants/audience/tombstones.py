@@ -59,6 +59,17 @@ async def replay(database: Database, blobs: BlobStore, secret: Secret) -> Replay
     return Replayed(erased=erased, foreign=foreign)
 
 
+async def read_tombstones(blobs: BlobStore, tenant_id: TenantId, *, secret: Secret) -> dict[bytes, datetime]:
+    """The keyed hash of everybody who was erased of a shop under our secrets, and when; the last time of each."""
+    marks = {mark_of(each) for each in secret.every}
+    erased: dict[bytes, datetime] = {}
+    async for key in blobs.iter_keys(f"{PREFIX}{tenant_id}/"):
+        stone = _read(key)
+        if stone.mark in marks:
+            erased[stone.subject] = max(stone.at, erased.get(stone.subject, stone.at))
+    return erased
+
+
 async def count_tombstones(blobs: BlobStore) -> Counter[str]:
     """Tombstones of all shops by the mark of the secret that their hashes are keyed with."""
     counts: Counter[str] = Counter()
@@ -95,15 +106,18 @@ async def _batches(blobs: BlobStore) -> AsyncIterator[tuple[TenantId, list[_Tomb
     """The tombstones of a shop, a thousand at a time at most."""
     held: dict[TenantId, list[_Tombstone]] = {}
     async for key in blobs.iter_keys(PREFIX):
-        _, tenant, name = key.split("/")
-        at, mark, subject = name.split("-")
-        tenant_id = TenantId(UUID(tenant))
+        tenant_id = TenantId(UUID(key.split("/")[1]))
         of_tenant = held.setdefault(tenant_id, [])
-        of_tenant.append(_Tombstone(bytes.fromhex(subject), datetime.fromtimestamp(int(at), UTC), mark))
+        of_tenant.append(_read(key))
         if len(of_tenant) == _AT_ONCE:
             yield tenant_id, held.pop(tenant_id)
     for tenant_id, of_tenant in held.items():
         yield tenant_id, of_tenant
+
+
+def _read(key: str) -> _Tombstone:
+    at, mark, subject = key.rpartition("/")[2].split("-")
+    return _Tombstone(bytes.fromhex(subject), datetime.fromtimestamp(int(at), UTC), mark)
 
 
 async def _erase_again(

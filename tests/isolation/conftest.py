@@ -17,7 +17,7 @@ __all__ = ["anonymous", "app", "make_shop"]
 MARK = "ofthevictim"
 """Part of every text that the victim has stored."""
 
-SYSTEM_ONLY = {"shards"}
+SYSTEM_ONLY = {"erasure_certificates", "shards"}
 """Tables about tenants that the application role may not touch at all."""
 
 ADDED_TO_ONLY = {"audit", "audit_seals", "audit_unsealed"}
@@ -51,6 +51,8 @@ class Victim(Struct, frozen=True, kw_only=True):
     event_id: str
     user_id: str
     segment_id: str
+    shop_name: str
+    export_id: str
 
 
 @pytest.fixture
@@ -112,6 +114,18 @@ async def _furnish(app: Application, shop: Shop, mark: str) -> Victim:
         assert (await client.put(f"/v1/placements/{name}", json=body)).status_code == 201
     answered = (await client.post("/v1/recommend", json={"placement": mark})).json()
     await app.services.answer_log.close()
+    export_id = (await client.post("/v1/exports")).json()["export_id"]
+    await app.services.blobs.put(f"tenants/{shop.tenant_id}/exports/{export_id}", mark.encode())
+    async with app.services.database.tenant_session(shop.tenant_id) as conn:
+        raw = await driver(conn)
+        shop_name = await raw.fetchval("select name from tenants where tenant_id = $1", shop.tenant_id)
+        await raw.execute(
+            "update jobs set status = 'done', finished_at = now(), report = $3::text::jsonb "
+            "where tenant_id = $1 and job_id = $2",
+            shop.tenant_id,
+            UUID(export_id),
+            '{"bytes": 11, "sha256": "' + mark + '", "rows": {}}',
+        )
     return Victim(
         shop=shop,
         item_id=only,
@@ -121,6 +135,8 @@ async def _furnish(app: Application, shop: Shop, mark: str) -> Victim:
         event_id=event_id,
         user_id=user_id,
         segment_id=segment_id,
+        shop_name=shop_name,
+        export_id=export_id,
     )
 
 
@@ -237,6 +253,6 @@ def assert_nothing_leaked(answer: httpx.Response, victim: Victim) -> None:
     """Nothing of the victim is in the answer: no text, no id that the attacker has not said itself."""
     told = answer.text + str(answer.headers)
     said = str(answer.request.url) + answer.request.content.decode(errors="replace")
-    others = (victim.answer_id, victim.event_id, victim.user_id, victim.segment_id)
+    others = (victim.answer_id, victim.event_id, victim.user_id, victim.segment_id, victim.export_id)
     for secret in (MARK, str(victim.shop.tenant_id), victim.item_id, victim.job_id, victim.key_id, *others):
         assert secret not in told or secret in said, told

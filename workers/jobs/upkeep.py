@@ -1,12 +1,11 @@
 """Upkeep: takes away what nobody needs any more, and counts what waits."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
 import asyncpg
 import structlog
-from sqlalchemy import text
 
 from infra.blob import BlobStore
 from infra.db import Database, driver
@@ -20,9 +19,12 @@ from tenants.accounts.second_step import reseal_second_steps
 from tenants.audience.tombstones import replay
 from tenants.audience.users import settle_late
 from tenants.audit.sealing import prune, seal, unsealed_tenants
-from tenants.erasure import ERASE_AFTER, deleted_tenants, erase_tenant
+from tenants.catalog.imports import uploaded_at
+from tenants.erasure import deleted_tenants, erase_tenant
 from tenants.idempotency import forget_old
 from tenants.lifecycle import TenantNotFound
+from tenants.retention import JUST_SENT, drop_old_rows, files_in_use, kept
+from tenants.retention import prune as prune_rows
 from tenants.vectors.encoding import count_pending
 from tenants.vectors.shards import (
     LARGE,
@@ -37,11 +39,6 @@ from tenants.vectors.shards import (
 from workers.jobs.encode import Clock, utc_now
 
 log = structlog.get_logger(__name__)
-
-CHANGES_KEPT: Final = timedelta(hours=1)
-"""Every API process reads the change feed within seconds; a process that was away longer starts anew."""
-
-FAULTS_KEPT: Final = timedelta(days=30)
 
 LATE: Final = timedelta(minutes=10)
 """An API process believes what it remembers of a shopper for less than a second; the rest is for its clock."""
@@ -94,22 +91,15 @@ class Upkeep:
             return people + await reseal_second_steps(system, self._secret)
 
     async def prune(self) -> int:
-        """Drop old changes, faults of jobs, kept answers and audit entries, and what of accounts is over; how many."""
-        async with self._database.system_session(reason="prune the change feed") as system:
-            changes = await system.execute(
-                text("delete from changes where at < :before"), {"before": self._clock() - CHANGES_KEPT}
-            )
-            faults = await system.execute(
-                text(
-                    "delete from job_faults f using jobs j where j.tenant_id = f.tenant_id and j.job_id = f.job_id "
-                    "and j.finished_at < :before"
-                ),
-                {"before": self._clock() - FAULTS_KEPT},
-            )
-            accounts = await prune_accounts(system, self._clock())
-        forgotten = await forget_old(self._database, self._clock())
-        expired = await prune(self._database, now=self._clock())
-        return int(changes.rowcount) + int(faults.rowcount) + accounts + forgotten + expired
+        """Drop old changes, reports, jobs, kept answers and audit entries, and what of accounts is over; how many."""
+        now = self._clock()
+        async with self._database.system_session(reason="prune the change feed, reports and jobs") as system:
+            rows = await prune_rows(system, now=now) + await prune_accounts(system, now)
+        return rows + await forget_old(self._database, now) + await prune(self._database, now=now)
+
+    async def retain(self) -> int:
+        """Drop the events and answers that are older than their tenants keep them, to the row; how many rows."""
+        return await drop_old_rows(self._database, now=self._clock(), events_days=self._events_days)
 
     async def seal(self) -> int:
         """Seal the entries of the audit log that are in no seal yet; how many."""
@@ -141,12 +131,14 @@ class Upkeep:
         async with self._database.system_session(reason="late events of merged and erased shoppers") as system:
             return await settle_late(await driver(system), self._clock() - LATE)
 
-    async def erase(self, *, after: timedelta = ERASE_AFTER) -> int:
-        """Erase the tenants that were deleted at least so long ago, to the last row and file; how many."""
+    async def erase(self) -> int:
+        """Erase the deleted tenants whose days of grace are over, to the last row and file; how many."""
         erased = 0
-        for tenant_id in await deleted_tenants(self._database, after=after):
+        for tenant_id in await deleted_tenants(self._database, self._clock()):
             try:
-                rows = await erase_tenant(self._database, self._blobs, tenant_id)
+                rows = await erase_tenant(
+                    self._database, self._blobs, tenant_id, now=self._clock(), secret=self._secret.current
+                )
             except (TenantNotFound, UpstreamFailed) as error:
                 # Another worker was quicker, or the files cannot be reached now: the others go on.
                 log.info("tenant.erasure_postponed", tenant_id=str(tenant_id), error=error.code)
@@ -186,6 +178,26 @@ class Upkeep:
         await index_shards(self._database, memory_mb=INDEX_MB)
         return moved
 
+    async def sweep_files(self) -> int:
+        """Delete uploads that no work needs any more and bundles whose time is over; how many files."""
+        now = self._clock()
+        old: list[str] = []
+        async for key in self._blobs.iter_keys("tenants/"):
+            made = _made(key)
+            if made is not None and now - made > JUST_SENT:
+                old.append(key)
+        if not old:
+            return 0
+        async with self._database.system_session(reason="files that work needs") as system:
+            used = await files_in_use(system, now=now)
+        # What has been there for so long is in nobody's way of work any more, whatever its job says.
+        doomed = [key for key in old if key not in used or ("/imports/" in key and _is_over(key, now))]
+        for key in doomed:
+            await self._blobs.delete(key)
+        if doomed:
+            log.info("files.swept", count=len(doomed))
+        return len(doomed)
+
     async def sweep(self) -> int:
         """Delete the photos that no item shows; how many.
 
@@ -222,6 +234,17 @@ class Upkeep:
                 [sha256 for _, sha256 in named],
             )
         return {keys[record["at"] - 1] for record in records}
+
+
+def _made(key: str) -> datetime | None:
+    """When an upload was begun or a bundle was asked for, by its name; None for any other key."""
+    parts = key.split("/")
+    return uploaded_at(key) if len(parts) == 4 and parts[2] in ("imports", "exports") else None
+
+
+def _is_over(key: str, now: datetime) -> bool:
+    made = uploaded_at(key)
+    return made is not None and now - made > kept("uploads")
 
 
 def _photo(key: str) -> tuple[UUID, bytes] | None:

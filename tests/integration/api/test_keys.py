@@ -12,8 +12,8 @@ from api.key_usage import KeyUsage
 from infra.changes import ChangeFeed
 from infra.db import Database
 from infra.secret import Secret
+from tenants.deletion import delete_tenant
 from tenants.keys import make_key
-from tenants.lifecycle import delete_tenant
 
 pytestmark = pytest.mark.anyio
 
@@ -165,7 +165,8 @@ async def test_the_keys_of_a_deleted_tenant_stop(
     """As if they had never been."""
     made = await _make(client)
     caller = await app.services.authenticator.authenticate(made["key"], None)
-    await delete_tenant(app.services.database, caller.tenant_id)
+    async with app.services.database.tenant_session(caller.tenant_id) as conn:
+        await delete_tenant(conn, caller.tenant_id, now=app.services.clock(), grace=timedelta(days=7))
     await app.services.feed.poll()
     assert await _try(anonymous, made["key"]) == (401, "key_unknown")
 
