@@ -6,6 +6,7 @@ import secrets
 from base64 import b64decode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -16,8 +17,6 @@ from joserfc import jwt
 from joserfc.jwk import Key, RSAKey
 from joserfc.util import urlsafe_b64encode
 
-from tests.conftest import FrozenClock
-
 CLIENT_ID = "kindred at work"
 CLIENT_SECRET = "s:cr%t+of the client"
 
@@ -27,7 +26,7 @@ Claims = dict[str, Any]
 class Provider:
     """Whoever is sent here signs in as `person`, at once. `spoil` changes the claims, `sign` how they are signed."""
 
-    def __init__(self, clock: FrozenClock, domain: str) -> None:
+    def __init__(self, clock: Callable[[], datetime], domain: str) -> None:
         self._clock = clock
         self.domain = domain
         self.issuer = ""
