@@ -6,6 +6,7 @@ from billing.plans import UNLIMITED, Feature, Plan, plan_with, stored_plan
 from infra.db import TenantId
 from infra.errors import PaymentRequired
 from tenants.directory import Directory
+from tenants.lifecycle import TenantRef
 
 Mode = Literal["plans", "licence"]
 """`plans`: each tenant's row names its plan (hosted). `licence`: the row is ignored, the core is unlimited."""
@@ -29,7 +30,12 @@ class Entitlements:
         """The plan that holds now. Raises TenantNotFound, and what asyncpg raises where nothing is known of it."""
         if self._mode == "licence":
             return UNLIMITED
-        return stored_plan((await self._directory.get(tenant_id)).plan)
+        return plan_for(self._mode, await self._directory.get(tenant_id))
+
+
+def plan_for(mode: Mode, tenant: TenantRef) -> Plan:
+    """The plan of a tenant that is known."""
+    return UNLIMITED if mode == "licence" else stored_plan(tenant.plan)
 
 
 def require_feature(plan: Plan, feature: Feature) -> None:

@@ -21,15 +21,16 @@ class FieldError(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class KindredError(Exception):
-    """Base of all errors that a caller is told about; `detail` says what to do."""
+    """Base of all errors that a caller is told about; `detail` says what to do, `retry_s` after how many seconds."""
 
     code: ClassVar[str] = "error"
     title: ClassVar[str] = "Something went wrong"
 
-    def __init__(self, detail: str, *, errors: Sequence[FieldError] = ()) -> None:
+    def __init__(self, detail: str, *, errors: Sequence[FieldError] = (), retry_s: int | None = None) -> None:
         super().__init__(detail)
         self.detail = detail
         self.errors = tuple(errors)
+        self.retry_s = retry_s
 
 
 class Invalid(KindredError):

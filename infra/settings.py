@@ -10,6 +10,7 @@ import socket
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -74,6 +75,10 @@ def _url(*schemes: str) -> Callable[[str], str]:
         return raw
 
     return parse
+
+
+def _networks(raw: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    return tuple(ip_network(part.strip()) for part in raw.split(",") if part.strip())
 
 
 def _secret(raw: str) -> str:
@@ -173,6 +178,21 @@ class Settings:
         (),
         "What photos and feeds may be fetched from beside the public internet on ports 80 and 443: hosts or networks, "
         "each with a port or without, comma-separated: `photos.lan:9000,10.0.0.0/8,[fd00::/8]:8080`.",
+    )
+
+    entitlements: Literal["licence", "plans"] = _setting(
+        "KINDRED_ENTITLEMENTS",
+        _one_of("licence", "plans"),
+        "licence",
+        "What a shop may do: `licence` (an installation of one's own: no limits but those of keys) or `plans` (by the "
+        "plan of each shop).",
+    )
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = _setting(
+        "KINDRED_TRUSTED_PROXIES",
+        _networks,
+        (),
+        "Networks of the proxies in front, comma-separated (`10.0.0.0/8,fd00::/8`): from them alone the client's "
+        "address is taken out of `X-Forwarded-For`.",
     )
 
     @property

@@ -6,16 +6,18 @@ from argparse import Namespace
 from rich.console import Console
 from rich.table import Table
 
+from billing.plans import plan_named
 from infra.commands.database import with_database
 from infra.commands.keys import make_key
 from infra.db import Database
 from infra.settings import Settings
-from tenants.lifecycle import create_tenant, delete_tenant, find_tenant, list_tenants
+from tenants.lifecycle import create_tenant, delete_tenant, find_tenant, list_tenants, set_plan
 
 
 @with_database
 async def create(database: Database, settings: Settings, arguments: Namespace) -> int:
     """Make a shop and its first keys."""
+    plan_named(arguments.plan)
     tenant_id = await create_tenant(database, arguments.name, plan=arguments.plan, currency=arguments.currency)
     made = {"tenant_id": str(tenant_id)}
     for kind in ("secret", "publishable"):
@@ -36,6 +38,18 @@ async def list_(database: Database, settings: Settings, arguments: Namespace) ->
         since = f"{tenant.created_at:%Y-%m-%d}"
         table.add_row(str(tenant.tenant_id), tenant.name, tenant.plan, f"{tenant.items:,}", since)
     Console().print(table)
+    return 0
+
+
+@with_database
+async def plan(database: Database, settings: Settings, arguments: Namespace) -> int:
+    """Let another plan hold for a shop."""
+    wanted = plan_named(arguments.plan)
+    tenant = await find_tenant(database, arguments.name)
+    await set_plan(database, tenant.tenant_id, wanted.name)
+    print(f"kindred: {tenant.name} has the plan {wanted.name}, before it was {tenant.plan}.")
+    if settings.entitlements == "licence":
+        print("kindred: it is not heeded here: KINDRED_ENTITLEMENTS is licence, so nobody's use is limited.")
     return 0
 
 

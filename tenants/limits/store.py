@@ -63,29 +63,30 @@ _STRANGERS: Final = _CHARGE.format(
 class PostgresBuckets:
     """Rows of `rate_buckets` and `stranger_buckets`, by one statement for each."""
 
-    def __init__(self, connection: LoneConnection, *, now_us: int | None = None) -> None:
-        """`now_us` stands for the database's clock, where a test holds it still."""
+    def __init__(self, connection: LoneConnection, *, clock_us: Callable[[], int] | None = None) -> None:
+        """`clock_us` stands for the database's clock, where a test holds it still."""
         self._connection = connection
-        self.now_us = now_us
+        self._clock_us = clock_us
 
     async def charge(self, charges: Sequence[Charge]) -> Settled:
         """See BucketStore."""
         found: dict[BucketKey, int] = {}
         now: int | None = None
+        told = None if self._clock_us is None else self._clock_us()
         own = [charge for charge in charges if isinstance(charge.key, tuple)]
         if own:
             keys = [charge.key for charge in own if isinstance(charge.key, tuple)]
             for row in await self._connection.fetch(
-                _TENANTS, self.now_us, [key[0] for key in keys], [key[1] for key in keys], *_amounts(own)
+                _TENANTS, told, [key[0] for key in keys], [key[1] for key in keys], *_amounts(own)
             ):
                 found[row["tenant_id"], row["bucket"]], now = row["full_at"], row["now"]
         strangers = [charge for charge in charges if isinstance(charge.key, bytes)]
         if strangers:
             names = [charge.key for charge in strangers]
-            for row in await self._connection.fetch(_STRANGERS, self.now_us, names, *_amounts(strangers)):
+            for row in await self._connection.fetch(_STRANGERS, told, names, *_amounts(strangers)):
                 found[row["bucket"]], now = row["full_at"], row["now"]
         if now is None:
-            (row,) = await self._connection.fetch(_CLOCK, self.now_us)
+            (row,) = await self._connection.fetch(_CLOCK, told)
             now = row["now"]
         assert now is not None
         return Settled(now, [found[charge.key] for charge in charges])

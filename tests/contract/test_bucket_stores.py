@@ -26,7 +26,7 @@ async def connect(request: pytest.FixtureRequest, database: Database) -> AsyncIt
     def store() -> BucketStore:
         if request.param == "memory":
             return memory
-        made.append(PostgresBuckets(LoneConnection(database, name="test"), now_us=NOW_US))
+        made.append(PostgresBuckets(LoneConnection(database, name="test"), clock_us=lambda: NOW_US))
         return made[-1]
 
     yield store
