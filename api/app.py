@@ -11,10 +11,13 @@ from litestar.handlers import HTTPRouteHandler
 from api.auth import Authenticator, requires
 from api.bots import Rates
 from api.console.pages import demo
-from api.deps import Clock, Services, utc_now
+from api.deps import Clock, Services, metered, utc_now
 from api.direct import direct_routes
-from api.edge import BODY_TIMEOUT_S, Edge
+from api.edge import BODY_TIMEOUT_S, MAX_BODY, Edge
 from api.ingest import Ingest
+from api.limits.cost import costs_of
+from api.limits.gate import STRANGERS, Gate
+from api.limits.network import Networks
 from api.negotiation import acceptable
 from api.openapi import operations
 from api.problems import answer_problem
@@ -43,17 +46,23 @@ from api.routes import (
     recommendations,
     search,
     segments,
+    usage,
     users,
 )
+from billing.entitlements import Entitlements
 from infra.blob import BlobStore
 from infra.changes import ChangeFeed
 from infra.db import Database
 from infra.encoder import EncoderClient
+from infra.lone import LoneConnection
 from infra.secret import load_secret
 from infra.settings import Settings
 from tenants.audience.shoppers import ShopperIds
 from tenants.directory import Directory
+from tenants.limits.leases import Leases
+from tenants.limits.store import PostgresBuckets
 from tenants.placements import Placements
+from tenants.usage import Usage
 
 ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     *health.ROUTES,
@@ -74,6 +83,7 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     *segments.ROUTES,
     *keys.ROUTES,
     *models.ROUTES,
+    *usage.ROUTES,
     *demo.ROUTES,
 )
 """Every route."""
@@ -84,7 +94,11 @@ class Application(Edge):
 
     def __init__(self, framework: Litestar, services: Services, *, body_timeout_s: float = BODY_TIMEOUT_S) -> None:
         super().__init__(
-            framework, services.authenticator, direct_routes(ROUTES, services), body_timeout_s=body_timeout_s
+            framework,
+            services.authenticator,
+            direct_routes(ROUTES, services),
+            services.gate,
+            body_timeout_s=body_timeout_s,
         )
         self.framework = framework
         self.services = services
@@ -108,6 +122,11 @@ def create_app(
     answer_log = AnswerLog(database)
     directory = Directory(database, feed)
     placed = Placements(database, feed)
+    entitlements = Entitlements(settings.entitlements, directory)
+    # What both write must not wait behind requests: when those wait for a connection is when limits matter.
+    lone = LoneConnection(database, name="kindred limits")
+    leases = Leases(PostgresBuckets(lone))
+    used = Usage(lone, clock=clock)
     answering = Answering(
         database,
         placed,
@@ -135,13 +154,26 @@ def create_app(
         answering=answering,
         ingest=Ingest(database, clock=clock),
         shopper_ids=ShopperIds(database, feed),
+        entitlements=entitlements,
+        leases=leases,
+        usage=used,
+        gate=Gate(
+            leases,
+            entitlements,
+            used,
+            Networks(settings.trusted_proxies, secret=secret),
+            strangers=STRANGERS[settings.entitlements],
+            costs=costs_of(ROUTES, MAX_BODY),
+            secret=secret,
+            clock=clock,
+        ),
         rates=Rates(),
         secret=secret,
         clock=clock,
     )
     framework = Litestar(
         route_handlers=ROUTES,
-        guards=[requires, acceptable],
+        guards=[requires, acceptable, metered],
         exception_handlers={Exception: answer_problem},
         lifespan=[_running(services, encoder)],
         state=State({"services": services}),
@@ -161,6 +193,8 @@ def _running(services: Services, encoder: EncoderClient) -> Any:
         await services.database.open()
         await services.feed.start()
         services.answer_log.start()
+        services.leases.start()
+        services.usage.start()
         try:
             yield
         finally:
@@ -168,6 +202,8 @@ def _running(services: Services, encoder: EncoderClient) -> Any:
             await services.answer_log.close()
             # Requests are answered by now; what waits is of clients that hung up.
             await services.ingest.close()
+            await services.usage.close()
+            await services.leases.close()
             await services.feed.close()
             await encoder.close()
             await services.database.close()

@@ -1,4 +1,4 @@
-"""The one wrapper around the framework: request id, caller, limits, CORS, metrics and the access line.
+"""The one wrapper around the framework: request id, caller, rate limits, CORS, metrics and the access line.
 
 Pure ASGI and outside Litestar, because five middlewares cost more than one, and because an error of the framework
 itself must still be answered as problem+json, counted and logged.
@@ -17,8 +17,10 @@ from litestar.types import ASGIApp, Receive, Send
 
 from api.auth import Authenticator, Caller
 from api.direct import PLAIN, PLAIN_BODY, DirectRoute, whole_body
+from api.limits.gate import Gate, Standing, too_many
 from api.problems import BadRequest, Problem, RequestTimeout, headers_of, known, problem
-from infra.errors import TooLarge
+from billing.plans import Meter
+from infra.errors import KindredError, TooLarge
 from infra.ids import uuid7
 from infra.telemetry import Children, counter, histogram
 
@@ -44,7 +46,10 @@ _SHADOWED: Final = {"/v1/items/bulk": "/v1/items/%62ulk", "/v1/items/delete": "/
 # A key is no cookie: a page of any origin that has one may use it, and publishable keys check their origin.
 _CORS: Final = (
     (b"access-control-allow-origin", b"*"),
-    (b"access-control-expose-headers", b"x-request-id, retry-after, ratelimit, ratelimit-policy"),
+    (
+        b"access-control-expose-headers",
+        b"x-request-id, retry-after, ratelimit, ratelimit-policy, kindred-quota",
+    ),
 )
 _PREFLIGHT: Final = (
     (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE"),
@@ -77,12 +82,14 @@ class Edge:
         app: ASGIApp,
         authenticator: Authenticator,
         direct: Mapping[tuple[str, str], DirectRoute] | None = None,
+        gate: Gate | None = None,
         *,
         body_timeout_s: float = BODY_TIMEOUT_S,
     ) -> None:
         self._app = app
         self._authenticator = authenticator
         self._direct = direct or {}
+        self._gate = gate
         self._body_timeout_s = body_timeout_s
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
@@ -92,25 +99,38 @@ class Edge:
             return
         started = perf_counter()
         exchange = _Exchange(scope, receive, send, self._body_timeout_s)
-        # Each request of the server runs in a context of its own, so nothing needs to be taken back.
-        structlog.contextvars.bind_contextvars(request_id=exchange.request_id)
         try:
+            if exchange.path.startswith("/v1/") and not exchange.preflight:
+                scope["state"]["caller"] = await self._caller(exchange)
+            if self._gate is not None and await exchange.refused(self._gate):
+                return
+            # Each request of the server runs in a context of its own, so nothing needs to be taken back.
+            structlog.contextvars.bind_contextvars(request_id=exchange.request_id)
             if exchange.preflight:
                 await exchange.answer(204, [], b"")
                 return
-            if exchange.path.startswith("/v1/"):
-                caller = scope["state"]["caller"] = await self._caller(exchange)
-                route = self._direct.get((scope["method"], exchange.path))
-                if route is not None and exchange.plain and isinstance(caller, Caller) and route.scope in caller.scopes:
-                    scope["path_template"] = exchange.path
-                    body = await route.handle(caller, await whole_body(exchange.receive))
-                    await exchange.answer(200, [(b"content-type", b"application/json")], body)
-                    return
+            route = self._direct.get((scope["method"], exchange.path))
+            if route is not None and exchange.plain and await self._answer(exchange, route):
+                return
             await self._app(scope, exchange.receive, exchange.send)
+            exchange.count(scope["route_handler"].opt.get("meter") if "route_handler" in scope else None)
         except Exception as error:
             await exchange.fail(error)
         finally:
             exchange.account(perf_counter() - started)
+
+    async def _answer(self, exchange: "_Exchange", route: DirectRoute) -> bool:
+        """Answer without the framework; False where the caller may not, which the framework is to say."""
+        caller = exchange.caller
+        if caller is None or route.scope not in caller.scopes:
+            return False
+        exchange.route()
+        if route.meter is not None:
+            exchange.require(route.meter)
+        body = await route.handle(caller, await whole_body(exchange.receive))
+        await exchange.answer(200, [(b"content-type", b"application/json")], body)
+        exchange.count(route.meter)
+        return True
 
     async def _caller(self, exchange: "_Exchange") -> object:
         """The caller, or the exception that says why there is none: only the route knows whether one is needed."""
@@ -133,6 +153,10 @@ class _Exchange:
         self._send = send
         self._left: float | None = None
         self._length: int | None = None
+        self._gate: Gate | None = None
+        self._standing: Standing | None = None
+        self._forwarded: str | None = None
+        self._quiet = False
         self.status = 0
         self.key: str | None = None
         self.origin: str | None = None
@@ -151,6 +175,10 @@ class _Exchange:
                 self._length = int(value) if value.isdigit() else None
             elif name == b"x-request-id" and _SANE_ID.fullmatch(value):
                 request_id = value
+            elif name == b"x-forwarded-for":
+                # A proxy may write one line for each hop; they are one list (RFC 9110, 5.3).
+                hops = value.decode("latin-1")
+                self._forwarded = hops if self._forwarded is None else f"{self._forwarded},{hops}"
             elif name == b"access-control-request-method":
                 self.preflight = scope["method"] == "OPTIONS"
             elif name in PLAIN and not PLAIN[name](value):
@@ -171,6 +199,45 @@ class _Exchange:
         state = scope.setdefault("state", {})
         state["request_id"] = self.request_id
         state["path"] = self.path
+
+    @property
+    def caller(self) -> Caller | None:
+        """Who asks, if the key is good."""
+        caller = self._scope["state"].get("caller")
+        return caller if isinstance(caller, Caller) else None
+
+    def route(self) -> None:
+        """Count it under its path, which no framework finds for it."""
+        self._scope["path_template"] = self.path
+
+    async def refused(self, gate: Gate) -> bool:
+        """Whether the rate limits let it not pass; then it is answered. Nothing of the body was read."""
+        scope = self._scope
+        client = scope.get("client")
+        self._gate = gate
+        peer = None if client is None else client[0]
+        self._standing, refusal = await gate.enter(
+            self.caller, scope["method"], self.path, self._length, peer, self._forwarded
+        )
+        scope["state"]["standing"] = self._standing
+        if refusal is None:
+            return False
+        self._quiet = True
+        await self._problem(too_many(refusal))
+        return True
+
+    def require(self, meter: Meter) -> None:
+        """Raises MonthlyQuotaReached."""
+        if self._gate is not None and self._standing is not None and self.caller is not None:
+            self._gate.require(self._standing, self.caller, meter)
+
+    def count(self, meter: Meter | None) -> None:
+        """Note what a good answer used of the month's quota."""
+        caller = self.caller
+        if meter is None or caller is None or self._gate is None or self._standing is None:
+            return
+        if 200 <= self.status < 300:
+            self._gate.count(self._standing, caller, meter, self._scope["state"].get("rows", 1))
 
     async def receive(self) -> Any:
         """The framework's `receive`: refuses a body over the limit of the route, which is known by now."""
@@ -214,6 +281,8 @@ class _Exchange:
             self.status = message["status"]
             headers = [*message["headers"], (b"x-request-id", self.request_id.encode())]
             headers.append((b"x-content-type-options", b"nosniff"))
+            if self._gate is not None and self._standing is not None:
+                headers += self._gate.fields(self._standing, self.caller)
             if self.origin is not None:
                 headers += _CORS
                 if self.preflight:
@@ -232,15 +301,22 @@ class _Exchange:
         told = known(error)
         if self.status:  # too late for another status: the cut connection tells the client
             raise error
+        await self._problem(told)
+
+    async def _problem(self, told: KindredError) -> None:
         body: Problem = problem(told, path=self.path, request_id=self.request_id)
         headers = [(b"content-type", b"application/problem+json")]
-        headers += [(name.encode(), value.encode()) for name, value in headers_of(body.status).items()]
+        headers += [(name.encode(), value.encode()) for name, value in headers_of(body.status, told).items()]
         self._scope["state"]["error_code"] = told.code
         await self.answer(body.status, headers, msgspec.json.encode(body))
 
     def account(self, seconds: float) -> None:
         """Count the request, and log one line; never the query string, which may hold a key."""
         scope = self._scope
+        if self._quiet:
+            # Not routed, and not logged one by one: it is to cost as little as can be.
+            _requests(scope["method"] if scope["method"] in _METHODS else "other", "refused", "429").inc()
+            return
         route = scope.get("path_template") or ("preflight" if self.preflight else "unknown")
         method = scope["method"] if scope["method"] in _METHODS else "other"
         _requests(method, route, str(self.status)).inc()

@@ -43,6 +43,11 @@ _TITLES: Final = {
 }
 
 
+_HEADERS: Final[Mapping[str, Any]] = {
+    "X-Request-Id": {"schema": {"type": "string"}, "description": "Names this exchange."},
+    "RateLimit-Policy": {"schema": {"type": "string"}, "description": "The limits: calls `q` in `w` seconds."},
+    "RateLimit": {"schema": {"type": "string"}, "description": "Of each, calls left at once `r`; all of it in `t` s."},
+}
 _FIRST: Final = ("Recommendations", "Search", "Events", "Users", "Catalogue", "Photos", "Imports", "Jobs", "Keys")
 
 
@@ -142,6 +147,8 @@ def _operation(operation: Operation, named: Mapping[int, Any], components: Mappi
         "parameters": [*_path_parameters(operation.path), *_query_parameters(said, components), *_conditions(said)],
         "responses": _responses(operation, named),
     }
+    if (cost := operation.handler.opt.get("cost")) is not None:
+        told["description"] += f"\n\nIts uses of the rate limits: {cost}."
     if operation.scope == PUBLIC:
         told["security"] = []
     else:
@@ -209,13 +216,13 @@ def _responses(operation: Operation, named: Mapping[int, Any]) -> dict[str, Any]
     for media_type in said.answer_types:
         good.setdefault("content", {})[media_type] = {"schema": {"type": "string", "format": "binary"}}
     if said.status != 204:
-        good["headers"] = {"X-Request-Id": {"schema": {"type": "string"}, "description": "Names this exchange."}}
+        good["headers"] = _HEADERS
     responses = {str(said.status): good}
     for status, text in said.also.items():
         responses[str(status)] = {**good, "description": text}
-    expected = {400, 405, 406, 413, 500, 503}
+    expected = {400, 405, 406, 413, 429, 500, 503}
     if operation.scope != PUBLIC:
-        expected |= {401, 403}
+        expected |= {401, 402, 403}
     if said.query is not None or said.body is not None or said.body_types or "{" in operation.path:
         expected |= {404, 408, 415, 422, 409}
     if said.conditional:
@@ -236,7 +243,7 @@ def _errors() -> dict[str, Any]:
         made[str(status)] = {
             "description": f"{title}. `code` is one of:{listed}" if listed else f"{title}.",
             "headers": {
-                "X-Request-Id": {"schema": {"type": "string"}},
+                **_HEADERS,
                 **{name.title(): {"schema": {"type": "string"}} for name in headers_of(status)},
             },
             "content": {MEDIA_TYPE: {"schema": {"$ref": _REF.format(name="Problem")}}},

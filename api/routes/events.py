@@ -13,6 +13,7 @@ from api.auth import Caller, UserIdRefused
 from api.contract import contract
 from api.deps import Services, caller_of, services_of, tenant_of
 from api.ingest import Outcome
+from api.limits.cost import Cost
 from api.wire import JSON, AnyRequest, answer, expect_media_type, read_query
 from infra.decode import InvalidFields, faults, plain_json, summary
 from infra.errors import FieldError, TooLarge
@@ -121,6 +122,7 @@ class _Read(Struct):
             results=[EventResult(0, "01J9Z6Q7-view-1", "accepted"), EventResult(1, None, "accepted")],
         ),
         max_body=MAX_BYTES,
+        cost=Cost(body_bytes=20_000),
     ),
 )
 async def post_events(request: AnyRequest) -> Response[bytes]:
@@ -143,12 +145,16 @@ async def post_events(request: AnyRequest) -> Response[bytes]:
     good = [event for event in read.events if event is not None]
     if not good or query.dry_run:
         return answer(_result(read, [], Outcome(repeats={}, unstorable={})))
+    standing = request.scope["state"]["standing"]
+    services.gate.require(standing, caller, "events")
     agent = request.headers.get("user-agent", "") if caller.kind == "publishable" else None
     flags = services.rates.flags(caller.tenant_id, good, agent=agent, now=now)
     numbers, outcome = await _store(services, caller, good, flags, now)
     if any(flags):
         _taken("bot").inc(sum(flag != 0 for flag in flags))
-    return answer(_result(read, numbers, outcome))
+    result = _result(read, numbers, outcome)
+    services.gate.count(standing, caller, "events", result.accepted)
+    return answer(result)
 
 
 async def _store(

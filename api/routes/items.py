@@ -12,8 +12,10 @@ from litestar.params import FromPath
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from api.contract import contract
-from api.deps import caller_of, services_of, tenant_of
+from api.deps import caller_of, plan_of, services_of, tenant_of
+from api.limits.cost import Cost
 from api.wire import JSON, NDJSON, AnyRequest, answer, decode_id, expect_media_type, no_content, read_json, read_query
+from billing.quotas import make_room
 from infra.decode import InvalidFields, MalformedJson, convert, faults, plain_json, summary
 from infra.errors import FieldError, Invalid, TooLarge
 from tenants.catalog import store as catalog
@@ -187,7 +189,9 @@ async def put_item(request: AnyRequest, item_id: FromPath[str]) -> Response[byte
     item = convert(plain, Item)
     services = services_of(request)
     tenant = await tenant_of(request)
+    plan = await plan_of(request)
     async with services.database.tenant_session(tenant.tenant_id) as conn:
+        await make_room(conn, plan, tenant.tenant_id, "items", [item.id], now=services.clock())
         outcome = await catalog.put_item(conn, tenant, item, now=services.clock())
     return _stored(outcome)
 
@@ -249,6 +253,7 @@ async def delete_item(request: AnyRequest, item_id: FromPath[str]) -> Response[N
     "/v1/items/bulk",
     status_code=200,
     opt=contract(
+        cost=Cost(body_bytes=100_000),
         scope="catalog:write",
         tag="Catalogue",
         summary="Store many items",
@@ -280,6 +285,11 @@ async def bulk_items(request: AnyRequest) -> Response[bytes]:
     tenant = await tenant_of(request)
     services = services_of(request)
     outcomes: list[Outcome] = []
+    plan = await plan_of(request)
+    if items and "items" in plan.quotas:
+        async with services.database.tenant_session(tenant.tenant_id) as conn:
+            ids = [item.id for item in items]
+            await make_room(conn, plan, tenant.tenant_id, "items", ids, now=services.clock())
     if items:
         outcomes = await catalog.upsert_many(services.database, tenant, items, now=services.clock())
     return answer(_bulk_result(results, items, outcomes))

@@ -9,10 +9,11 @@ from litestar.params import FromPath
 from msgspec import Meta, Struct
 
 from api.contract import contract
-from api.deps import caller_of, services_of, tenant_of
+from api.deps import caller_of, plan_of, services_of, tenant_of
 from api.recommend.plan import plan
 from api.recommend.types import Query
 from api.wire import AnyRequest, answer, decode_id, no_content, read_json, read_query
+from billing.quotas import make_room
 from infra.decode import InvalidFields, faults, summary
 from infra.errors import FieldError, Invalid
 from tenants import placements
@@ -102,7 +103,10 @@ async def put_placement(request: AnyRequest, placement_id: FromPath[str]) -> Res
     wanted = await read_json(request, Placement)
     await _check(request, wanted)
     tenant_id = caller_of(request).tenant_id
+    plan = await plan_of(request)
     async with services.database.tenant_session(tenant_id) as conn:
+        note = not query.dry_run
+        await make_room(conn, plan, tenant_id, "placements", [name], now=services.clock(), note=note)
         stored, new = await placements.put_placement(
             conn,
             tenant_id,

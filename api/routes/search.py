@@ -43,6 +43,7 @@ async def answer_search(services: Services, caller: Caller, body: bytes) -> byte
         tag="Search",
         max_body=MAX_BODY,
         direct=answer_search,
+        meter="requests",
         body=SearchQuery,
         body_example={"query": "red desk lamp", "count": 10, "fields": ["title", "price"]},
         answer=Answer,

@@ -1,0 +1,254 @@
+"""The question of the edge: may this caller ask now? And the headers that say how much is left.
+
+A caller with a key has the limits of its plan (`burst`, `sustained`: all its keys together) and those of the key; who
+has none shares a limit with its network. What is known of them is kept while they are asked about, within bounds.
+"""
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from hashlib import blake2b
+from typing import Final, TypeVar
+
+import structlog
+
+from api.auth import Caller
+from api.limits.cost import Cost
+from api.limits.network import Networks
+from billing.entitlements import Entitlements, Mode
+from billing.plans import UNLIMITED, Meter, Plan
+from billing.quotas import require_month
+from infra.errors import RateLimited
+from infra.outage import AWAY
+from infra.telemetry import Children, counter
+from tenants.limits.gcra import Bucket, Rate
+from tenants.limits.leases import Fails, Leases, Refusal
+from tenants.usage import Usage
+
+STRANGERS: Final[Mapping[Mode, Rate]] = {
+    "plans": Rate(name="network", quota=3_000, window_s=60, burst=500),
+    # Behind a proxy that is not named in KINDRED_TRUSTED_PROXIES all the world is one network.
+    "licence": Rate(name="network", quota=60_000, window_s=60, burst=5_000),
+}
+"""Of each client network, for all that needs no key, and for calls whose key is not good."""
+
+MAX_KNOWN: Final = 20_000
+"""Callers, and as many strangers, whose limits a process keeps; the store knows the others."""
+
+_UNLIMITED: Final = (
+    (b"ratelimit-policy", b'"unlimited";q=999999999;w=1'),
+    (b"ratelimit", b'"unlimited";r=999999999;t=0'),
+)
+_LOG_EVERY_S: Final = 10.0
+
+_decisions: Final = Children(counter("limit_decisions_total", "Calls by what the rate limits said.", ["outcome"]))
+_passed: Final = _decisions("passed")
+_refused: Final = _decisions("refused")
+
+_log = structlog.get_logger(__name__)
+
+Fields = Sequence[tuple[bytes, bytes]]
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class TooManyRequests(RateLimited):
+    """The caller asks faster than its key, its plan or its network may; nothing was done."""
+
+    code = "too_many_requests"
+    title = "Too many requests"
+
+
+class Standing:
+    """The limits that hold for a caller, or for a network, with the header that names them."""
+
+    __slots__ = ("buckets", "logged_at", "plan", "policy", "rate_per_min", "refused")
+
+    def __init__(self, plan: Plan, rate_per_min: int | None, buckets: Sequence[Bucket]) -> None:
+        self.plan = plan
+        self.rate_per_min = rate_per_min
+        self.buckets = tuple(buckets)
+        self.policy = b", ".join(
+            b'"%b";q=%d;w=%d' % (rate.name.encode(), rate.quota, rate.window_s)
+            for rate in (bucket.rate for bucket in self.buckets)
+        )
+        self.refused = 0
+        self.logged_at = float("-inf")
+
+    def fields(self, now: float) -> Fields:
+        """`RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10): for each limit `r`, how many
+        uses pass at once, and `t`, the seconds until all of it is free again."""
+        if not self.buckets:
+            return _UNLIMITED
+        left = [
+            b'"%b";r=%d;t=%d' % (bucket.rate.name.encode(), bucket.free(now), math.ceil(max(0.0, bucket.full_at - now)))
+            for bucket in self.buckets
+        ]
+        return ((b"ratelimit-policy", self.policy), (b"ratelimit", b", ".join(left)))
+
+
+class Gate:
+    """Decides for one process. `costs`: what costs more than one use, by method and path."""
+
+    def __init__(
+        self,
+        leases: Leases,
+        entitlements: Entitlements,
+        usage: Usage,
+        networks: Networks,
+        *,
+        strangers: Rate,
+        costs: Mapping[tuple[str, str], tuple[Cost, int]],
+        secret: bytes,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._leases = leases
+        self._entitlements = entitlements
+        self._usage = usage
+        self._networks = networks
+        self._strangers = strangers
+        self._costs = costs
+        self._key = blake2b(b"limits of strangers", key=secret[:64], digest_size=32).digest()
+        self._clock = clock
+        self._callers: OrderedDict[tuple[object, str], Standing] = OrderedDict()
+        self._others: OrderedDict[bytes, Standing] = OrderedDict()
+
+    async def enter(
+        self, caller: Caller | None, method: str, path: str, length: int | None, peer: str | None, forwarded: str | None
+    ) -> tuple[Standing, Refusal | None]:
+        """Whose limits a call is under, and why it may not go on; None where it may, and is counted.
+
+        Raises what `Entitlements.plan_of` raises, but for a database that is away: then the call passes.
+        """
+        if caller is None:
+            standing = self._network(self._networks.of(peer, forwarded))
+            if path.startswith("/health/") or method == "OPTIONS":
+                return standing, None
+        else:
+            standing = await self._standing(caller)
+            if not standing.buckets:
+                _passed.inc()
+                return standing, None
+        cost = self._costs.get((method, path))
+        uses = 1 if cost is None else cost[0].of(length, cost[1])
+        refusal = await self._leases.admit(standing.buckets, uses)
+        if refusal is None:
+            _passed.inc()
+        else:
+            _refused.inc()
+            self._tell(standing, refusal, caller)
+        return standing, refusal
+
+    async def spend(self, standing: Standing, uses: int) -> None:
+        """Use more, now that the call says how much it asks for. Raises TooManyRequests; then nothing more is used."""
+        if uses <= 0 or not standing.buckets:
+            return
+        refusal = await self._leases.admit(standing.buckets, uses)
+        if refusal is not None:
+            _refused.inc()
+            raise too_many(refusal)
+
+    async def guard(self, what: str, whom: bytes, rate: Rate, *, fails: Fails = "open") -> None:
+        """One use of a limit of its own: `what` is tried, as "sign-in", and `whom` it is counted for, as a network
+        (`network_of`) or an address in lower case. Raises TooManyRequests.
+
+        With `fails="closed"` this process decides alone while the database is away; so must what guesses passwords.
+        """
+        name = blake2b(b"%b\0%b" % (what.encode(), whom), key=self._key, digest_size=16).digest()
+        standing = self._others.get(name)
+        if standing is None:
+            standing = _keep(self._others, name, Standing(UNLIMITED, None, [self._leases.bucket(name, rate)]))
+        else:
+            self._others.move_to_end(name)
+        refusal = await self._leases.admit(standing.buckets, 1, fails=fails)
+        if refusal is not None:
+            _refused.inc()
+            raise too_many(refusal)
+
+    def network_of(self, peer: str | None, forwarded: str | None) -> bytes:
+        """The client's network, as a keyed hash: for `guard`."""
+        return self._networks.of(peer, forwarded)
+
+    def fields(self, standing: Standing, caller: Caller | None) -> Fields:
+        """The headers of an answer."""
+        fields = standing.fields(self._leases.now)
+        if caller is None or caller.tenant_id not in self._usage.near:
+            return fields
+        near = b", ".join(
+            b'"%b";used=%d;limit=%d' % (meter.encode(), used, quota)
+            for meter, (used, quota) in sorted(self._usage.near[caller.tenant_id].items())
+        )
+        return (*fields, (b"kindred-quota", near))
+
+    def require(self, standing: Standing, caller: Caller, meter: Meter) -> None:
+        """Raises MonthlyQuotaReached where the plan has no more of a meter, and more is refused."""
+        if meter in standing.plan.quotas:
+            require_month(standing.plan, self._usage, caller.tenant_id, meter, now=self._clock())
+
+    def count(self, standing: Standing, caller: Caller, meter: Meter, amount: int) -> None:
+        """Note that so much of a meter was used."""
+        quota = standing.plan.quotas.get(meter)
+        self._usage.count(caller.tenant_id, meter, amount, quota=None if quota is None else quota.limit)
+
+    async def _standing(self, caller: Caller) -> Standing:
+        key = (caller.tenant_id, caller.key_id)
+        standing = self._callers.get(key)
+        try:
+            plan = await self._entitlements.plan_of(caller.tenant_id)
+        except AWAY:
+            # By the plan that it had; a caller that nobody knows of passes, as everything does while nobody is asked.
+            return standing or Standing(UNLIMITED, None, ())
+        if standing is not None and standing.plan is plan and standing.rate_per_min == caller.rate_per_min:
+            self._callers.move_to_end(key)
+            return standing
+        return _keep(self._callers, key, self._make(caller, plan))
+
+    def _make(self, caller: Caller, plan: Plan) -> Standing:
+        buckets = [self._leases.bucket((caller.tenant_id, rate.name), rate) for rate in plan.rates]
+        rate = plan.key if caller.rate_per_min is None else key_rate(caller.rate_per_min)
+        if rate is not None:
+            buckets.append(self._leases.bucket((caller.tenant_id, f"key:{caller.key_id}"), rate))
+        return Standing(plan, caller.rate_per_min, buckets)
+
+    def _network(self, name: bytes) -> Standing:
+        standing = self._others.get(name)
+        if standing is None:
+            buckets = [self._leases.bucket(name, self._strangers)]
+            return _keep(self._others, name, Standing(UNLIMITED, None, buckets))
+        self._others.move_to_end(name)
+        return standing
+
+    def _tell(self, standing: Standing, refusal: Refusal, caller: Caller | None) -> None:
+        """A line now and then, not one for each: who floods us is not to fill the log too."""
+        standing.refused += 1
+        now = self._leases.now
+        if now - standing.logged_at < _LOG_EVERY_S:
+            return
+        standing.logged_at = now
+        whose = {} if caller is None else {"tenant_id": str(caller.tenant_id), "key_id": caller.key_id}
+        _log.info("limits.refused", limit=refusal.rate.name, calls=standing.refused, **whose)
+        standing.refused = 0
+
+
+def key_rate(per_min: int) -> Rate:
+    """The limit of a key that names one: sustained, with two seconds of it at once after a rest."""
+    return Rate(name="key", quota=per_min, window_s=60, burst=max(1, per_min // 30))
+
+
+def too_many(refusal: Refusal) -> TooManyRequests:
+    """The error of a refused call."""
+    rate = refusal.rate
+    seconds = max(1, math.ceil(refusal.retry_s))
+    return TooManyRequests(
+        f"The limit {rate.name!r} passes {rate.quota:,} calls in {rate.window_s} s, {rate.burst:,} of them at once. "
+        f"Nothing was done; send it again in {seconds} s, or slower.",
+        retry_s=seconds,
+    )
+
+
+def _keep(known: OrderedDict[K, V], key: K, value: V) -> V:
+    if len(known) >= MAX_KNOWN:
+        known.popitem(last=False)
+    known[key] = value
+    return value
