@@ -43,7 +43,7 @@ def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
 async def started(database_url: str, folder: Path, **settings: Any) -> AsyncIterator[Application]:
     """An application over this database, following the changes; what it writes by and by it writes when told."""
     chosen = Settings(data_dir=folder, secret_key=SECRET, database_url=database_url, **settings)
-    database = Database(database_url, hot=2, sessions=3, ingest=1)
+    database = Database(database_url, hot=2, sessions=3, ingest=1, fair=True)
     made = create_app(chosen, database, FolderBlobs(folder / "blobs"))
     await database.open()
     async with database.system_session(reason="test set-up") as conn:
