@@ -104,4 +104,4 @@ async def metered(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseR
     meter = handler.opt.get("meter")
     state = connection.scope["state"]
     if meter is not None and isinstance(state.get("caller"), Caller):
-        connection.app.state.services.gate.require(state["standing"], state["caller"], meter)
+        connection.app.state.services.gate.require(state["standing"], meter)

@@ -5,7 +5,6 @@ itself must still be answered as problem+json, counted and logged.
 """
 
 import asyncio
-import re
 from collections.abc import Mapping
 from time import perf_counter
 from typing import Any, Final
@@ -17,11 +16,12 @@ from litestar.types import ASGIApp, Receive, Send
 
 from api.auth import Authenticator, Caller
 from api.direct import PLAIN, PLAIN_BODY, DirectRoute, whole_body
+from api.limits.again import Headers
 from api.limits.gate import Gate, Standing, too_many
 from api.problems import BadRequest, Problem, RequestTimeout, headers_of, known, problem
 from billing.plans import Meter
-from infra.errors import KindredError, TooLarge
-from infra.ids import uuid7
+from infra.errors import TooLarge
+from infra.ids import request_id
 from infra.telemetry import Children, counter, histogram
 
 MAX_BODY: Final = 10_000_000
@@ -36,7 +36,6 @@ _SLOWEST: Final = 2_000
 _requests: Final = Children(counter("http_requests_total", "Requests answered.", ["method", "route", "status"]))
 _seconds: Final = Children(histogram("http_request_seconds", "Time to answer a request.", ["method", "route"]))
 
-_SANE_ID: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._\-]{7,63}")
 _BEACONS: Final = "/v1/events"
 """Where a publishable key may stand in the query: a browser's beacon can set no header."""
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -98,11 +97,18 @@ class Edge:
             await self._app(scope, receive, send)
             return
         started = perf_counter()
+        gate = self._gate
+        if gate is not None and gate.again and (said := _again(gate, scope)) is not None:
+            await _give(send, 429, *said)
+            _count_refused(scope)
+            return
         exchange = _Exchange(scope, receive, send, self._body_timeout_s)
         try:
             if exchange.path.startswith("/v1/") and not exchange.preflight:
-                scope["state"]["caller"] = await self._caller(exchange)
-            if self._gate is not None and await exchange.refused(self._gate):
+                caller = scope["state"]["caller"] = await self._caller(exchange)
+                if isinstance(caller, Caller):
+                    exchange.caller = caller
+            if gate is not None and await exchange.refused(gate):
                 return
             # Each request of the server runs in a context of its own, so nothing needs to be taken back.
             structlog.contextvars.bind_contextvars(request_id=exchange.request_id)
@@ -157,13 +163,15 @@ class _Exchange:
         self._standing: Standing | None = None
         self._forwarded: str | None = None
         self._quiet = False
+        self._inside = False
+        self.caller: Caller | None = None
         self.status = 0
         self.key: str | None = None
         self.origin: str | None = None
         self.preflight = False
         # Whether there is nothing about it but a key and a body of JSON that is not large.
         self.plain = True
-        request_id = b""
+        given = b""
         for name, value in scope["headers"]:
             if name == b"authorization":
                 self.key = _bearer(value) or self.key
@@ -173,8 +181,8 @@ class _Exchange:
                 self.origin = value.decode("latin-1")
             elif name == b"content-length":
                 self._length = int(value) if value.isdigit() else None
-            elif name == b"x-request-id" and _SANE_ID.fullmatch(value):
-                request_id = value
+            elif name == b"x-request-id":
+                given = value
             elif name == b"x-forwarded-for":
                 # A proxy may write one line for each hop; they are one list (RFC 9110, 5.3).
                 hops = value.decode("latin-1")
@@ -187,7 +195,7 @@ class _Exchange:
             self.plain = False
         if self.key is None and scope["path"] == _BEACONS and scope["method"] == "POST" and scope["query_string"]:
             self.key = _beacon_key(scope["query_string"])
-        self.request_id = request_id.decode() if request_id else str(uuid7())
+        self.request_id = request_id(given)
         self.path = scope["path"]
         raw_path = scope.get("raw_path")
         if raw_path and b"%" in raw_path:
@@ -199,12 +207,6 @@ class _Exchange:
         state = scope.setdefault("state", {})
         state["request_id"] = self.request_id
         state["path"] = self.path
-
-    @property
-    def caller(self) -> Caller | None:
-        """Who asks, if the key is good."""
-        caller = self._scope["state"].get("caller")
-        return caller if isinstance(caller, Caller) else None
 
     def route(self) -> None:
         """Count it under its path, which no framework finds for it."""
@@ -221,23 +223,30 @@ class _Exchange:
         )
         scope["state"]["standing"] = self._standing
         if refusal is None:
+            if self._standing.crowd is not None:
+                self._standing.crowd.enter()
+                self._inside = True
             return False
         self._quiet = True
-        await self._problem(too_many(refusal))
+        self.status = 429
+        told = problem(too_many(refusal), path=self.path, request_id=self.request_id)
+        headers = list(gate.refuse(self._standing, refusal, scope["headers"], told))
+        body = msgspec.json.encode(told)
+        headers += ((b"content-length", b"%d" % len(body)), (b"x-request-id", self.request_id.encode()))
+        if self.origin is not None:
+            headers += _CORS
+        await _give(self._send, 429, headers, body)
         return True
 
     def require(self, meter: Meter) -> None:
         """Raises MonthlyQuotaReached."""
-        if self._gate is not None and self._standing is not None and self.caller is not None:
-            self._gate.require(self._standing, self.caller, meter)
+        if self._gate is not None and self._standing is not None:
+            self._gate.require(self._standing, meter)
 
     def count(self, meter: Meter | None) -> None:
         """Note what a good answer used of the month's quota."""
-        caller = self.caller
-        if meter is None or caller is None or self._gate is None or self._standing is None:
-            return
-        if 200 <= self.status < 300:
-            self._gate.count(self._standing, caller, meter, self._scope["state"].get("rows", 1))
+        if meter is not None and 200 <= self.status < 300 and self._gate is not None and self._standing is not None:
+            self._gate.count(self._standing, meter, self._scope["state"].get("rows", 1))
 
     async def receive(self) -> Any:
         """The framework's `receive`: refuses a body over the limit of the route, which is known by now."""
@@ -282,7 +291,7 @@ class _Exchange:
             headers = [*message["headers"], (b"x-request-id", self.request_id.encode())]
             headers.append((b"x-content-type-options", b"nosniff"))
             if self._gate is not None and self._standing is not None:
-                headers += self._gate.fields(self._standing, self.caller)
+                headers += self._gate.fields(self._standing)
             if self.origin is not None:
                 headers += _CORS
                 if self.preflight:
@@ -301,9 +310,6 @@ class _Exchange:
         told = known(error)
         if self.status:  # too late for another status: the cut connection tells the client
             raise error
-        await self._problem(told)
-
-    async def _problem(self, told: KindredError) -> None:
         body: Problem = problem(told, path=self.path, request_id=self.request_id)
         headers = [(b"content-type", b"application/problem+json")]
         headers += [(name.encode(), value.encode()) for name, value in headers_of(body.status, told).items()]
@@ -313,9 +319,10 @@ class _Exchange:
     def account(self, seconds: float) -> None:
         """Count the request, and log one line; never the query string, which may hold a key."""
         scope = self._scope
+        if self._inside and self._standing is not None and self._standing.crowd is not None:
+            self._standing.crowd.inside -= 1
         if self._quiet:
-            # Not routed, and not logged one by one: it is to cost as little as can be.
-            _requests(scope["method"] if scope["method"] in _METHODS else "other", "refused", "429").inc()
+            _count_refused(scope)
             return
         route = scope.get("path_template") or ("preflight" if self.preflight else "unknown")
         method = scope["method"] if scope["method"] in _METHODS else "other"
@@ -337,6 +344,26 @@ class _Exchange:
             ms=round(seconds * 1000, 2),
             **told,
         )
+
+
+def _again(gate: Gate, scope: Any) -> tuple[Headers, bytes] | None:
+    """The answer for a caller that was refused a moment ago."""
+    path: str = scope["path"]
+    if not path.startswith("/v1/") or scope["method"] == "OPTIONS" or b"%" in (scope.get("raw_path") or b""):
+        return None
+    return gate.refused_again(scope["headers"], path)
+
+
+async def _give(send: Send, status: int, headers: Headers, body: bytes) -> None:
+    """A whole answer as it is."""
+    start: Any = {"type": "http.response.start", "status": status, "headers": headers}
+    await send(start)
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _count_refused(scope: Any) -> None:
+    """Neither routed nor logged one by one: a refusal is to cost as little as can be."""
+    _requests(scope["method"] if scope["method"] in _METHODS else "other", "refused", "429").inc()
 
 
 def _too_large(limit: int) -> TooLarge:

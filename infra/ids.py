@@ -1,8 +1,12 @@
 """Identifiers that we create: UUIDv7 (RFC 9562), made here because PostgreSQL 16 has no `uuidv7()`."""
 
 import os
+import re
 import time
+from typing import Final
 from uuid import UUID
+
+_SANE: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._\-]{7,63}")
 
 
 def uuid7() -> UUID:
@@ -13,3 +17,8 @@ def uuid7() -> UUID:
     value |= 0x7 << 76 | (random >> 68) << 64
     value |= 0b10 << 62 | random & (1 << 62) - 1
     return UUID(int=value)
+
+
+def request_id(given: bytes) -> str:
+    """The name of an exchange: the one that the client gave it, if that is a sane one, else a new one."""
+    return given.decode() if _SANE.fullmatch(given) else str(uuid7())

@@ -6,20 +6,25 @@ has none shares a limit with its network. What is known of them is kept while th
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from hashlib import blake2b
 from typing import Final, TypeVar
+from weakref import WeakValueDictionary
 
 import structlog
 
 from api.auth import Caller
+from api.limits.again import FOR_S, Again, Headers, Said, signature
 from api.limits.cost import Cost
 from api.limits.network import Networks
+from api.problems import MEDIA_TYPE, Problem
 from billing.entitlements import Entitlements, Mode
 from billing.plans import UNLIMITED, Meter, Plan
 from billing.quotas import require_month
+from infra.db import TenantId
 from infra.errors import RateLimited
+from infra.ids import request_id
 from infra.outage import AWAY
 from infra.telemetry import Children, counter
 from tenants.limits.gcra import Bucket, Rate
@@ -36,6 +41,9 @@ STRANGERS: Final[Mapping[Mode, Rate]] = {
 MAX_KNOWN: Final = 20_000
 """Callers, and as many strangers, whose limits a process keeps; the store knows the others."""
 
+MAX_AT_ONCE: Final = 100
+"""Calls of one tenant that a process answers at a time. They share its connections (infra/turns.py)."""
+
 _UNLIMITED: Final = (
     (b"ratelimit-policy", b'"unlimited";q=999999999;w=1'),
     (b"ratelimit", b'"unlimited";r=999999999;t=0'),
@@ -48,7 +56,6 @@ _refused: Final = _decisions("refused")
 
 _log = structlog.get_logger(__name__)
 
-Fields = Sequence[tuple[bytes, bytes]]
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -60,32 +67,60 @@ class TooManyRequests(RateLimited):
     title = "Too many requests"
 
 
+class TooManyAtOnce(RateLimited):
+    """So many calls of the tenant are being answered here that one more would wait too long; nothing was done."""
+
+    code = "too_many_at_once"
+    title = "Too many requests at once"
+
+
+class Crowd:
+    """How many calls of one tenant this process is answering."""
+
+    __slots__ = ("__weakref__", "inside")
+
+    def __init__(self) -> None:
+        self.inside = 0
+
+    def enter(self) -> None:
+        """One more. Raises TooManyAtOnce."""
+        if self.inside >= MAX_AT_ONCE:
+            _refused.inc()
+            raise TooManyAtOnce(
+                f"{self.inside} of your calls are being answered here already. Nothing was done; send fewer at once.",
+                retry_s=1,
+            )
+        self.inside += 1
+
+
 class Standing:
     """The limits that hold for a caller, or for a network, with the header that names them."""
 
-    __slots__ = ("buckets", "logged_at", "plan", "policy", "rate_per_min", "refused")
+    __slots__ = ("_left", "buckets", "caller", "crowd", "logged_at", "plan", "policy", "refused")
 
-    def __init__(self, plan: Plan, rate_per_min: int | None, buckets: Sequence[Bucket]) -> None:
+    def __init__(
+        self, plan: Plan, caller: Caller | None, buckets: Sequence[Bucket], crowd: Crowd | None = None
+    ) -> None:
         self.plan = plan
-        self.rate_per_min = rate_per_min
+        self.crowd = crowd
+        self.caller = caller
         self.buckets = tuple(buckets)
         self.policy = b", ".join(
-            b'"%b";q=%d;w=%d' % (rate.name.encode(), rate.quota, rate.window_s)
-            for rate in (bucket.rate for bucket in self.buckets)
+            b'"%b";q=%d;w=%d' % (bucket.name, bucket.rate.quota, bucket.rate.window_s) for bucket in self.buckets
         )
+        self._left = b", ".join(b'"%b";r=%%d;t=%%d' % bucket.name for bucket in self.buckets)
         self.refused = 0
         self.logged_at = float("-inf")
 
-    def fields(self, now: float) -> Fields:
+    def fields(self, now: float) -> Headers:
         """`RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10): for each limit `r`, how many
         uses pass at once, and `t`, the seconds until all of it is free again."""
         if not self.buckets:
             return _UNLIMITED
-        left = [
-            b'"%b";r=%d;t=%d' % (bucket.rate.name.encode(), bucket.free(now), math.ceil(max(0.0, bucket.full_at - now)))
-            for bucket in self.buckets
-        ]
-        return ((b"ratelimit-policy", self.policy), (b"ratelimit", b", ".join(left)))
+        numbers: list[int] = []
+        for bucket in self.buckets:
+            numbers += bucket.left(now)
+        return ((b"ratelimit-policy", self.policy), (b"ratelimit", self._left % tuple(numbers)))
 
 
 class Gate:
@@ -111,7 +146,9 @@ class Gate:
         self._costs = costs
         self._key = blake2b(b"limits of strangers", key=secret[:64], digest_size=32).digest()
         self._clock = clock
-        self._callers: OrderedDict[tuple[object, str], Standing] = OrderedDict()
+        self.again = Again()
+        self._crowds: WeakValueDictionary[TenantId, Crowd] = WeakValueDictionary()
+        self._callers: OrderedDict[str, Standing] = OrderedDict()
         self._others: OrderedDict[bytes, Standing] = OrderedDict()
 
     async def enter(
@@ -137,7 +174,7 @@ class Gate:
             _passed.inc()
         else:
             _refused.inc()
-            self._tell(standing, refusal, caller)
+            self._tell(standing, refusal)
         return standing, refusal
 
     async def spend(self, standing: Standing, uses: int) -> None:
@@ -170,46 +207,51 @@ class Gate:
         """The client's network, as a keyed hash: for `guard`."""
         return self._networks.of(peer, forwarded)
 
-    def fields(self, standing: Standing, caller: Caller | None) -> Fields:
+    def fields(self, standing: Standing) -> Headers:
         """The headers of an answer."""
         fields = standing.fields(self._leases.now)
-        if caller is None or caller.tenant_id not in self._usage.near:
+        near = self._usage.near
+        if not near or standing.caller is None or standing.caller.tenant_id not in near:
             return fields
-        near = b", ".join(
+        told = b", ".join(
             b'"%b";used=%d;limit=%d' % (meter.encode(), used, quota)
-            for meter, (used, quota) in sorted(self._usage.near[caller.tenant_id].items())
+            for meter, (used, quota) in sorted(near[standing.caller.tenant_id].items())
         )
-        return (*fields, (b"kindred-quota", near))
+        return (*fields, (b"kindred-quota", told))
 
-    def require(self, standing: Standing, caller: Caller, meter: Meter) -> None:
+    def require(self, standing: Standing, meter: Meter) -> None:
         """Raises MonthlyQuotaReached where the plan has no more of a meter, and more is refused."""
-        if meter in standing.plan.quotas:
-            require_month(standing.plan, self._usage, caller.tenant_id, meter, now=self._clock())
-
-    def count(self, standing: Standing, caller: Caller, meter: Meter, amount: int) -> None:
-        """Note that so much of a meter was used."""
         quota = standing.plan.quotas.get(meter)
-        self._usage.count(caller.tenant_id, meter, amount, quota=None if quota is None else quota.limit)
+        if quota is not None and quota.beyond == "refuse" and standing.caller is not None:
+            require_month(standing.plan, self._usage, standing.caller.tenant_id, meter, now=self._clock())
+
+    def count(self, standing: Standing, meter: Meter, amount: int) -> None:
+        """Note that so much of a meter was used."""
+        if standing.caller is not None:
+            quota = standing.plan.quotas.get(meter)
+            self._usage.count(standing.caller.tenant_id, meter, amount, quota=None if quota is None else quota.limit)
 
     async def _standing(self, caller: Caller) -> Standing:
-        key = (caller.tenant_id, caller.key_id)
-        standing = self._callers.get(key)
+        standing = self._callers.get(caller.key_id)
         try:
             plan = await self._entitlements.plan_of(caller.tenant_id)
         except AWAY:
             # By the plan that it had; a caller that nobody knows of passes, as everything does while nobody is asked.
-            return standing or Standing(UNLIMITED, None, ())
-        if standing is not None and standing.plan is plan and standing.rate_per_min == caller.rate_per_min:
-            self._callers.move_to_end(key)
+            return standing or Standing(UNLIMITED, caller, ())
+        if standing is not None and standing.caller is caller and standing.plan is plan:
+            self._callers.move_to_end(caller.key_id)
             return standing
-        return _keep(self._callers, key, self._make(caller, plan))
+        return _keep(self._callers, caller.key_id, self._make(caller, plan))
 
     def _make(self, caller: Caller, plan: Plan) -> Standing:
         buckets = [self._leases.bucket((caller.tenant_id, rate.name), rate) for rate in plan.rates]
         rate = plan.key if caller.rate_per_min is None else key_rate(caller.rate_per_min)
         if rate is not None:
             buckets.append(self._leases.bucket((caller.tenant_id, f"key:{caller.key_id}"), rate))
-        return Standing(plan, caller.rate_per_min, buckets)
+        crowd = self._crowds.get(caller.tenant_id)
+        if crowd is None:
+            crowd = self._crowds[caller.tenant_id] = Crowd()
+        return Standing(plan, caller, buckets, crowd)
 
     def _network(self, name: bytes) -> Standing:
         standing = self._others.get(name)
@@ -219,13 +261,41 @@ class Gate:
         self._others.move_to_end(name)
         return standing
 
-    def _tell(self, standing: Standing, refusal: Refusal, caller: Caller | None) -> None:
+    def refused_again(self, scope_headers: Iterable[tuple[bytes, bytes]], path: str) -> tuple[Headers, bytes] | None:
+        """Headers and body for a call whose key was refused a moment ago; None where it is to be looked at."""
+        told = signature(scope_headers)
+        said = None if told is None else self.again.find(told[0], self._leases.now)
+        if told is None or said is None:
+            return None
+        _refused.inc()
+        return said.answer(path, request_id(told[1]))
+
+    def refuse(
+        self, standing: Standing, refusal: Refusal, scope_headers: Iterable[tuple[bytes, bytes]], told: Problem
+    ) -> Headers:
+        """The headers of a refusal, which calls of the same key get too until one may pass."""
+        now = self._leases.now
+        headers = [
+            (b"content-type", MEDIA_TYPE.encode()),
+            (b"retry-after", b"%d" % max(1, math.ceil(refusal.retry_s))),
+            (b"x-content-type-options", b"nosniff"),
+            *self.fields(standing),
+        ]
+        signed = signature(scope_headers)
+        if signed is not None and standing.caller is not None:
+            said = self.again.find(signed[0], now)
+            standing.refused += 0 if said is None else said.calls
+            self.again.note(signed[0], Said(now + min(FOR_S, refusal.one_s), headers, told))
+        return headers
+
+    def _tell(self, standing: Standing, refusal: Refusal) -> None:
         """A line now and then, not one for each: who floods us is not to fill the log too."""
         standing.refused += 1
         now = self._leases.now
         if now - standing.logged_at < _LOG_EVERY_S:
             return
         standing.logged_at = now
+        caller = standing.caller
         whose = {} if caller is None else {"tenant_id": str(caller.tenant_id), "key_id": caller.key_id}
         _log.info("limits.refused", limit=refusal.rate.name, calls=standing.refused, **whose)
         standing.refused = 0

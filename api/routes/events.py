@@ -146,14 +146,14 @@ async def post_events(request: AnyRequest) -> Response[bytes]:
     if not good or query.dry_run:
         return answer(_result(read, [], Outcome(repeats={}, unstorable={})))
     standing = request.scope["state"]["standing"]
-    services.gate.require(standing, caller, "events")
+    services.gate.require(standing, "events")
     agent = request.headers.get("user-agent", "") if caller.kind == "publishable" else None
     flags = services.rates.flags(caller.tenant_id, good, agent=agent, now=now)
     numbers, outcome = await _store(services, caller, good, flags, now)
     if any(flags):
         _taken("bot").inc(sum(flag != 0 for flag in flags))
     result = _result(read, numbers, outcome)
-    services.gate.count(standing, caller, "events", result.accepted)
+    services.gate.count(standing, "events", result.accepted)
     return answer(result)
 
 

@@ -68,6 +68,7 @@ class Bucket:
         "interval",
         "key",
         "lease",
+        "name",
         "rate",
         "settling",
         "since",
@@ -86,6 +87,7 @@ class Bucket:
     def govern(self, rate: Rate) -> None:
         """Let another rate hold from now on, as after a change of the plan; what was used stays used."""
         self.rate = rate
+        self.name = rate.name.encode()
         self.interval = rate.interval_s
         self.depth = rate.depth_s
         per_s = rate.quota / rate.window_s
@@ -117,16 +119,18 @@ class Bucket:
 
     def spend(self, now: float, cost: float) -> None:
         """Note a use that passed."""
-        self.full_at = max(self.full_at, now) + cost * self.interval
+        self.full_at = (self.full_at if self.full_at > now else now) + cost * self.interval
         if not self.unsettled:
             self.since = now
         self.unsettled += cost
 
-    def free(self, now: float) -> int:
-        """Uses that would pass at once."""
-        if self.full_at <= now:
-            return self.rate.burst
-        return max(0, int((self.depth - (self.full_at - now)) / self.interval + _EPSILON_S))
+    def left(self, now: float) -> tuple[int, int]:
+        """Uses that would pass at once, and whole seconds, rounded up, until all of it is free again."""
+        ahead = self.full_at - now
+        if ahead <= 0:
+            return self.rate.burst, 0
+        free = (self.depth - ahead) / self.interval + _EPSILON_S
+        return (int(free) if free > 0 else 0), -int(-ahead // 1)
 
     def charge(self) -> tuple[float, float]:
         """What is to be told of it, as it is being told from now on: since when, and seconds of use."""

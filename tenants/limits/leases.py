@@ -40,10 +40,14 @@ Fails = Literal["open", "closed"]
 
 
 class Refusal(Struct, frozen=True):
-    """A use that did not pass: the rate that it would have broken, and the seconds until it would pass."""
+    """A use that did not pass: the rate that it would have broken, and the seconds until it would pass.
+
+    `one_s`: until a use of cost 1 would.
+    """
 
     rate: Rate
     retry_s: float
+    one_s: float
 
 
 class _Unheard:
@@ -128,10 +132,10 @@ class Leases:
         now = self._clock()
         unheard = False
         for bucket in buckets:
-            # The usual case first: nothing of it is used.
-            if bucket.full_at > now and (late := bucket.late(now, cost)):
-                return Refusal(bucket.rate, late)
-            if (bucket.unsettled or bucket.settling) and bucket.unheard(now, cost):
+            # Looked at here first, without a call: this is in the way of every answer.
+            if bucket.full_at + cost * bucket.interval - bucket.depth > now and (late := bucket.late(now, cost)):
+                return Refusal(bucket.rate, late, bucket.late(now, 1))
+            if bucket.unsettled + bucket.settling + cost > bucket.lease and bucket.unheard(now, cost):
                 unheard = True
         if unheard:
             return _UNHEARD
@@ -155,7 +159,7 @@ class Leases:
         now = self._clock()
         for bucket in buckets:
             if late := bucket.late(now, cost):
-                return Refusal(bucket.rate, late)
+                return Refusal(bucket.rate, late, bucket.late(now, 1))
         self._spend(buckets, cost)
         return None
 

@@ -1,5 +1,6 @@
 """Rate limits, quotas and plans over HTTP, with the plans of the hosted service."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +20,7 @@ from infra.db import Database, driver
 from tenants.keys import KeyRequest, create_key
 from tenants.lifecycle import create_tenant, set_plan
 from tenants.limits.gcra import Rate
-from tests.integration.api.conftest import Shop, anonymous, make_shop, started
+from tests.integration.api.conftest import MakeShop, Shop, anonymous, make_shop, started
 from tests.isolation.test_limits import fields
 
 __all__ = ["anonymous", "make_shop"]
@@ -70,6 +71,12 @@ async def _key(app: Application, shop: Shop, **wanted: Any) -> httpx.AsyncClient
     )
 
 
+async def _wait(app: Application, still: _Still, seconds: float) -> None:
+    """Let time pass, while nothing is being told: the database's clock moves in the same moment."""
+    async with app.services.leases._one:
+        still.now += seconds
+
+
 async def _statuses(client: httpx.AsyncClient, count: int, path: str = "/v1/keys") -> list[int]:
     return [(await client.get(path)).status_code for _ in range(count)]
 
@@ -101,7 +108,7 @@ async def test_too_fast_is_refused_until_it_may_go_on(app: Application, shop: Sh
     assert refused.headers["retry-after"] == "1"
     assert fields(refused)["key"] == {"q": 60, "w": 60, "r": 0, "t": 2}
     assert refused.headers["x-request-id"] == told["request_id"]
-    still.now += 1
+    await _wait(app, still, 1)
     assert (await client.get("/v1/items")).status_code == 200
     assert (await client.get("/v1/items")).status_code == 429
 
@@ -330,3 +337,35 @@ async def test_nobody_is_limited_without_plans(database_url: str, tmp_path: Path
         tenant_id = await create_tenant(own.services.database, f"shop {uuid4()}", plan="free")
         plan = await own.services.entitlements.plan_of(tenant_id)
         assert (plan.rates, plan.key, plan.quotas) == ((), None, {})
+
+
+async def test_so_many_at_once_and_no_more(
+    app: Application, shop: Shop, make_shop: MakeShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one shop, by all its keys; another one's calls go on."""
+    monkeypatch.setattr(gate_module, "MAX_AT_ONCE", 2)
+    await set_plan(app.services.database, shop.tenant_id, "pro")
+    other, second = await make_shop(), await _key(app, shop)
+    inside, go = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        inside.set()
+        await go.wait()
+        yield b"[]"
+
+    async def upload(client: httpx.AsyncClient) -> httpx.Response:
+        return await client.post("/v1/items/bulk", content=slow(), headers={"content-type": "application/json"})
+
+    waiting = []
+    for client in (shop.client, second):
+        waiting.append(asyncio.create_task(upload(client)))
+        await inside.wait()
+        inside.clear()
+    refused = await shop.client.get("/v1/items")
+    assert (refused.status_code, refused.json()["code"]) == (429, "too_many_at_once")
+    assert refused.headers["retry-after"] == "1"
+    assert fields(refused)
+    assert (await other.client.get("/v1/items")).status_code == 200
+    go.set()
+    assert [answer.status_code for answer in await asyncio.gather(*waiting)] == [200, 200]
+    assert (await shop.client.get("/v1/items")).status_code == 200

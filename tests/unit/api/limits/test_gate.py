@@ -65,7 +65,7 @@ def test_the_fields_say_no_more_than_would_pass(now: float, used: list[int]) -> 
     for bucket, field in zip(buckets, told[b"ratelimit"].split(b", "), strict=True):
         name, left, reset = field.split(b";")
         assert name == f'"{bucket.rate.name}"'.encode()
-        assert int(left[2:]) == bucket.free(now)
+        assert int(left[2:]) == bucket.left(now)[0]
         assert not bucket.late(now + int(reset[2:]), bucket.rate.burst)
 
 
@@ -77,7 +77,7 @@ def test_without_limits_the_fields_are_there() -> None:
 def test_a_refusal_says_how_long() -> None:
     """In whole seconds, one at least."""
     rate = Rate(name="key", quota=60, window_s=60, burst=2)
-    assert [too_many(Refusal(rate, seconds)).retry_s for seconds in (0.01, 1.0, 1.01, 59.5)] == [1, 1, 2, 60]
+    assert [too_many(Refusal(rate, seconds, 0.0)).retry_s for seconds in (0.01, 1.0, 1.01, 59.5)] == [1, 1, 2, 60]
 
 
 @pytest.mark.parametrize(("per_min", "burst"), [(1, 1), (59, 1), (60, 2), (600, 20), (10_000_000, 333_333)])

@@ -56,12 +56,12 @@ def test_who_waits_as_long_as_told_passes(rate: Rate, asked: list[tuple[float, i
 
 @given(rate=rates, asked=uses)
 def test_as_many_pass_as_are_said_to_be_free(rate: Rate, asked: list[tuple[float, int]]) -> None:
-    """`free` is what the RateLimit header says."""
+    """`left` is what the RateLimit header says."""
     bucket = Bucket(KEY, rate)
     now = 0.0
     for pause, cost in asked:
         now += pause
-        free = bucket.free(now)
+        free = bucket.left(now)[0]
         assert 0 <= free <= rate.burst
         if free:
             assert not bucket.late(now, free)
@@ -85,9 +85,9 @@ def test_another_rate_keeps_what_was_used() -> None:
     """A change of the plan gives nothing away."""
     bucket = Bucket(KEY, Rate(name="sustained", quota=60, window_s=60, burst=10))
     bucket.spend(0.0, 10)
-    assert bucket.free(0.0) == 0
+    assert bucket.left(0.0)[0] == 0
     bucket.govern(Rate(name="sustained", quota=600, window_s=60, burst=200))
-    assert bucket.free(0.0) == 100
+    assert bucket.left(0.0)[0] == 100
 
 
 def test_a_lease_is_a_quarter_of_a_second() -> None:
@@ -103,7 +103,7 @@ def test_a_lease_is_a_quarter_of_a_second() -> None:
         bucket.charge()
         assert bucket.unheard(now, 1)  # until it is heard that they are told
         bucket.settled(bucket.full_at, now)
-        for _ in range(bucket.free(now) // 4):
+        for _ in range(bucket.left(now)[0] // 4):
             assert not bucket.unheard(now, 1)
             bucket.spend(now, 1)
         assert bucket.unheard(now + 2 * FRESH_S, 1)

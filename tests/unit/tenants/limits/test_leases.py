@@ -149,7 +149,7 @@ async def test_all_limits_are_used_or_none() -> None:
     refusal = process.take((wide, narrow), 1)
     assert isinstance(refusal, Refusal)
     assert refusal.rate.name == "narrow"
-    assert wide.free(world.now) == 99
+    assert wide.left(world.now)[0] == 99
 
 
 async def test_it_fails_open_and_counts_it() -> None:
@@ -205,7 +205,7 @@ async def test_a_use_waits_for_the_others_where_its_lease_is_used_up() -> None:
         assert not waiting.done()
         slow.go.set()
         assert await waiting is None
-        assert buckets[0].free(world.now) == 1
+        assert buckets[0].left(world.now)[0] == 1
     finally:
         await process.close()
 
