@@ -76,7 +76,9 @@ class Tally(NamedTuple):
     times: list[float]
 
 
-async def paced(ports: Sequence[int], request: bytes, per_s: float, seconds: float, *, each: int = 8) -> Tally:
+async def paced(
+    ports: Sequence[int], requests: Sequence[bytes], per_s: float, seconds: float, *, each: int = 8
+) -> Tally:
     """Send so many a second, evenly, whether or not answers come; `each` connections to every port."""
     tally = Tally(Counter(), [])
     turns = iter(range(round(per_s * seconds)))
@@ -89,7 +91,7 @@ async def paced(ports: Sequence[int], request: bytes, per_s: float, seconds: flo
             if wait > 0:
                 await asyncio.sleep(wait)
             sent = time.perf_counter()
-            writer.write(request)
+            writer.write(requests[turn % len(requests)])
             try:
                 head = await reader.readuntil(b"\r\n\r\n")
                 await reader.readexactly(length_of(head))

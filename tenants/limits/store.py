@@ -1,7 +1,8 @@
 """Where limits stand for all processes together: one row each, moved on by what each process passed."""
 
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from datetime import datetime
+from typing import Any, Final, Protocol
 
 from msgspec import Struct
 
@@ -94,6 +95,20 @@ class PostgresBuckets:
     async def close(self) -> None:
         """Disconnect."""
         await self._connection.close()
+
+
+async def prune_buckets(raw: Any, before: datetime) -> int:
+    """Forget limits that were all free again before then; how many. `raw` is a connection of the system role."""
+    removed = 0
+    for table in ("rate_buckets", "stranger_buckets"):
+        done: str = await raw.execute(
+            # One that is being used just now is left alone, rather than waited for.
+            f"delete from {table} where ctid = any(array("
+            f"select ctid from {table} where full_at < $1 for update skip locked))",
+            int(before.timestamp() * US),
+        )
+        removed += int(done.rpartition(" ")[2])
+    return removed
 
 
 def _amounts(charges: Sequence[Charge]) -> tuple[list[int], list[int]]:

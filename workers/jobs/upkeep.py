@@ -17,6 +17,7 @@ from tenants.audience.tombstones import replay
 from tenants.audience.users import settle_late
 from tenants.erasure import ERASE_AFTER, deleted_tenants, erase_tenant
 from tenants.lifecycle import TenantNotFound
+from tenants.limits.store import prune_buckets
 from tenants.vectors.encoding import count_pending
 from tenants.vectors.shards import (
     LARGE,
@@ -36,6 +37,9 @@ CHANGES_KEPT: Final = timedelta(hours=1)
 """Every API process reads the change feed within seconds; a process that was away longer starts anew."""
 
 FAULTS_KEPT: Final = timedelta(days=30)
+
+RATES_KEPT: Final = timedelta(hours=1)
+"""A rate limit that has been all free for so long is not worth a row, whatever the clocks differ by."""
 
 LATE: Final = timedelta(minutes=10)
 """An API process believes what it remembers of a shopper for less than a second; the rest is for its clock."""
@@ -73,7 +77,7 @@ class Upkeep:
             queue_pending.labels("image").set(await count_pending(system, None, "image"))
 
     async def prune(self) -> int:
-        """Drop old changes and the faults of old jobs; how many rows."""
+        """Drop old changes, the faults of old jobs and rate limits that nobody uses; how many rows."""
         async with self._database.system_session(reason="prune the change feed") as system:
             changes = await system.execute(
                 text("delete from changes where at < :before"), {"before": self._clock() - CHANGES_KEPT}
@@ -85,7 +89,8 @@ class Upkeep:
                 ),
                 {"before": self._clock() - FAULTS_KEPT},
             )
-        return int(changes.rowcount) + int(faults.rowcount)
+            rates = await prune_buckets(await driver(system), self._clock() - RATES_KEPT)
+        return int(changes.rowcount) + int(faults.rowcount) + rates
 
     async def partitions(self) -> int:
         """Make the partitions of the coming months and drop those whose time is over; how many of both."""
