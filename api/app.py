@@ -10,14 +10,13 @@ from litestar.handlers import HTTPRouteHandler
 
 from api.auth import Authenticator, requires
 from api.bots import Rates
-from api.console.pages import demo
+from api.console.pages import account, assets, demo, shops, signin, signup
 from api.deps import Clock, Services, metered, utc_now
 from api.direct import direct_routes
 from api.edge import BODY_TIMEOUT_S, MAX_BODY, Edge
 from api.ingest import Ingest
 from api.limits.cost import costs_of
 from api.limits.gate import STRANGERS, Gate
-from api.limits.network import Networks
 from api.negotiation import acceptable
 from api.openapi import operations
 from api.problems import answer_problem
@@ -30,6 +29,7 @@ from api.recommend.search import QueryVectors
 from api.recommend.warming import Warming
 from api.routes import (
     analytics,
+    audit,
     docs,
     encoding,
     events,
@@ -46,9 +46,12 @@ from api.routes import (
     recommendations,
     search,
     segments,
+    signups,
     usage,
     users,
 )
+from api.sessions import Sessions
+from api.work import Repeated, answer_repeat, intended
 from billing.entitlements import Entitlements
 from infra.blob import BlobStore
 from infra.changes import ChangeFeed
@@ -57,6 +60,7 @@ from infra.encoder import EncoderClient
 from infra.lone import LoneConnection
 from infra.secret import load_secret
 from infra.settings import Settings
+from tenants.accounts.doors import Doors
 from tenants.audience.shoppers import ShopperIds
 from tenants.directory import Directory
 from tenants.limits.leases import Leases
@@ -84,7 +88,14 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     *keys.ROUTES,
     *models.ROUTES,
     *usage.ROUTES,
+    *audit.ROUTES,
     *demo.ROUTES,
+    *signups.ROUTES,
+    *assets.ROUTES,
+    *signup.ROUTES,
+    *signin.ROUTES,
+    *shops.ROUTES,
+    *account.ROUTES,
 )
 """Every route."""
 
@@ -98,6 +109,7 @@ class Application(Edge):
             services.authenticator,
             direct_routes(ROUTES, services),
             services.gate,
+            sessions=services.sessions,
             body_timeout_s=body_timeout_s,
         )
         self.framework = framework
@@ -161,20 +173,22 @@ def create_app(
             leases,
             entitlements,
             used,
-            Networks(settings.trusted_proxies, secret=secret),
+            trusted=settings.trusted_proxies,
             strangers=STRANGERS[settings.entitlements],
             costs=costs_of(ROUTES, MAX_BODY),
             secret=secret,
             clock=clock,
         ),
+        doors=Doors(database, secret=secret, cell=settings.cell, signup=settings.signup, clock=clock),
+        sessions=Sessions(database, secret=secret, origin=settings.public_origin, clock=clock),
         rates=Rates(),
         secret=secret,
         clock=clock,
     )
     framework = Litestar(
         route_handlers=ROUTES,
-        guards=[requires, acceptable, metered],
-        exception_handlers={Exception: answer_problem},
+        guards=[requires, acceptable, metered, intended],
+        exception_handlers={Repeated: answer_repeat, Exception: answer_problem},
         lifespan=[_running(services, encoder)],
         state=State({"services": services}),
         openapi_config=None,

@@ -21,16 +21,19 @@ class FieldError(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class KindredError(Exception):
-    """Base of all errors that a caller is told about; `detail` says what to do, `retry_s` after how many seconds."""
+    """Base of all errors that a caller is told about; `detail` says what to do."""
 
     code: ClassVar[str] = "error"
     title: ClassVar[str] = "Something went wrong"
+    retry_s: int | None = None
+    """Seconds after which the very same request may succeed, where that is known."""
 
     def __init__(self, detail: str, *, errors: Sequence[FieldError] = (), retry_s: int | None = None) -> None:
         super().__init__(detail)
         self.detail = detail
         self.errors = tuple(errors)
-        self.retry_s = retry_s
+        if retry_s is not None:
+            self.retry_s = retry_s
 
 
 class Invalid(KindredError):

@@ -17,6 +17,7 @@ from infra.db import Database
 from infra.embedded import EmbeddedPostgres
 from infra.errors import Invalid, NotFound
 from infra.fetch import Fetcher
+from infra.mail import open_mailer
 from infra.roles import APP
 from infra.secret import load_secret
 from infra.settings import BadSettings, Settings
@@ -36,6 +37,7 @@ from workers.jobs.photos import PhotoLoop
 from workers.jobs.popularity import EVERY_S, Popularity
 from workers.jobs.train import Training
 from workers.jobs.upkeep import Upkeep
+from workers.mail.loop import MailLoop
 from workers.memory import give_back, use_one_arena
 from workers.models import Models, load_models
 from workers.runner import JobLoop
@@ -109,6 +111,10 @@ async def serve(settings: Settings, queues: Sequence[str], stop: asyncio.Event) 
                 group.create_task(_every("popularity", EVERY_S, popularity.tick, stop))
                 group.create_task(_every("neighbours", 30, neighbours.schedule, stop))
             if "upkeep" in queues:
+                mails = MailLoop(
+                    database, open_mailer(settings), secret=load_secret(settings), origin=settings.public_origin
+                )
+                group.create_task(_keep_running("mails", mails.run, stop))
                 upkeep = Upkeep(
                     database,
                     blobs,
@@ -117,6 +123,7 @@ async def serve(settings: Settings, queues: Sequence[str], stop: asyncio.Event) 
                 )
                 group.create_task(_every("counts", 5, upkeep.count, stop))
                 group.create_task(_every("prune", 300, upkeep.prune, stop))
+                group.create_task(_every("seal", 10, upkeep.seal, stop))
                 group.create_task(_every("partitions", 3600, upkeep.partitions, stop))
                 group.create_task(_every("settle", 60, upkeep.settle, stop))
                 group.create_task(_every("replay", 3600, upkeep.replay, stop))

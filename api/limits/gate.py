@@ -9,7 +9,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from hashlib import blake2b
-from typing import Final, TypeVar
+from ipaddress import IPv4Network, IPv6Network
+from typing import Any, Final, TypeVar
 from weakref import WeakValueDictionary
 
 import structlog
@@ -17,7 +18,7 @@ import structlog
 from api.auth import Caller
 from api.limits.again import FOR_S, Again, Headers, Said, signature
 from api.limits.cost import Cost
-from api.limits.network import Networks
+from api.network import client_network
 from api.problems import MEDIA_TYPE, Problem
 from billing.entitlements import Entitlements, Mode
 from billing.plans import UNLIMITED, Meter, Plan
@@ -131,8 +132,8 @@ class Gate:
         leases: Leases,
         entitlements: Entitlements,
         usage: Usage,
-        networks: Networks,
         *,
+        trusted: tuple[IPv4Network | IPv6Network, ...],
         strangers: Rate,
         costs: Mapping[tuple[str, str], tuple[Cost, int]],
         secret: bytes,
@@ -141,7 +142,7 @@ class Gate:
         self._leases = leases
         self._entitlements = entitlements
         self._usage = usage
-        self._networks = networks
+        self._trusted = trusted
         self._strangers = strangers
         self._costs = costs
         self._key = blake2b(b"limits of strangers", key=secret[:64], digest_size=32).digest()
@@ -152,22 +153,22 @@ class Gate:
         self._others: OrderedDict[bytes, Standing] = OrderedDict()
 
     async def enter(
-        self, caller: Caller | None, method: str, path: str, length: int | None, peer: str | None, forwarded: str | None
+        self, caller: Caller | None, scope: Any, path: str, length: int | None
     ) -> tuple[Standing, Refusal | None]:
         """Whose limits a call is under, and why it may not go on; None where it may, and is counted.
 
         Raises what `Entitlements.plan_of` raises, but for a database that is away: then the call passes.
         """
         if caller is None:
-            standing = self._network(self._networks.of(peer, forwarded))
-            if path.startswith("/health/") or method == "OPTIONS":
+            standing = self._network(client_network(scope, self._trusted))
+            if path.startswith("/health/") or scope["method"] == "OPTIONS":
                 return standing, None
         else:
             standing = await self._standing(caller)
             if not standing.buckets:
                 _passed.inc()
                 return standing, None
-        cost = self._costs.get((method, path))
+        cost = self._costs.get((scope["method"], path))
         uses = 1 if cost is None else cost[0].of(length, cost[1])
         refusal = await self._leases.admit(standing.buckets, uses)
         if refusal is None:
@@ -186,26 +187,17 @@ class Gate:
             _refused.inc()
             raise too_many(refusal)
 
-    async def guard(self, what: str, whom: bytes, rate: Rate, *, fails: Fails = "open") -> None:
+    async def guard(self, what: str, whom: str, rate: Rate, *, fails: Fails = "open") -> None:
         """One use of a limit of its own: `what` is tried, as "sign-in", and `whom` it is counted for, as a network
-        (`network_of`) or an address in lower case. Raises TooManyRequests.
+        (`client_network`) or an address in lower case. Raises TooManyRequests.
 
         With `fails="closed"` this process decides alone while the database is away; so must what guesses passwords.
         """
-        name = blake2b(b"%b\0%b" % (what.encode(), whom), key=self._key, digest_size=16).digest()
-        standing = self._others.get(name)
-        if standing is None:
-            standing = _keep(self._others, name, Standing(UNLIMITED, None, [self._leases.bucket(name, rate)]))
-        else:
-            self._others.move_to_end(name)
+        standing = self._stranger(what, whom, rate)
         refusal = await self._leases.admit(standing.buckets, 1, fails=fails)
         if refusal is not None:
             _refused.inc()
             raise too_many(refusal)
-
-    def network_of(self, peer: str | None, forwarded: str | None) -> bytes:
-        """The client's network, as a keyed hash: for `guard`."""
-        return self._networks.of(peer, forwarded)
 
     def fields(self, standing: Standing) -> Headers:
         """The headers of an answer."""
@@ -233,12 +225,18 @@ class Gate:
 
     async def _standing(self, caller: Caller) -> Standing:
         standing = self._callers.get(caller.key_id)
+        if standing is not None and standing.caller is not caller:
+            # Known anew, or of a session, which is looked up for each call: the same if it is of the same tenant.
+            known = standing.caller
+            assert known is not None
+            if known.tenant_id != caller.tenant_id or known.rate_per_min != caller.rate_per_min:
+                standing = None
         try:
             plan = await self._entitlements.plan_of(caller.tenant_id)
         except AWAY:
             # By the plan that it had; a caller that nobody knows of passes, as everything does while nobody is asked.
             return standing or Standing(UNLIMITED, caller, ())
-        if standing is not None and standing.caller is caller and standing.plan is plan:
+        if standing is not None and standing.plan is plan:
             self._callers.move_to_end(caller.key_id)
             return standing
         return _keep(self._callers, caller.key_id, self._make(caller, plan))
@@ -253,11 +251,15 @@ class Gate:
             crowd = self._crowds[caller.tenant_id] = Crowd()
         return Standing(plan, caller, buckets, crowd)
 
-    def _network(self, name: bytes) -> Standing:
+    def _network(self, network: str) -> Standing:
+        return self._stranger("network", network, self._strangers)
+
+    def _stranger(self, what: str, whom: str, rate: Rate) -> Standing:
+        """The limit of who has no key, by a keyed hash: neither the database nor a log holds an address."""
+        name = blake2b(f"{what}\0{whom}".encode("utf-8", "replace"), key=self._key, digest_size=16).digest()
         standing = self._others.get(name)
         if standing is None:
-            buckets = [self._leases.bucket(name, self._strangers)]
-            return _keep(self._others, name, Standing(UNLIMITED, None, buckets))
+            return _keep(self._others, name, Standing(UNLIMITED, None, [self._leases.bucket(name, rate)]))
         self._others.move_to_end(name)
         return standing
 

@@ -84,9 +84,10 @@ async def fill(database: Database, planned: Plan) -> Slate:
     if len(chosen) < planned.count and not found.complete:
         found = await recall_or_popular(database, planned, limit=_EVERYTHING, everything=True)
         chosen = _choose(planned, found)
-    if len(chosen) < planned.count and planned.fallback and planned.max_per:
-        # The fallback that came with the list knew nothing of the caps.
-        spare = await recall_popular(database, planned, chosen, limit=_EVERYTHING)
+    if len(chosen) < planned.count and planned.fallback and (planned.max_per or not found.filled):
+        # Where it came with the list, the fallback knew nothing of the caps.
+        missing = _EVERYTHING if planned.max_per else planned.count - len(chosen)
+        spare = await recall_popular(database, planned, chosen, limit=missing)
         more = [*chosen, *(_candidate(hit) for hit in spare.hits)]
         chosen = list(diversify(more, count=planned.count, max_per=planned.max_per))
     return Slate(

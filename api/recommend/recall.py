@@ -139,5 +139,5 @@ def _precomputed(plan: Plan, name: str, everything: bool) -> bool:
 
 
 def _recalled(found: Found) -> Recalled:
-    mark = found.mark if isinstance(found, Blended) else None
-    return Recalled(hits=found.hits, known=found.known, complete=found.complete, mark=mark)
+    mark, filled = (found.mark, found.filled) if isinstance(found, Blended) else (None, True)
+    return Recalled(hits=found.hits, known=found.known, complete=found.complete, mark=mark, filled=filled)

@@ -7,7 +7,7 @@ nothing, and at most one connection is busy with it. Where the task is behind, o
 """
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -37,6 +37,10 @@ MAX_BYTES: Final = 32_768
 MAX_WAITING: Final = 64
 """Answers whose candidates are still to be recalled; further ones are logged without."""
 
+KNOWN: Final = 128
+"""Lists of everybody's whose candidates are kept, the last that were sampled: the most popular ones are sampled again
+and again. 4 MB at most."""
+
 BUDGET_S: Final = 0.5
 
 _sampled: Final = Children(
@@ -61,6 +65,7 @@ class _Due(Struct, frozen=True):
     asked: Asked
     shared: bool
     took_s: float
+    once: str | None
 
 
 class Sampling:
@@ -75,6 +80,7 @@ class Sampling:
         self._clock = clock
         self._pool = pool
         self._due: deque[_Due] = deque()
+        self._known: OrderedDict[bytes, bytes] = OrderedDict()
         self._task: asyncio.Task[None] | None = None
 
     def record(
@@ -83,6 +89,7 @@ class Sampling:
         shown: Shown,
         *,
         key_id: str,
+        once: str | None = None,
         tenant: TenantRef,
         asked: Asked,
         shared: bool = False,
@@ -97,9 +104,9 @@ class Sampling:
             _sampled("behind").inc()
             wanted = False
         if not wanted:
-            self._log.record(answer_id, shown, key_id=key_id, shopper=asked.shopper, took_s=took_s)
+            self._log.record(answer_id, shown, key_id=key_id, once=once, shopper=asked.shopper, took_s=took_s)
             return
-        self._due.append(_Due(answer_id, shown, key_id, tenant, asked, shared, took_s))
+        self._due.append(_Due(answer_id, shown, key_id, tenant, asked, shared, took_s, once))
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._drain(), name="answer-candidates")
 
@@ -117,7 +124,7 @@ class Sampling:
         while self._due:
             # Taken off only then: cut off half-way, it is still logged.
             due = self._due[0]
-            candidates = await self._candidates(due)
+            candidates = await self._candidates_of(due)
             self._due.popleft()
             self._write(due, candidates)
 
@@ -126,10 +133,25 @@ class Sampling:
             due.answer_id,
             due.shown,
             key_id=due.key_id,
+            once=due.once,
             shopper=due.asked.shopper,
             took_s=due.took_s,
             candidates=candidates,
         )
+
+    async def _candidates_of(self, due: _Due) -> bytes | None:
+        """By the list itself, which names its tenant and what was asked: one that differs has others."""
+        name = due.shown.body
+        if not due.shared or name not in self._known:
+            found = await self._candidates(due)
+            if due.shared and found is not None:
+                self._known[name] = found
+                if len(self._known) > KNOWN:
+                    self._known.popitem(last=False)
+            return found
+        self._known.move_to_end(name)
+        _sampled("kept").inc()
+        return self._known[name]
 
     async def _candidates(self, due: _Due) -> bytes | None:
         query = structs.replace(due.asked.query, explain=True, fields=[], diversity=0.0)

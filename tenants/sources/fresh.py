@@ -23,4 +23,4 @@ def fresh(scene: Scene) -> str | None:
         f"select x.item_no, x.z / max(x.z) over () as z, x.because from {name} x where x.z > 0 and not exists ({met})"
         for name in known
     )
-    return f"select n.item_no, sum(n.z) as z, {evidence(scene, 'n')} as because from ({rows}) n group by n.item_no"
+    return f"select n.item_no, sum(n.z) as z, {evidence(scene, 'n.z')} as because from ({rows}) n group by n.item_no"

@@ -190,6 +190,15 @@ class Scene:
         asked = self.asked
         return asked.shopper is not None and any(chosen.name == "buy_again" for chosen in asked.sources)
 
+    @property
+    def shown_anchors(self) -> str | None:
+        """SQL of the anchors that may be in the list themselves; None where none may."""
+        if self.asked.leave_out == "nothing":
+            return "select a.item_no, a.w from anchor a"
+        if self.asked.leave_out == "history" and self._buys_again:
+            return "select a.item_no, a.w from anchor a where a.item_no in (select d.item_no from due d)"
+        return None
+
     def _bought(self) -> list[str]:
         """The usual days are the shopper's own mean pause where it was bought on two days, else those that were learned
         of the item, else a guess, of which we are unsure."""

@@ -44,10 +44,17 @@ _NOTHING: Final = "select null::int4 as item_no, 0::float8 as z, null::int4 as b
 _SPARE: Final = 60
 
 
+_FILLING: Final = frozenset({"popular", "new"})
+"""Sources that name every item, so that a list of theirs is short but seldom."""
+
+
 class Blended(Found, frozen=True, kw_only=True):
-    """What was found; `mark`: what it knew of the shopper, None of a list that is for nobody."""
+    """What was found; `mark`: what it knew of the shopper, None of a list that is for nobody. `filled`: where the
+    sources found too little, the fallback was asked too.
+    """
 
     mark: Mark | None = None
+    filled: bool = True
 
 
 async def find_blended(
@@ -114,7 +121,7 @@ def statement(scene: Scene) -> str:
     )
     seen.append("(select count(*) from ranked)")
     rows = "select h.*, false as fallback, 0 as place from hits h"
-    if asked.fallback:
+    if _falls_back(scene):
         ctes += _rest(scene)
         seen.append("(select count(*) from spare)")
         rows += " union all select r.*, true as fallback, 1 as place from rest r"
@@ -141,6 +148,12 @@ def statement(scene: Scene) -> str:
         join lateral (select d.external_id from item_ids d where d.tenant_id = {TENANT} and d.item_no = t.item_no
             offset 0) d on true
     ) x on true order by x.place, x.score desc, x.item_no"""
+
+
+def _falls_back(scene: Scene) -> bool:
+    """Whether the statement looks for the fallback as well: where a source fills the list, it is 50 steps of the plan
+    that are prepared each time and run hardly ever."""
+    return scene.asked.fallback and (scene.stop is None or _FILLING.isdisjoint(scene.listed))
 
 
 def _facets(scene: Scene) -> str:
@@ -239,4 +252,5 @@ def _found(scene: Scene, records: Any) -> Blended:
         known=known_of(first),
         complete=whole and len(hits) < scene.wanted.limit,
         mark=None if scene.asked.shopper is None else mark_of(first, reach=scene.reach),
+        filled=_falls_back(scene),
     )

@@ -215,13 +215,13 @@ async def test_when_the_database_is_away_calls_pass(
     assert await _statuses(client, 5, "/v1/items") == [200] * 5
     gate, rate = app.services.gate, Rate(name="sign_in", quota=5, window_s=60, burst=2)
     for _ in range(5):
-        await gate.guard("reset", b"someone", rate)
+        await gate.guard("reset", "someone", rate)
     for _ in range(2):
-        await gate.guard("sign-in", b"someone", rate, fails="closed")
+        await gate.guard("sign-in", "someone", rate, fails="closed")
     with pytest.raises(TooManyRequests) as caught:
-        await gate.guard("sign-in", b"someone", rate, fails="closed")
+        await gate.guard("sign-in", "someone", rate, fails="closed")
     assert caught.value.retry_s == 12
-    await gate.guard("sign-in", b"somebody else", rate, fails="closed")
+    await gate.guard("sign-in", "somebody else", rate, fails="closed")
 
 
 def _plan(monkeypatch: pytest.MonkeyPatch, **quotas: int) -> None:

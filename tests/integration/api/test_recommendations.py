@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from api.app import Application
+from api.recommend.recall import recall_or_popular
 from infra.ids import uuid7
 from tests.integration.api.conftest import MakeShop
 
@@ -131,6 +132,26 @@ async def test_one_answer_in_a_hundred_is_kept_so(
     answers += page.json()["results"]
     for answered in answers:
         assert len((await _past(app, client, answered))["candidates"]) == 4
+
+
+async def test_candidates_of_a_kept_list_are_recalled_once(
+    app: Application, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given again to others, the same list has the same ones; a list of one shopper is recalled each time."""
+    await _stock(client)
+    await _viewed(client, "ann", "i1")
+    asked = []
+
+    async def counted(*args: Any, **more: Any) -> Any:
+        asked.append(args)
+        return await recall_or_popular(*args, **more)
+
+    monkeypatch.setattr("api.recommend.sampling.recall_or_popular", counted)
+    for body, recalls in (({"strategy": "new"}, 1), ({"strategy": "recently_viewed", "user_id": "ann"}, 2)):
+        asked.clear()
+        pasts = [await _past(app, client, await _ask(client, explain=True, **body)) for _ in range(2)]
+        assert len(asked) == recalls
+        assert pasts[0]["candidates"] == pasts[1]["candidates"] != []
 
 
 async def test_a_failing_sample_costs_no_answer(

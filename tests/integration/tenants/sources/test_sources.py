@@ -291,7 +291,7 @@ async def test_a_merged_visitor_is_the_user(floor: Floor) -> None:
 async def test_what_was_disliked_never_comes(floor: Floor) -> None:
     """Nor does it as the fallback."""
     await floor.events(USER, [("dislike", 39, 1.0), ("view", 5, 1.0)])
-    found = await floor.find(["popular"], shopper=USER, fallback=True, limit=40)
+    found = await floor.find(["trending"], shopper=USER, fallback=True, limit=40)
     assert 39 not in places(found)
     assert len(found.hits) == 39
 
