@@ -81,6 +81,14 @@ CALLS: dict[tuple[str, str], Callable[[Victim], Call]] = {
     ("PUT", "/v1/segments/{segment_id}"): lambda v: ("/v1/segments/new", {"json": {"filter": {"exists": "id"}}}, "new"),
     ("DELETE", "/v1/segments/{segment_id}"): lambda v: (f"/v1/segments/{v.segment_id}", {}, v.segment_id),
     ("POST", "/v1/keys"): lambda v: ("/v1/keys", {"json": {"name": "new"}}, "*"),
+    ("PATCH", "/v1/keys/{key_id}"): lambda v: (f"/v1/keys/{v.key_id}", {"json": {"name": "renamed"}}, v.key_id),
+    ("POST", "/v1/keys/{key_id}/rotate"): lambda v: (
+        f"/v1/keys/{v.key_id}/rotate",
+        {"json": {"overlap_s": 60}},
+        v.key_id,
+    ),
+    ("POST", "/v1/visitor-secrets"): lambda v: ("/v1/visitor-secrets", {}, "*"),
+    ("DELETE", "/v1/visitor-secrets/{kid}"): lambda v: ("/v1/visitor-secrets/v1", {}, "v1"),
     ("DELETE", "/v1/keys/{key_id}"): lambda v: (f"/v1/keys/{v.key_id}", {}, v.key_id),
     ("POST", "/v1/models/train"): lambda v: ("/v1/models/train", {}, "*"),
     ("POST", "/v1/models/{model}/activate"): lambda v: ("/v1/models/1/activate", {}, "1"),
@@ -145,7 +153,7 @@ def _comparable(answer: httpx.Response) -> Any:
     def plain(value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        new = {"job_id", "key", "key_id", "created_at", "updated_at", "dry_run"}
+        new = {"job_id", "key", "key_id", "secret", "created_at", "updated_at", "dry_run"}
         return {name: plain(each) for name, each in value.items() if name not in new}
 
     return plain(msgspec.json.decode(answer.content))
