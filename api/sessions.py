@@ -5,11 +5,11 @@ header: the preflight that it takes does not allow it.
 """
 
 import hmac
+import re
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, Final
 from uuid import UUID
 
 from litestar.datastructures import Cookie
@@ -19,10 +19,9 @@ from api.auth import Caller
 from infra.db import Database, TenantId
 from infra.errors import Forbidden, Unauthenticated
 from infra.secret import Secret
-from tenants.accounts.organisations import OwnShop, get_own_shop
+from tenants.accounts.organisations import OwnShop, ShopNotFound, get_own_shop
 from tenants.accounts.roles import ROLE_SCOPES
 from tenants.accounts.sessions import LIFE, Session, find_session, rotate_session, touch_session
-from tenants.lifecycle import TenantNotFound
 
 
 class SignInNeeded(Unauthenticated):
@@ -44,6 +43,9 @@ class ShopHeader(Forbidden):
 
     code = "shop_header"
     title = "Name one of your shops"
+
+
+_HOST: Final = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?", re.ASCII)
 
 
 def cookies_of(scope: Any) -> dict[str, str]:
@@ -158,7 +160,7 @@ class Sessions:
             raise SignInNeeded("The session has ended; sign in again at /signin.")
         try:
             own = await self.own_shop(session.person_id, shop)
-        except TenantNotFound as error:
+        except ShopNotFound as error:
             raise ShopHeader("You have no such shop; send the id of one of yours in `Kindred-Shop`.") from error
         return self.caller_in(session, own)
 
@@ -175,11 +177,11 @@ class Sessions:
         )
 
     async def own_shop(self, person_id: UUID, shop: str) -> OwnShop:
-        """A shop of an organisation that the person belongs to. Raises TenantNotFound."""
+        """A shop of an organisation that the person belongs to. Raises ShopNotFound."""
         try:
             tenant_id = TenantId(UUID(shop))
         except ValueError as error:
-            raise TenantNotFound("This is no id of a shop. “Your shops” lists those you have.") from error
+            raise ShopNotFound("This is no id of a shop. “Your shops” lists those you have.") from error
         async with self._database.person_session(person_id, tenant_id=tenant_id) as conn:
             return await get_own_shop(conn, person_id, tenant_id)
 
@@ -191,6 +193,6 @@ def _form_token(secret: bytes, binding: str) -> str:
 
 def _origins(host: str | None) -> Sequence[str]:
     """What the origin of a page on the same host would be: who forges Host has no cookie there."""
-    if host is None or urlsplit(f"//{host}").netloc != host:
+    if host is None or not _HOST.fullmatch(host):
         return ()
     return (f"http://{host.lower()}", f"https://{host.lower()}")

@@ -292,8 +292,12 @@ async def finish(
     error: str | None = None,
     report: Struct | None = None,
 ) -> None:
-    """End a job, or hold it until somebody decides. Raises LostClaimError where another worker has it."""
-    ended = await (await driver(conn)).fetchval(
+    """End a job, or hold it until somebody decides. Raises LostClaimError where another worker has it.
+
+    The tenant's next job of that kind goes behind those that wait: who queues a hundred is to starve nobody.
+    """
+    raw = await driver(conn)
+    ended = await raw.fetchval(
         "update jobs set status = $4, error = $5, report = report || coalesce($6::text::jsonb, '{}'), "
         "finished_at = case when $4 = 'held' then null else $7::timestamptz end "
         "where tenant_id = $1 and job_id = $2 and status = 'running' and (state ->> 'claim')::int = $3 returning 1",
@@ -307,6 +311,14 @@ async def finish(
     )
     if ended is None:
         raise LostClaimError
+    await raw.execute(
+        "update jobs set due = $4 where tenant_id = $1 and kind = $2 and job_id > $3 and status = 'queued' "
+        "and due < $4",
+        job.tenant_id,
+        job.kind,
+        job.job_id,
+        now,
+    )
 
 
 async def postpone(conn: AsyncConnection, job: ClaimedJob, *, now: datetime, after_s: float, error: str) -> None:

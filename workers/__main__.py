@@ -89,7 +89,7 @@ async def serve(settings: Settings, queues: Sequence[str], stop: asyncio.Event) 
                 group.create_task(_keep_running("photos", photos.run, stop))
                 group.create_task(_every("generations", 0.5, keeper.tick, stop))
             if "imports" in queues:
-                imports = Imports(database, blobs, fetcher)
+                imports = Imports(database, blobs, fetcher, mode=settings.entitlements)
                 stack.push_async_callback(imports.close)
                 history = HistoryImports(database, blobs, secret=load_secret(settings))
                 stack.push_async_callback(history.close)
@@ -119,6 +119,8 @@ async def serve(settings: Settings, queues: Sequence[str], stop: asyncio.Event) 
                 group.create_task(_every("popularity", EVERY_S, popularity.tick, stop))
                 group.create_task(_every("neighbours", 30, neighbours.schedule, stop))
             if "upkeep" in queues:
+                if settings.smtp_url is not None and settings.public_url is None:
+                    log.warning("mail.links_lead_here", origin=settings.public_origin, set="KINDRED_PUBLIC_URL")
                 mails = MailLoop(
                     database, open_mailer(settings), secret=load_secret(settings), origin=settings.public_origin
                 )

@@ -54,7 +54,7 @@ _Who = Literal["network", "address", "everybody"]
 
 LIMITS: Final[Mapping[Deed, Mapping[_Who, Limit]]] = {
     "signup": {
-        "network": Limit(span_s=3600, free=10, most=100),
+        "network": Limit(span_s=3600, free=20, most=200),
         "address": Limit(span_s=3600, free=5, most=20),
         "everybody": Limit(span_s=3600, free=300, most=100_000),
     },

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -103,7 +104,7 @@ async def add_person(
         now,
     )
     if not added:
-        raise _taken()
+        raise email_taken()
 
 
 async def set_password(conn: AsyncConnection, person_id: UUID, password_hash: str) -> None:
@@ -115,13 +116,12 @@ async def set_password(conn: AsyncConnection, person_id: UUID, password_hash: st
 
 async def set_email(conn: AsyncConnection, person_id: UUID, email: str, email_hash: bytes) -> None:
     """Replace the address by one that is proved. `conn` is a session of theirs. Raises EmailTaken."""
-    raw = await driver(conn)
-    other = await raw.fetchval("select person_id from find_person($1)", email_hash)
-    if other is not None and other != person_id:
-        raise _taken()
-    await raw.execute(
-        "update people set email = $2, email_hash = $3 where person_id = $1", person_id, email, email_hash
-    )
+    try:
+        await (await driver(conn)).execute(
+            "update people set email = $2, email_hash = $3 where person_id = $1", person_id, email, email_hash
+        )
+    except asyncpg.UniqueViolationError as error:
+        raise email_taken() from error
 
 
 def _person(record: Any) -> Person:
@@ -130,5 +130,6 @@ def _person(record: Any) -> Person:
     )
 
 
-def _taken() -> EmailTaken:
+def email_taken() -> EmailTaken:
+    """What is said to who would be the second with an address."""
     return EmailTaken("Sign in with it; where the password is forgotten, ask for a link to sign in without one.")

@@ -95,6 +95,7 @@ PROBES: dict[tuple[str, str], Callable[[Victim], list[Call]]] = {
     ("POST", "/v1/recommend/batch"): lambda v: [
         ("/v1/recommend/batch", {"json": {"requests": [{"strategy": "similar", "item_ids": [v.item_id]}, {}]}})
     ],
+    ("GET", "/v1/usage"): lambda v: [("/v1/usage", {})],
     ("GET", "/v1/analytics"): lambda v: [
         ("/v1/analytics", {"params": {"from": _days(-1), "to": _days(1), "by": by}})
         for by in ("placement", "strategy", "position")
@@ -198,7 +199,7 @@ def test_public_routes_are_these(app: Application) -> None:
         for route in app.framework.routes
         if isinstance(route, HTTPRoute) and any(each.opt.get("scope") == "public" for each in route.route_handlers)
     }
-    doors = {"v1", "signup", "verify", "signin", "signout", "forgot", "reset", "email", "console"}
+    doors = {"v1", "signup", "verify", "signin", "signout", "forgot", "reset", "email", "invitation", "console"}
     assert public == {"health", "docs", "openapi.json", "demo", "photos"} | doors
     api = {(each.method, each.path) for each in operations(app.framework) if each.scope == "public"}
     assert {each for each in api if each[1].startswith("/v1/")} == {

@@ -92,7 +92,7 @@ class OwnOrganisation(Struct, frozen=True, kw_only=True):
 
 
 async def _shop(request: AnyRequest, tenant_id: str) -> tuple[Session, OwnShop]:
-    """The shop of the address, which is one of the person's. Raises SignInNeeded, TenantNotFound."""
+    """The shop of the address, which is one of the person's. Raises SignInNeeded, ShopNotFound."""
     session = needs_session(request)
     return session, await services_of(request).sessions.own_shop(session.person_id, tenant_id)
 
@@ -179,8 +179,11 @@ async def _show_shop(
     async with services.database.tenant_session(shop.tenant_id) as conn:
         counts = await count_states(conn, shop.tenant_id)
         keys = await list_keys(conn, shop.tenant_id) if shop.role in MANAGES_KEYS else []
+    async with services.database.person_session(org_id=shop.org_id) as conn:
+        siblings = await list_shops(conn)
     values: dict[str, Any] = {
         "shop": shop,
+        "siblings": siblings,
         "items": sum(counts["text"].values()),
         "pending": counts["text"]["pending"] + counts["image"]["pending"],
         "keys": [key for key in keys if key.revoked_at is None],

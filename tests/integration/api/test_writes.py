@@ -84,6 +84,14 @@ CALLS: dict[tuple[str, str], Callable[[Victim], Call]] = {
     ("PUT", "/v1/segments/{segment_id}"): lambda v: ("/v1/segments/new", {"json": {"filter": {"exists": "id"}}}, "new"),
     ("DELETE", "/v1/segments/{segment_id}"): lambda v: (f"/v1/segments/{v.segment_id}", {}, v.segment_id),
     ("POST", "/v1/keys"): lambda v: ("/v1/keys", {"json": {"name": "new"}}, "*"),
+    ("PATCH", "/v1/keys/{key_id}"): lambda v: (f"/v1/keys/{v.key_id}", {"json": {"name": "renamed"}}, v.key_id),
+    ("POST", "/v1/keys/{key_id}/rotate"): lambda v: (
+        f"/v1/keys/{v.key_id}/rotate",
+        {"json": {"overlap_s": 60}},
+        v.key_id,
+    ),
+    ("POST", "/v1/visitor-secrets"): lambda v: ("/v1/visitor-secrets", {}, "*"),
+    ("DELETE", "/v1/visitor-secrets/{kid}"): lambda v: ("/v1/visitor-secrets/v1", {}, "v1"),
     ("DELETE", "/v1/keys/{key_id}"): lambda v: (f"/v1/keys/{v.key_id}", {}, v.key_id),
     ("POST", "/v1/exports"): lambda v: ("/v1/exports", {}, "*"),
     ("PUT", "/v1/retention"): lambda v: ("/v1/retention", {"json": {"events": 30}}, ""),
@@ -155,6 +163,7 @@ def _comparable(answer: httpx.Response) -> Any:
             "job_id",
             "key",
             "key_id",
+            "secret",
             "created_at",
             "updated_at",
             "dry_run",
@@ -220,6 +229,24 @@ async def test_no_effect_without_its_entry(
     answer = await furnished.shop.client.request(route[0], path, **sent)
     assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
     assert await rows_of(app, furnished.shop.tenant_id) == before
+
+
+@pytest.mark.parametrize("route", [route for route in CALLS if route[0] == "POST"], ids=lambda route: route[1])
+async def test_a_repeat_is_answered_alike_and_changes_nothing(
+    app: Application, furnished: Victim, blobs: Any, route: tuple[str, str]
+) -> None:
+    """Every POST that writes takes an Idempotency-Key; the second call leaves every row and file as it was."""
+    path, sent, _ = CALLS[route](furnished)
+    client, tenant_id = furnished.shop.client, furnished.shop.tenant_id
+    sent = {**sent, "headers": {**sent.get("headers", {}), "idempotency-key": "once"}}
+    first = await client.post(path, **sent)
+    assert first.is_success, first.text
+    before, files = await rows_of(app, tenant_id), await blobs()
+    again = await client.post(path, **sent)
+    assert (again.status_code, again.content) == (first.status_code, first.content)
+    assert again.headers["idempotent-replayed"] == "true"
+    assert await rows_of(app, tenant_id) == before
+    assert await blobs() == files
 
 
 @pytest.mark.parametrize("route", CALLS, ids=lambda route: f"{route[0]} {route[1]}")
