@@ -202,7 +202,7 @@ async def test_a_write_is_in_the_audit_log_as_declared(
     assert entry["request_id"] == "request-of-this-test"
     assert entry["actor"] == {"kind": "key", "id": furnished.shop.secret_key[5:15]}
     if subject.startswith("user "):
-        secret = app.services.secret
+        secret = app.services.secret.current
         assert entry["subject"] == subject_hash(secret, tenant_id, USER, subject.removeprefix("user ")).hex()
         assert furnished.user_id not in str(entry)
         assert VISITOR_ID not in str(entry)
