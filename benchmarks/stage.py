@@ -195,7 +195,7 @@ class Stage:
                     conn,
                     tenant_id,
                     wanted,
-                    secret=load_secret(self.settings),
+                    secret=load_secret(self.settings).current,
                     cell="00",
                     now=datetime.now(UTC),
                     scopes=SCOPES,

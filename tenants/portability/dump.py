@@ -122,6 +122,9 @@ LEFT_OUT: Final[dict[str, str]] = {
     "item_text": "made of the items",
     "job_faults": "reports on work of this installation",
     "jobs": "work of this installation",
+    "quota_notices": "of the plan that it has on this installation",
+    "rate_buckets": "how much was asked of this installation lately",
+    "usage_months": "what it used of its plan on this installation",
     "visitor_secrets": "no secret leaves the installation; they are made anew",
 }
 """Tables of tenants that no bundle holds, and why."""

@@ -60,7 +60,7 @@ async def _key(app: Application, shop: Shop, **wanted: Any) -> httpx.AsyncClient
             conn,
             shop.tenant_id,
             KeyRequest(name="more", **wanted),
-            secret=services.secret,
+            secret=services.secret.current,
             cell="00",
             now=services.clock(),
         )

@@ -34,6 +34,9 @@ VISITOR_ID = "3f0c2a9e5b7d41f8a6c4e2d09b8f7a61"
 
 Call = tuple[str, dict[str, Any], str]
 
+DELETE_TENANT = ("DELETE", "/v1/tenant")
+"""After it no key reads the audit log; test_tenant.py looks into the table."""
+
 # How each write is called so that it changes something, and what the audit log calls its subject ("*": a new id).
 CALLS: dict[tuple[str, str], Callable[[Victim], Call]] = {
     ("PUT", "/v1/items/{item_id}"): lambda v: (f"/v1/items/{v.item_id}", {"json": {"title": "new"}}, ""),
@@ -90,6 +93,9 @@ CALLS: dict[tuple[str, str], Callable[[Victim], Call]] = {
     ("POST", "/v1/visitor-secrets"): lambda v: ("/v1/visitor-secrets", {}, "*"),
     ("DELETE", "/v1/visitor-secrets/{kid}"): lambda v: ("/v1/visitor-secrets/v1", {}, "v1"),
     ("DELETE", "/v1/keys/{key_id}"): lambda v: (f"/v1/keys/{v.key_id}", {}, v.key_id),
+    ("POST", "/v1/exports"): lambda v: ("/v1/exports", {}, "*"),
+    ("PUT", "/v1/retention"): lambda v: ("/v1/retention", {"json": {"events": 30}}, ""),
+    DELETE_TENANT: lambda v: ("/v1/tenant", {"json": {"name": v.shop_name}}, str(v.shop.tenant_id)),
     ("POST", "/v1/models/train"): lambda v: ("/v1/models/train", {}, "*"),
     ("POST", "/v1/models/{model}/activate"): lambda v: ("/v1/models/1/activate", {}, "1"),
 }
@@ -153,13 +159,26 @@ def _comparable(answer: httpx.Response) -> Any:
     def plain(value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        new = {"job_id", "key", "key_id", "secret", "created_at", "updated_at", "dry_run"}
+        new = {
+            "job_id",
+            "key",
+            "key_id",
+            "secret",
+            "created_at",
+            "updated_at",
+            "dry_run",
+            "export_id",
+            "deleted_at",
+            "erase_after",
+        }
         return {name: plain(each) for name, each in value.items() if name not in new}
 
     return plain(msgspec.json.decode(answer.content))
 
 
-@pytest.mark.parametrize("route", CALLS, ids=lambda route: f"{route[0]} {route[1]}")
+@pytest.mark.parametrize(
+    "route", [route for route in CALLS if route != DELETE_TENANT], ids=lambda route: f"{route[0]} {route[1]}"
+)
 async def test_a_write_is_in_the_audit_log_as_declared(
     app: Application, furnished: Victim, route: tuple[str, str]
 ) -> None:
@@ -183,7 +202,7 @@ async def test_a_write_is_in_the_audit_log_as_declared(
     assert entry["request_id"] == "request-of-this-test"
     assert entry["actor"] == {"kind": "key", "id": furnished.shop.secret_key[5:15]}
     if subject.startswith("user "):
-        secret = app.services.secret
+        secret = app.services.secret.current
         assert entry["subject"] == subject_hash(secret, tenant_id, USER, subject.removeprefix("user ")).hex()
         assert furnished.user_id not in str(entry)
         assert VISITOR_ID not in str(entry)
