@@ -61,11 +61,11 @@ async def code_page(request: AnyRequest) -> Response[Any]:
 async def sign_in_by_code(request: AnyRequest) -> Response[Any]:
     """Take the second step, and open the session."""
     halfway = _halfway(request)
-    if halfway is None:
-        return go(request, "/signin")
     services = services_of(request)
     try:
         form = await read_form(request, CodeForm)
+        if halfway is None:
+            return go(request, "/signin")
         await services.second_steps.check(halfway.person_id, form.code, knock(request, form.proof))
     except SecondStepIsOff:
         return go(request, "/signin")  # turned off in another browser, since the first step was taken
