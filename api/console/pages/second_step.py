@@ -110,10 +110,12 @@ async def confirm(request: AnyRequest) -> Response[Any]:
         codes = await second_steps.confirm(
             session.person_id, form.code, knock(request, form.proof), session_id=session.session_id
         )
-    except (SecondStepIsOff, SecondStepIsOn):
-        raise
     except KindredError as error:
-        return show_again(request, "second_step.html", error, **_told(await second_steps.enrolment(session.person_id)))
+        try:
+            enrolment = await second_steps.enrolment(session.person_id)
+        except (SecondStepIsOff, SecondStepIsOn):  # there is no form to show again
+            raise error from None
+        return show_again(request, "second_step.html", error, **_told(enrolment))
     return _show_codes(request, codes)
 
 
