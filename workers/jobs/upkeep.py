@@ -28,6 +28,7 @@ from tenants.vectors.shards import (
     move_to_own_shard,
     remove_old_rows,
 )
+from tenants.webhooks import deliveries
 from workers.jobs.encode import Clock, utc_now
 
 log = structlog.get_logger(__name__)
@@ -44,6 +45,7 @@ INDEX_MB: Final = 256
 """What the building of a large tenant's index may take."""
 
 queue_pending = gauge("queue_items_pending", "Items that wait to be encoded", ["modality"])
+webhooks_pending = gauge("webhook_deliveries_pending", "Messages that wait to be sent, or to be sent again")
 
 
 class Upkeep:
@@ -71,9 +73,10 @@ class Upkeep:
         async with self._database.system_session(reason="count pending items") as system:
             queue_pending.labels("text").set(await count_pending(system, None, "text"))
             queue_pending.labels("image").set(await count_pending(system, None, "image"))
+            webhooks_pending.set(await deliveries.count_pending(system))
 
     async def prune(self) -> int:
-        """Drop old changes and the faults of old jobs; how many rows."""
+        """Drop old changes, the faults of old jobs and what webhooks were told; how many rows."""
         async with self._database.system_session(reason="prune the change feed") as system:
             changes = await system.execute(
                 text("delete from changes where at < :before"), {"before": self._clock() - CHANGES_KEPT}
@@ -85,7 +88,9 @@ class Upkeep:
                 ),
                 {"before": self._clock() - FAULTS_KEPT},
             )
-        return int(changes.rowcount) + int(faults.rowcount)
+        async with self._database.system_session(reason="forget old deliveries") as system:
+            told = await deliveries.prune_deliveries(system, self._clock() - deliveries.KEPT)
+        return int(changes.rowcount) + int(faults.rowcount) + told
 
     async def partitions(self) -> int:
         """Make the partitions of the coming months and drop those whose time is over; how many of both."""
