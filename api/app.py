@@ -44,6 +44,7 @@ from api.routes import (
     search,
     segments,
     users,
+    webhooks,
 )
 from infra.blob import BlobStore
 from infra.changes import ChangeFeed
@@ -74,6 +75,7 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     *segments.ROUTES,
     *keys.ROUTES,
     *models.ROUTES,
+    *webhooks.ROUTES,
     *demo.ROUTES,
 )
 """Every route."""
