@@ -10,7 +10,7 @@ from litestar.handlers import HTTPRouteHandler
 
 from api.auth import Authenticator, requires
 from api.bots import Rates
-from api.console.pages import demo
+from api.console.pages import account, assets, demo, shops, signin, signup
 from api.deps import Clock, Services, utc_now
 from api.direct import direct_routes
 from api.edge import BODY_TIMEOUT_S, Edge
@@ -27,6 +27,7 @@ from api.recommend.search import QueryVectors
 from api.recommend.warming import Warming
 from api.routes import (
     analytics,
+    audit,
     docs,
     encoding,
     events,
@@ -43,15 +44,19 @@ from api.routes import (
     recommendations,
     search,
     segments,
+    signups,
     users,
     webhooks,
 )
+from api.sessions import Sessions
+from api.work import Repeated, answer_repeat, intended
 from infra.blob import BlobStore
 from infra.changes import ChangeFeed
 from infra.db import Database
 from infra.encoder import EncoderClient
 from infra.secret import load_secret
 from infra.settings import Settings
+from tenants.accounts.doors import Doors
 from tenants.audience.shoppers import ShopperIds
 from tenants.directory import Directory
 from tenants.placements import Placements
@@ -76,7 +81,14 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     *keys.ROUTES,
     *models.ROUTES,
     *webhooks.ROUTES,
+    *audit.ROUTES,
     *demo.ROUTES,
+    *signups.ROUTES,
+    *assets.ROUTES,
+    *signup.ROUTES,
+    *signin.ROUTES,
+    *shops.ROUTES,
+    *account.ROUTES,
 )
 """Every route."""
 
@@ -86,7 +98,11 @@ class Application(Edge):
 
     def __init__(self, framework: Litestar, services: Services, *, body_timeout_s: float = BODY_TIMEOUT_S) -> None:
         super().__init__(
-            framework, services.authenticator, direct_routes(ROUTES, services), body_timeout_s=body_timeout_s
+            framework,
+            services.authenticator,
+            direct_routes(ROUTES, services),
+            sessions=services.sessions,
+            body_timeout_s=body_timeout_s,
         )
         self.framework = framework
         self.services = services
@@ -137,14 +153,16 @@ def create_app(
         answering=answering,
         ingest=Ingest(database, clock=clock),
         shopper_ids=ShopperIds(database, feed),
+        doors=Doors(database, secret=secret, cell=settings.cell, signup=settings.signup, clock=clock),
+        sessions=Sessions(database, secret=secret, origin=settings.public_origin, clock=clock),
         rates=Rates(),
         secret=secret,
         clock=clock,
     )
     framework = Litestar(
         route_handlers=ROUTES,
-        guards=[requires, acceptable],
-        exception_handlers={Exception: answer_problem},
+        guards=[requires, acceptable, intended],
+        exception_handlers={Repeated: answer_repeat, Exception: answer_problem},
         lifespan=[_running(services, encoder)],
         state=State({"services": services}),
         openapi_config=None,

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from datetime import datetime
 from hashlib import blake2b
 from typing import Any, Final, NoReturn
+from uuid import UUID
 
 from litestar.connection import ASGIConnection
 from litestar.handlers.base import BaseRouteHandler
@@ -76,6 +77,10 @@ class Caller(Struct, frozen=True, kw_only=True):
     scopes: frozenset[str]
     placements: frozenset[str] | None
     rate_per_min: int | None
+    person_id: UUID | None = None
+    """Whose session it is, where no key asks."""
+    once: str | None = None
+    """Of a request that may be a repeat: what the answers to all its repeats are marked with, hexadecimal."""
 
 
 class _Checked(Struct, frozen=True, kw_only=True):

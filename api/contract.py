@@ -4,13 +4,23 @@ The guard, the body limit and the OpenAPI document read it; a route without it d
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct, structs
 
 from tenants.keys import Scope
 
 KEY: Final = "contract"
+
+
+class WriteQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The query of a write; one that takes more derives from it. A mistyped `dry_run` must not write in earnest."""
+
+    dry_run: Annotated[bool, Meta(description="Answer as the request would be answered, and change nothing.")] = False
+
+
+class NoQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The query of what takes none."""
 
 
 class Contract(Struct, frozen=True, kw_only=True):
@@ -29,10 +39,23 @@ class Contract(Struct, frozen=True, kw_only=True):
     """Media types of an answer that is not JSON."""
     query: type[Struct] | None = None
     status: int = 200
-    conditional: bool = False
-    """Whether `If-Match` is heeded."""
+    tagged: bool = False
+    """Whether the answer has an `ETag`, so that `If-None-Match` is heeded, and `If-Match` where the route writes."""
+    audit: str | None = None
+    """The action that a write notes in the audit log, as `key.create`."""
+    unaudited: str | None = None
+    """Why a write notes nothing there."""
+    computes: bool = False
+    """Whether a POST only answers, and changes nothing: no write."""
+    refusals: Sequence[int] = ()
+    """Statuses of errors beyond those that every such route has."""
     also: Mapping[int, str] = {}
     """Further statuses that are no errors."""
+
+    @property
+    def writes(self) -> bool:
+        """Whether it changes anything. A write takes `dry_run`, and as a POST an Idempotency-Key."""
+        return self.audit is not None or self.unaudited is not None
 
 
 def contract(
@@ -45,7 +68,10 @@ def contract(
     **said: Any,
 ) -> dict[str, Any]:
     """The `opt` of a route. `max_body` is in bytes, None for any size; `direct`: a `DirectHandler` (api/direct.py)."""
-    opt: dict[str, Any] = {"scope": scope, KEY: Contract(summary=summary, tag=tag, **said)}
+    made = Contract(summary=summary, tag=tag, **said)
+    if made.writes and made.query is None:
+        made = structs.replace(made, query=WriteQuery)
+    opt: dict[str, Any] = {"scope": scope, KEY: made}
     if max_body != "default":
         opt["max_body"] = max_body
     if direct is not None:

@@ -17,11 +17,13 @@ from api.readiness import Readiness
 from api.recommend.answering import Answering
 from api.recommend.log import AnswerLog
 from api.recommend.search import QueryVectors
+from api.sessions import Sessions
 from api.wire import AnyRequest
 from infra.blob import BlobStore
 from infra.changes import ChangeFeed
 from infra.db import Database
 from infra.settings import Settings
+from tenants.accounts.doors import Doors
 from tenants.audience.shoppers import ShopperIds
 from tenants.directory import Directory
 from tenants.lifecycle import TenantRef
@@ -49,6 +51,8 @@ class Services(Struct, frozen=True, kw_only=True):
     answering: Answering
     ingest: Ingest
     shopper_ids: ShopperIds
+    doors: Doors
+    sessions: Sessions
     rates: Rates
     secret: bytes
     clock: Clock

@@ -5,6 +5,7 @@ itself must still be answered as problem+json, counted and logged.
 """
 
 import asyncio
+import hashlib
 import re
 from collections.abc import Mapping
 from time import perf_counter
@@ -17,7 +18,8 @@ from litestar.types import ASGIApp, Receive, Send
 
 from api.auth import Authenticator, Caller
 from api.direct import PLAIN, PLAIN_BODY, DirectRoute, whole_body
-from api.problems import BadRequest, Problem, RequestTimeout, headers_of, known, problem
+from api.problems import BadRequest, Problem, RequestTimeout, headers_for, known, problem
+from api.sessions import Sessions
 from infra.errors import TooLarge
 from infra.ids import uuid7
 from infra.telemetry import Children, counter, histogram
@@ -44,11 +46,17 @@ _SHADOWED: Final = {"/v1/items/bulk": "/v1/items/%62ulk", "/v1/items/delete": "/
 # A key is no cookie: a page of any origin that has one may use it, and publishable keys check their origin.
 _CORS: Final = (
     (b"access-control-allow-origin", b"*"),
-    (b"access-control-expose-headers", b"x-request-id, retry-after, ratelimit, ratelimit-policy"),
+    (
+        b"access-control-expose-headers",
+        b"x-request-id, retry-after, ratelimit, ratelimit-policy, idempotent-replayed, etag",
+    ),
 )
 _PREFLIGHT: Final = (
     (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE"),
-    (b"access-control-allow-headers", b"authorization, x-api-key, content-type, x-request-id, idempotency-key"),
+    (
+        b"access-control-allow-headers",
+        b"authorization, x-api-key, content-type, x-request-id, idempotency-key, if-match, if-none-match",
+    ),
     (b"access-control-max-age", b"86400"),
 )
 
@@ -69,6 +77,16 @@ class SlowBody(RequestTimeout):
     title = "The body came too slowly"
 
 
+class Sent:
+    """What a request has sent of its body so far: whether that is all, and a running digest where one is wanted."""
+
+    __slots__ = ("digest", "whole")
+
+    def __init__(self) -> None:
+        self.digest: hashlib.blake2b | None = None
+        self.whole = False
+
+
 class Edge:
     """Wraps the framework's application. `body_timeout_s` is how long a body may stand still."""
 
@@ -78,9 +96,11 @@ class Edge:
         authenticator: Authenticator,
         direct: Mapping[tuple[str, str], DirectRoute] | None = None,
         *,
+        sessions: Sessions | None = None,
         body_timeout_s: float = BODY_TIMEOUT_S,
     ) -> None:
         self._app = app
+        self._sessions = sessions
         self._authenticator = authenticator
         self._direct = direct or {}
         self._body_timeout_s = body_timeout_s
@@ -115,6 +135,8 @@ class Edge:
     async def _caller(self, exchange: "_Exchange") -> object:
         """The caller, or the exception that says why there is none: only the route knows whether one is needed."""
         try:
+            if exchange.key is None and exchange.shop is not None and self._sessions is not None:
+                return await self._sessions.caller(exchange.scope, exchange.shop)
             return await self._authenticator.authenticate(exchange.key, exchange.origin)
         except Exception as error:
             return error
@@ -124,7 +146,7 @@ class _Exchange:
     """One request and its answer."""
 
     def __init__(self, scope: Any, receive: Receive, send: Send, body_timeout_s: float) -> None:
-        self._scope = scope
+        self.scope = scope
         self._body_timeout_s = body_timeout_s
         self._body_whole = False
         self._taken = 0
@@ -136,9 +158,11 @@ class _Exchange:
         self.status = 0
         self.key: str | None = None
         self.origin: str | None = None
+        self.shop: str | None = None
         self.preflight = False
         # Whether there is nothing about it but a key and a body of JSON that is not large.
         self.plain = True
+        self.sent = Sent()
         request_id = b""
         for name, value in scope["headers"]:
             if name == b"authorization":
@@ -147,12 +171,17 @@ class _Exchange:
                 self.key = self.key or value.decode("latin-1").strip()
             elif name == b"origin":
                 self.origin = value.decode("latin-1")
+            elif name == b"kindred-shop":
+                self.shop = value.decode("latin-1")
             elif name == b"content-length":
                 self._length = int(value) if value.isdigit() else None
             elif name == b"x-request-id" and _SANE_ID.fullmatch(value):
                 request_id = value
             elif name == b"access-control-request-method":
                 self.preflight = scope["method"] == "OPTIONS"
+            elif name == b"idempotency-key":
+                self.plain = False
+                self.sent.digest = hashlib.blake2b(digest_size=32)
             elif name in PLAIN and not PLAIN[name](value):
                 self.plain = False
         if self._length is None or self._length > PLAIN_BODY:
@@ -171,22 +200,25 @@ class _Exchange:
         state = scope.setdefault("state", {})
         state["request_id"] = self.request_id
         state["path"] = self.path
+        state["sent"] = self.sent
 
     async def receive(self) -> Any:
         """The framework's `receive`: refuses a body over the limit of the route, which is known by now."""
         if self._left is None:
-            handler = self._scope.get("route_handler")
+            handler = self.scope.get("route_handler")
             limit = handler.opt.get("max_body", MAX_BODY) if handler is not None else MAX_BODY
             self._left = float("inf") if limit is None else limit
             if self._length is not None and self._length > self._left:
                 raise _too_large(limit)
         message = await self._next()
         if message["type"] == "http.request":
-            self._body_whole = not message.get("more_body", False)
+            self._body_whole = self.sent.whole = not message.get("more_body", False)
+            if self.sent.digest is not None:
+                self.sent.digest.update(message["body"])
             self._taken += len(message["body"])
             self._left -= len(message["body"])
             if self._left < 0:
-                raise _too_large(self._scope["route_handler"].opt.get("max_body", MAX_BODY))
+                raise _too_large(self.scope["route_handler"].opt.get("max_body", MAX_BODY))
         elif message["type"] == "http.disconnect" and not self.status:
             raise ClientGone("The connection was closed before the request was whole. Nothing of it was stored.")
         return message
@@ -234,13 +266,13 @@ class _Exchange:
             raise error
         body: Problem = problem(told, path=self.path, request_id=self.request_id)
         headers = [(b"content-type", b"application/problem+json")]
-        headers += [(name.encode(), value.encode()) for name, value in headers_of(body.status).items()]
-        self._scope["state"]["error_code"] = told.code
+        headers += [(name.encode(), value.encode()) for name, value in headers_for(told).items()]
+        self.scope["state"]["error_code"] = told.code
         await self.answer(body.status, headers, msgspec.json.encode(body))
 
     def account(self, seconds: float) -> None:
         """Count the request, and log one line; never the query string, which may hold a key."""
-        scope = self._scope
+        scope = self.scope
         route = scope.get("path_template") or ("preflight" if self.preflight else "unknown")
         method = scope["method"] if scope["method"] in _METHODS else "other"
         _requests(method, route, str(self.status)).inc()

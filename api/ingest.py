@@ -7,7 +7,8 @@ refuses stands alone: one shop's bad row fails nobody else.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Final
 
@@ -15,8 +16,9 @@ import asyncpg
 import msgspec
 import structlog
 from msgspec import Struct
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from infra.db import Database
+from infra.db import Database, driver
 from infra.errors import Overloaded
 from infra.telemetry import Children, counter, histogram
 from tenants.events.event import EventRow
@@ -29,6 +31,7 @@ GROUP_BYTES: Final = 1_000_000
 
 _ATTEMPTS: Final = 3
 _TAKE: Final = "select event_no::text, same_body from take_events($1::text::jsonb, $2)"
+_TAKE_OWN: Final = "select event_no::text, same_body from take_own_events($1::text::jsonb, $2)"
 
 _groups = histogram("events_group_rows", "Rows stored by one statement.", buckets=(1, 3, 10, 30, 100, 300, 1000, 3000))
 _seconds = histogram("events_group_seconds", "Time to store a group.")
@@ -81,6 +84,10 @@ def _rows_json(events: Sequence[Sequence[EventRow]]) -> bytes:
     return _encode([row for rows in events for row in rows])[1:-1]
 
 
+_Run = Callable[[str, datetime], Awaitable[Sequence[asyncpg.Record]]]
+"""Has these rows stored, as JSON, at that moment; the repeats among them."""
+
+
 class Ingest:
     """Stores batches of events; one statement is under way at a time."""
 
@@ -106,6 +113,22 @@ class Ingest:
             self._running = asyncio.create_task(self._run())
         return await batch.future
 
+    async def take_inside(self, conn: AsyncConnection, events: Sequence[Sequence[EventRow]]) -> Outcome:
+        """The same apart from any group, inside the transaction of the tenant's session `conn`, and committed with it.
+
+        What belongs to the events, such as the answer to be repeated, then stands or falls with them.
+        """
+        raw = await driver(conn)
+
+        async def run(document: str, moment: datetime) -> Sequence[asyncpg.Record]:
+            async with raw.transaction():  # a savepoint: what is refused is halved here too
+                records: Sequence[asyncpg.Record] = await raw.fetch(_TAKE_OWN, document, moment)
+                return records
+
+        batch = _Batch(events)
+        await self._store([_Part(batch, batch.events, batch.encoded)], run)
+        return batch.outcome
+
     async def close(self) -> None:
         """Store what waits."""
         if self._running is not None:
@@ -126,7 +149,7 @@ class Ingest:
 
     async def _settle(self, group: Sequence[_Batch]) -> None:
         try:
-            await self._store([_Part(batch, batch.events, batch.encoded) for batch in group])
+            await self._store([_Part(batch, batch.events, batch.encoded) for batch in group], self._run_group)
         except Exception as error:
             for batch in group:
                 if not batch.future.done():
@@ -138,13 +161,13 @@ class Ingest:
             if not batch.future.done():
                 batch.future.set_result(batch.outcome)
 
-    async def _store(self, parts: list[_Part]) -> None:
+    async def _store(self, parts: list[_Part], run: _Run) -> None:
         try:
-            repeats = await self._take(parts)
+            repeats = await self._take(parts, run)
         except asyncpg.PostgresError as error:
             if (error.sqlstate or "")[:2] not in _POISON:
                 raise
-            await self._halve(parts, error)
+            await self._halve(parts, run, error)
             return
         for number, same in repeats:
             for part in parts:
@@ -153,38 +176,41 @@ class Ingest:
                     part.batch.outcome.repeats[number] = same
                     break
 
-    async def _halve(self, parts: list[_Part], error: asyncpg.PostgresError) -> None:
+    async def _halve(self, parts: list[_Part], run: _Run, error: asyncpg.PostgresError) -> None:
         """Store the halves of what was refused, apart."""
         if len(parts) > 1:
             middle = len(parts) // 2
-            await self._store(parts[:middle])
-            await self._store(parts[middle:])
+            await self._store(parts[:middle], run)
+            await self._store(parts[middle:], run)
             return
         (part,) = parts
         if len(part.events) > 1:
             middle = len(part.events) // 2
             for half in (part.events[:middle], part.events[middle:]):
-                await self._store([_Part(part.batch, half, _rows_json(half))])
+                await self._store([_Part(part.batch, half, _rows_json(half))], run)
             return
         # Defects of ours: what PostgreSQL refuses is to be refused by the checks.
         _log.error("events.unstorable", error=type(error).__name__, sqlstate=error.sqlstate)
         _refused("unstorable").inc()
         part.batch.outcome.unstorable[part.events[0][0].e] = error.sqlstate or "unknown"
 
-    async def _take(self, parts: list[_Part]) -> list[tuple[str, bool]]:
+    async def _take(self, parts: list[_Part], run: _Run) -> list[tuple[str, bool]]:
         document = b"[" + b",".join([part.encoded for part in parts]) + b"]"
         _groups.observe(sum(len(part.events) for part in parts))
         with _seconds.time():
-            for attempt in range(1, _ATTEMPTS + 1):
-                try:
-                    records = await self._database.ingest.fetch(_TAKE, document.decode(), self._clock())
-                except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError):
-                    # Another process counted the same minutes, or saw the same ids, in the same moment.
-                    if attempt == _ATTEMPTS:
-                        raise
-                else:
-                    return [(record["event_no"], bool(record["same_body"])) for record in records]
-        raise AssertionError
+            records = await run(document.decode(), self._clock())
+        return [(record["event_no"], bool(record["same_body"])) for record in records]
+
+    async def _run_group(self, document: str, moment: datetime) -> Sequence[asyncpg.Record]:
+        for _ in range(1, _ATTEMPTS):
+            # Another process may have counted the same minutes, or seen the same ids, in the same moment.
+            with suppress(asyncpg.DeadlockDetectedError, asyncpg.SerializationError):
+                return await self._fetch(document, moment)
+        return await self._fetch(document, moment)
+
+    async def _fetch(self, document: str, moment: datetime) -> Sequence[asyncpg.Record]:
+        records: Sequence[asyncpg.Record] = await self._database.ingest.fetch(_TAKE, document, moment)
+        return records
 
 
 _POISON: Final = frozenset({"22", "23", "54"})

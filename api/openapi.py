@@ -74,6 +74,11 @@ def operations(app: Litestar) -> Iterator[Operation]:
                     continue  # a page for people: no part of the API
                 if not isinstance(said, Contract) or "scope" not in handler.opt:
                     raise TypeError(f"{method} {route.path_format}: the route has no contract(…) in its opt")
+                if (method != "GET" and handler.opt["scope"] != PUBLIC) != (said.writes or said.computes):
+                    raise TypeError(
+                        f"{method} {route.path_format}: the contract of a write, and of no other, says what it notes "
+                        "in the audit log (audit=…) or why it notes nothing (unaudited=…); or it says computes=True"
+                    )
                 yield Operation(
                     path=route.path_format, method=method, handler=handler, contract=said, scope=handler.opt["scope"]
                 )
@@ -143,7 +148,11 @@ def _operation(operation: Operation, named: Mapping[int, Any], components: Mappi
         "summary": said.summary,
         "description": inspect.cleandoc(fn.__doc__ or ""),
         "tags": [said.tag],
-        "parameters": [*_path_parameters(operation.path), *_query_parameters(said, components), *_conditions(said)],
+        "parameters": [
+            *_path_parameters(operation.path),
+            *_query_parameters(said, components),
+            *_header_parameters(operation),
+        ],
         "responses": _responses(operation, named),
     }
     if operation.scope == PUBLIC:
@@ -205,11 +214,43 @@ def _path_parameters(path: str) -> list[dict[str, Any]]:
     return made
 
 
-def _conditions(said: Contract) -> list[dict[str, Any]]:
-    if not said.conditional:
-        return []
-    told = "The `ETag` of the version that the change is of; another one is stored: 412."
-    return [{"name": "If-Match", "in": "header", "required": False, "schema": {"type": "string"}, "description": told}]
+_IF_MATCH: Final = "The `ETag` of the version that the change is of; another one is stored: 412."
+_IF_NEW: Final = "`*`: only where there is nothing yet; else 412."
+_IF_OTHER: Final = "The `ETag` of the version that you have; it is still the one: 304."
+_REPEATABLE: Final = (
+    "A key of your own for this request, such as a random UUID: sent again within 24 hours, the request is not carried "
+    "out again, and answered as the first time."
+)
+_BILLED_ONCE: Final = "A key of your own for this request: sent again within 24 hours, it is billed once."
+
+
+def _header_parameters(operation: Operation) -> Iterator[dict[str, Any]]:
+    said = operation.contract
+    told: dict[str, str] = {}
+    if said.tagged and said.writes:
+        told |= {"If-Match": _IF_MATCH, "If-None-Match": _IF_NEW}
+    elif said.tagged:
+        told["If-None-Match"] = _IF_OTHER
+    if operation.method == "POST" and (said.writes or said.computes):
+        told["Idempotency-Key"] = _REPEATABLE if said.writes else _BILLED_ONCE
+    for name, text in told.items():
+        schema: dict[str, Any] = {"type": "string"}
+        if name == "Idempotency-Key":
+            schema = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"}
+        yield {"name": name, "in": "header", "required": False, "schema": schema, "description": text}
+
+
+def _answer_headers(operation: Operation) -> dict[str, Any]:
+    said = operation.contract
+    told = {"X-Request-Id": "Names this exchange."}
+    if said.tagged and said.status != 204:
+        told["ETag"] = "The version of what is shown."
+    if said.writes:
+        told["Dry-Run"] = "`true` where nothing was changed, as `dry_run` asked for."
+        if operation.method == "POST":
+            told["Idempotent-Replayed"] = "`true` where this is the answer that the first request was given."
+            told["Idempotent-Results"] = "`omitted` where `results` of the first answer were too long to be kept."
+    return {name: {"schema": {"type": "string"}, "description": text} for name, text in told.items()}
 
 
 def _query_parameters(said: Contract, components: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -238,8 +279,7 @@ def _responses(operation: Operation, named: Mapping[int, Any]) -> dict[str, Any]
             good["content"]["application/json"]["example"] = said.answer_example
     for media_type in said.answer_types:
         good.setdefault("content", {})[media_type] = {"schema": {"type": "string", "format": "binary"}}
-    if said.status != 204:
-        good["headers"] = {"X-Request-Id": {"schema": {"type": "string"}, "description": "Names this exchange."}}
+    good["headers"] = _answer_headers(operation)
     responses = {str(said.status): good}
     for status, text in said.also.items():
         responses[str(status)] = {**good, "description": text}
@@ -248,9 +288,13 @@ def _responses(operation: Operation, named: Mapping[int, Any]) -> dict[str, Any]
         expected |= {401, 403}
     if said.query is not None or said.body is not None or said.body_types or "{" in operation.path:
         expected |= {404, 408, 415, 422, 409}
-    if said.conditional:
+    if said.tagged and said.writes:
         expected.add(412)
-    for status in sorted(expected):
+    elif said.tagged:
+        responses["304"] = {"description": "You have this version."}
+    if said.computes:
+        expected.add(422)
+    for status in sorted(expected | set(said.refusals)):
         responses.setdefault(str(status), {"$ref": f"#/components/responses/{status}"})
     return responses
 

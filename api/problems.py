@@ -167,6 +167,14 @@ def headers_of(status: int) -> dict[str, str]:
     return dict(_HEADERS.get(status, {}))
 
 
+def headers_for(error: KindredError) -> dict[str, str]:
+    """The headers that go with an error."""
+    headers = headers_of(status_of(type(error)))
+    if error.retry_s is not None:
+        headers["retry-after"] = str(error.retry_s)
+    return headers
+
+
 _NUL: Final = (asyncpg.CharacterNotInRepertoireError, asyncpg.UntranslatableCharacterError)
 _RETRY: Final = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.LockNotAvailableError)
 
@@ -216,7 +224,7 @@ def answer_problem(request: Request[Any, Any, Any], error: Exception) -> Respons
     state = request.scope["state"]
     request_id: str = state.get("request_id", "")
     body = problem(told, path=state.get("path", request.scope["path"]), request_id=request_id)
-    headers = headers_of(body.status)
+    headers = headers_for(told)
     if isinstance(error, HTTPException) and error.headers and "allow" in {name.lower() for name in error.headers}:
         headers["allow"] = next(value for name, value in error.headers.items() if name.lower() == "allow")
     state["error_code"] = told.code

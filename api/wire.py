@@ -6,6 +6,7 @@ from urllib.parse import unquote
 
 import msgspec
 from litestar import Request, Response
+from litestar.connection import ASGIConnection
 
 from api.problems import BadRequest, UnsupportedMediaType
 from infra.decode import InvalidFields, convert, decode_json, faults
@@ -47,7 +48,7 @@ async def read_json(request: AnyRequest, kind: type[T]) -> T:
     return decode_json(await request.body(), kind)
 
 
-def read_query(request: AnyRequest, kind: type[T]) -> T:
+def read_query(request: ASGIConnection[Any, Any, Any, Any], kind: type[T]) -> T:
     """The query string as a `kind`, numbers and booleans converted. Raises InvalidFields.
 
     A parameter given twice is refused: nobody can know which was meant.

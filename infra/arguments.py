@@ -49,6 +49,14 @@ def make_parser() -> argparse.ArgumentParser:
     erasures = family("erasures", "People who were erased.")
     command("replay", "erasures:replay", "Erase again whoever a restored backup has brought back.", under=erasures)
 
+    audit = family("audit", "Who changed what in a shop.")
+    verify = command("verify", "audit:verify", "Check the audit log against its seals.", under=audit)
+    verify.add_argument("tenant", nargs="?", help="name or id of the shop")
+    verify.add_argument("--file", type=Path, help="check this export instead; needs no database")
+    export = command("export", "audit:export", "Write the whole audit log, with its seals.", under=audit)
+    export.add_argument("tenant", help="name or id of the shop")
+    export.add_argument("--out", type=Path, help="the file (default: standard output)")
+
     keys = family("keys", "API keys of a shop.")
     create = command("create", "keys:create", "Make a key; it is shown once.", under=keys)
     create.add_argument("tenant", help="name or id of the shop")

@@ -28,6 +28,10 @@ _log = structlog.get_logger()
 # SQLAlchemy begins the transaction with its first statement: those that go to the driver alone would commit one by
 # one, and their locks would end with each.
 _START: Final = text("select 1")
+_PERSON: Final = text(
+    "select set_config('app.person_id', :person, true), set_config('app.org_id', :org, true), "
+    "set_config('app.tenant_id', :tenant, true)"
+)
 _NOTES: Final = "kindred_notes"
 
 _CONNECT_S: Final = 3.0
@@ -183,6 +187,18 @@ class Database:
                 text("select set_config('app.tenant_id', :tenant, true)"), {"tenant": str(tenant_id)}
             )
             # The dictionary is of the pooled connection and outlives a transaction that failed.
+            notes = connection.info[_NOTES] = []
+            yield connection
+        self._tell(notes)
+
+    @asynccontextmanager
+    async def person_session(
+        self, person_id: UUID | None = None, *, org_id: UUID | None = None, tenant_id: TenantId | None = None
+    ) -> AsyncIterator[AsyncConnection]:
+        """One transaction on the rows of a person, and of an organisation and a tenant where they are named."""
+        async with self._app.begin() as connection:
+            told = {"person": person_id, "org": org_id, "tenant": tenant_id}
+            await connection.execute(_PERSON, {name: str(value or "") for name, value in told.items()})
             notes = connection.info[_NOTES] = []
             yield connection
         self._tell(notes)

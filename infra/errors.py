@@ -25,6 +25,8 @@ class KindredError(Exception):
 
     code: ClassVar[str] = "error"
     title: ClassVar[str] = "Something went wrong"
+    retry_s: ClassVar[int | None] = None
+    """Seconds after which the very same request may succeed, where that is known."""
 
     def __init__(self, detail: str, *, errors: Sequence[FieldError] = ()) -> None:
         super().__init__(detail)

@@ -10,6 +10,7 @@ import socket
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -74,6 +75,23 @@ def _url(*schemes: str) -> Callable[[str], str]:
         return raw
 
     return parse
+
+
+def _origin(raw: str) -> str:
+    parts = urlsplit(raw.rstrip("/"))
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path or parts.query or parts.fragment:
+        raise ValueError("must be http:// or https:// and a host, without a path")
+    return f"{parts.scheme}://{parts.netloc.lower()}"
+
+
+def _networks(raw: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    return tuple(ip_network(entry.strip(), strict=False) for entry in raw.split(",") if entry.strip())
+
+
+def _mailbox(raw: str) -> str:
+    if not 3 <= len(raw) <= 320 or "@" not in raw or not raw.isprintable():
+        raise ValueError("must be an address, as `Kindred <no-reply@shop.example>`")
+    return raw
 
 
 def _secret(raw: str) -> str:
@@ -175,6 +193,44 @@ class Settings:
         "internet on ports 80 and 443: hosts or networks, each with a port or without, comma-separated: "
         "`photos.lan:9000,10.0.0.0/8,[fd00::/8]:8080`.",
     )
+
+    public_url: str | None = _setting(
+        "KINDRED_PUBLIC_URL",
+        _origin,
+        None,
+        "Where people reach this server, as `https://kindred.example`: links in mails begin with it. "
+        "Unset: `KINDRED_HOST` and `KINDRED_PORT`.",
+    )
+    signup: Literal["open", "invite", "closed"] = _setting(
+        "KINDRED_SIGNUP",
+        _one_of("open", "invite", "closed"),
+        "open",
+        "Who may make an account: anybody, who is invited, or nobody.",
+    )
+    smtp_url: str | None = _setting(
+        "KINDRED_SMTP_URL",
+        _url("smtp", "smtps"),
+        None,
+        "Mail server: `smtp://user:password@host:587` (STARTTLS) or `smtps://…:465`; `?tls=` off, offered or required. "
+        "Unset: mails are written to `mail` in the data folder.",
+    )
+    mail_from: str = _setting(
+        "KINDRED_MAIL_FROM", _mailbox, "Kindred <kindred@localhost>", "Sender of the mails to people with an account."
+    )
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = _setting(
+        "KINDRED_TRUSTED_PROXIES",
+        _networks,
+        (),
+        "Networks of the proxies before this server, comma-separated: only theirs is `X-Forwarded-For` believed.",
+    )
+
+    @property
+    def public_origin(self) -> str:
+        """Where people reach this server, the default included; without a slash at its end."""
+        if self.public_url is not None:
+            return self.public_url
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)  # noqa: S104 - a listener's name
+        return f"http://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{self.port}"
 
     @property
     def blob_url(self) -> str:

@@ -35,11 +35,11 @@ class RecommendationNotFound(NotFound):
 
 INSERT_ANSWERS: Final = """
 insert into answers (answer_id, tenant_id, kind, placement, strategy, shopper_no, key_id, gen, variant, request,
-    items, scores, sources, flags, candidates, took_us)
-select a, t, k, p, st, sh, ke, g, v, q, i, sc, so, f, c, u
+    items, scores, sources, flags, candidates, took_us, once)
+select a, t, k, p, st, sh, ke, g, v, q, i, sc, so, f, c, u, decode(o, 'hex')
 from jsonb_to_recordset($1::text::jsonb) as r(
     a uuid, t uuid, k int2, p text, st text, sh int8, ke text, g int4, v text, q jsonb,
-    i int4[], sc int2[], so text[], f int2[], c jsonb, u int4)
+    i int4[], sc int2[], so text[], f int2[], c jsonb, u int4, o text)
 on conflict do nothing
 """
 """Every column of the rows, as JSON. Only the ingest role runs it. A repeat changes nothing: whoever lost the

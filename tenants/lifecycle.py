@@ -1,8 +1,9 @@
 """What a tenant is: its name and plan, its shard, and the generation of vectors that serves it; made and deleted."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
+from uuid import UUID
 
 import msgspec
 from msgspec import Struct
@@ -13,6 +14,7 @@ from infra.changes import record_change
 from infra.db import Database, TenantId, driver, fetch
 from infra.errors import Conflict, FieldError, Invalid, NotFound
 from infra.ids import uuid7
+from tenants.audit.log import SYSTEM, Actor, note
 from tenants.events.event import DEFAULT_WEIGHTS, weights_of
 
 
@@ -28,6 +30,13 @@ class TenantNameTaken(Conflict):
 
     code = "tenant_name_taken"
     title = "The tenant's name is taken"
+
+
+class AmbiguousTenant(Conflict):
+    """Several tenants have that name, each of another organisation."""
+
+    code = "ambiguous_tenant"
+    title = "Several tenants have this name"
 
 
 class InvalidTenant(Invalid):
@@ -95,10 +104,34 @@ class TenantInfo(Struct, frozen=True, kw_only=True):
     deleted_at: datetime | None
 
 
-async def create_tenant(database: Database, name: str, *, plan: str = "free", currency: str = "USD") -> TenantId:
-    """Make a tenant with an empty catalogue. Raises InvalidTenant, TenantNameTaken.
+async def create_tenant(
+    database: Database, name: str, *, plan: str = "free", currency: str = "USD", actor: Actor = SYSTEM
+) -> TenantId:
+    """Make a tenant of no organisation, with an empty catalogue. Raises InvalidTenant, TenantNameTaken.
 
     It can store items and answer by words at once; a worker gives it its first generation within a second.
+    """
+    tenant_id = TenantId(uuid7())
+    async with database.system_session(reason="create a tenant") as conn:
+        await add_tenant(conn, tenant_id, name, plan=plan, currency=currency, actor=actor)
+    return tenant_id
+
+
+async def add_tenant(
+    conn: AsyncConnection,
+    tenant_id: TenantId,
+    name: str,
+    *,
+    plan: str = "free",
+    currency: str = "USD",
+    org_id: UUID | None = None,
+    actor: Actor = SYSTEM,
+    now: datetime | None = None,
+) -> None:
+    """Make a tenant in the transaction of `conn`, a session of that tenant or of the system.
+
+    `actor` is who, for the audit log. A name is of one tenant within its organisation. Raises InvalidTenant,
+    TenantNameTaken.
     """
     faults = []
     if not 1 <= len(name) <= 200 or not name.isprintable() or name != name.strip():
@@ -111,18 +144,16 @@ async def create_tenant(database: Database, name: str, *, plan: str = "free", cu
         )
     if faults:
         raise InvalidTenant(" ".join(fault.message for fault in faults), errors=faults)
-    tenant_id = TenantId(uuid7())
     try:
-        async with database.system_session(reason="create a tenant") as conn:
-            raw = await driver(conn)
-            await conn.exec_driver_sql(
-                "insert into tenants (tenant_id, name, plan, currency) values ($1, $2, $3, $4)",
-                (tenant_id, name, plan, currency),
-            )
-            await raw.execute("insert into tenant_counters (tenant_id) values ($1)", tenant_id)
+        await conn.exec_driver_sql(
+            "insert into tenants (tenant_id, name, plan, currency, org_id) values ($1, $2, $3, $4, $5)",
+            (tenant_id, name, plan, currency, org_id),
+        )
     except IntegrityError as error:
         raise TenantNameTaken(f"There is a tenant named {name!r} already; choose another name.") from error
-    return tenant_id
+    await (await driver(conn)).execute("insert into tenant_counters (tenant_id) values ($1)", tenant_id)
+    details = {"plan": plan, "currency": currency}
+    await note(conn, tenant_id, actor, "tenant.create", subject=name, details=details, now=now or datetime.now(UTC))
 
 
 _LIST: Final = """
@@ -140,16 +171,19 @@ async def list_tenants(database: Database) -> list[TenantInfo]:
 
 
 async def find_tenant(database: Database, name_or_id: str) -> TenantInfo:
-    """The tenant with that name or id. Raises TenantNotFound."""
+    """The tenant with that name or id. Raises TenantNotFound, AmbiguousTenant."""
     async with database.system_session(reason="find a tenant by name") as conn:
         which = "t.deleted_at is null and (t.name = $1 or t.tenant_id::text = $1)"
         records = await fetch(conn, _LIST.format(which=which), name_or_id)
         if not records:
             raise TenantNotFound(f"There is no tenant {name_or_id!r}; `kindred tenants list` shows them.")
+        if len(records) > 1:
+            ids = ", ".join(str(record["tenant_id"]) for record in records)
+            raise AmbiguousTenant(f"{len(records)} tenants are named {name_or_id!r}; say the id of one: {ids}.")
         return TenantInfo(**dict(records[0]))
 
 
-async def delete_tenant(database: Database, tenant_id: TenantId) -> None:
+async def delete_tenant(database: Database, tenant_id: TenantId, *, actor: Actor = SYSTEM) -> None:
     """Shut a tenant off: its keys stop within a second, its name is free again. Raises TenantNotFound.
 
     Upkeep takes its rows and files away (tenants/erasure.py).
@@ -163,6 +197,7 @@ async def delete_tenant(database: Database, tenant_id: TenantId) -> None:
         )
         if not found:
             raise TenantNotFound("There is no such tenant, or it was deleted before.")
+        await note(conn, tenant_id, actor, "tenant.delete", now=datetime.now(UTC))
         await record_change(conn, tenant_id, "tenant")
 
 

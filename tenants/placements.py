@@ -4,10 +4,8 @@ A placement fills in what a request leaves out, names the sources that its list
 is blended from, and says which fields a request may set itself.
 """
 
-import re
 from collections.abc import Collection, Mapping
 from datetime import datetime
-from hashlib import blake2b
 from typing import Annotated, Any, Final, Literal, get_args
 
 import msgspec
@@ -17,10 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from infra.changes import ChangeFeed, record_change
 from infra.db import Database, TenantId, driver
 from infra.decode import InvalidFields, pointer_part, summary
-from infra.errors import FieldError, Forbidden, NotFound, PreconditionFailed
+from infra.errors import FieldError, Forbidden, NotFound
 from infra.feedcache import FeedCache
 from infra.outage import AWAY
 from tenants.learned.models import ready_models
+from tenants.versions import ALWAYS, Condition, etag_of, expect
 
 Strategy = Literal[
     "for_you",
@@ -63,13 +62,6 @@ class PlacementRefused(Forbidden):
 
     code = "placement_refused"
     title = "The API key is not for this placement"
-
-
-class PlacementChanged(PreconditionFailed):
-    """If-Match names another version of the placement than the stored one."""
-
-    code = "placement_changed"
-    title = "The placement was changed meanwhile"
 
 
 class TooManyPlacements(Forbidden):
@@ -235,15 +227,9 @@ def apply(placement: Placement, sent: Mapping[str, Any]) -> dict[str, Any]:
     return {**placement.defaults, **sent}
 
 
-def etag_of(document: bytes) -> str:
-    """The strong entity tag (RFC 9110) of a stored document."""
-    return f'"{blake2b(document, digest_size=12).hexdigest()}"'
-
-
 _encode: Final = msgspec.json.Encoder(order="deterministic").encode
 _decode: Final = msgspec.json.Decoder(Placement).decode
 _COLUMNS: Final = "placement_id, doc::text as doc, created_at, updated_at"
-_ETAGS: Final = re.compile(r'(?:W/)?"[^"]*"')
 
 
 def _stored(record: Any) -> StoredPlacement:
@@ -284,34 +270,24 @@ async def put_placement(
     placement: Placement,
     *,
     now: datetime,
-    if_match: str | None = None,
-    dry_run: bool = False,
+    condition: Condition = ALWAYS,
 ) -> tuple[StoredPlacement, bool]:
-    """Store a placement whole; True when it is new. Raises InvalidFields, PlacementChanged, TooManyPlacements.
+    """Store a placement whole; True when it is new.
 
-    With `dry_run` nothing is written: what would be stored is returned.
+    Raises InvalidFields, TooManyPlacements, and what `expect` raises.
     """
     faults = source_faults(placement) + _model_faults(placement, await ready_models(conn, tenant_id))
     if faults:
         raise InvalidFields(summary(faults), errors=faults)
     raw = await driver(conn)
     found = await _lock(raw, tenant_id, placement_id)
-    _expect(found, if_match)
+    expect(condition, None if found is None else found.etag)
     if found is None:
         count = await raw.fetchval("select count(*) from placements where tenant_id = $1", tenant_id)
         if count >= MAX_PLACEMENTS:
             raise TooManyPlacements(f"A tenant has at most {MAX_PLACEMENTS} placements; delete one that is not used.")
     elif found.placement == placement:
         return found, False
-    if dry_run:
-        would_be = StoredPlacement(
-            id=placement_id,
-            placement=placement,
-            etag=etag_of(_encode(placement)),
-            created_at=now if found is None else found.created_at,
-            updated_at=now,
-        )
-        return would_be, found is None
     record = await raw.fetchrow(
         "insert into placements (tenant_id, placement_id, doc, created_at, updated_at) "
         "values ($1, $2, $3::text::jsonb, $4, $4) on conflict (tenant_id, placement_id) do update "
@@ -326,21 +302,14 @@ async def put_placement(
 
 
 async def delete_placement(
-    conn: AsyncConnection,
-    tenant_id: TenantId,
-    placement_id: str,
-    *,
-    if_match: str | None = None,
-    dry_run: bool = False,
+    conn: AsyncConnection, tenant_id: TenantId, placement_id: str, *, condition: Condition = ALWAYS
 ) -> None:
-    """Remove a placement; with `dry_run` only check. Raises PlacementNotFound, PlacementChanged."""
+    """Remove a placement. Raises PlacementNotFound, and what `expect` raises."""
     raw = await driver(conn)
     found = await _lock(raw, tenant_id, placement_id)
     if found is None:
         raise _unknown(placement_id)
-    _expect(found, if_match)
-    if dry_run:
-        return
+    expect(condition, found.etag)
     await raw.execute("delete from placements where tenant_id = $1 and placement_id = $2", tenant_id, placement_id)
     await record_change(conn, tenant_id, "placement", placement_id)
 
@@ -352,20 +321,6 @@ async def _lock(raw: Any, tenant_id: TenantId, placement_id: str) -> StoredPlace
         placement_id,
     )
     return None if record is None else _stored(record)
-
-
-def _expect(found: StoredPlacement | None, if_match: str | None) -> None:
-    """RFC 9110, 13.1.1: `*` stands for any version, as long as there is one."""
-    if if_match is None:
-        return
-    wanted = if_match.strip()
-    if found is not None and (wanted == "*" or found.etag in _ETAGS.findall(wanted)):
-        return
-    raise PlacementChanged(
-        "If-Match names another version than the stored one. Read the placement again and repeat the change."
-        if found is not None
-        else "If-Match is sent, but there is no such placement."
-    )
 
 
 def _unknown(placement_id: str) -> PlacementNotFound:

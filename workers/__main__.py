@@ -17,6 +17,7 @@ from infra.db import Database
 from infra.embedded import EmbeddedPostgres
 from infra.errors import Invalid, NotFound
 from infra.fetch import Fetcher
+from infra.mail import open_mailer
 from infra.roles import APP
 from infra.secret import load_secret
 from infra.settings import BadSettings, Settings
@@ -37,6 +38,7 @@ from workers.jobs.popularity import EVERY_S, Popularity
 from workers.jobs.train import Training
 from workers.jobs.upkeep import Upkeep
 from workers.jobs.webhooks import Webhooks, open_sender
+from workers.mail.loop import MailLoop
 from workers.memory import give_back, use_one_arena
 from workers.models import Models, load_models
 from workers.runner import JobLoop
@@ -114,6 +116,10 @@ async def serve(settings: Settings, queues: Sequence[str], stop: asyncio.Event) 
                 webhooks = Webhooks(database, sender, secrets=[load_secret(settings)])
                 group.create_task(_keep_running("webhooks", webhooks.run, stop))
             if "upkeep" in queues:
+                mails = MailLoop(
+                    database, open_mailer(settings), secret=load_secret(settings), origin=settings.public_origin
+                )
+                group.create_task(_keep_running("mails", mails.run, stop))
                 upkeep = Upkeep(
                     database,
                     blobs,
@@ -122,6 +128,7 @@ async def serve(settings: Settings, queues: Sequence[str], stop: asyncio.Event) 
                 )
                 group.create_task(_every("counts", 5, upkeep.count, stop))
                 group.create_task(_every("prune", 300, upkeep.prune, stop))
+                group.create_task(_every("seal", 10, upkeep.seal, stop))
                 group.create_task(_every("partitions", 3600, upkeep.partitions, stop))
                 group.create_task(_every("settle", 60, upkeep.settle, stop))
                 group.create_task(_every("replay", 3600, upkeep.replay, stop))

@@ -146,7 +146,7 @@ class Answering:
         """Put an answer of a search, or a reranking, into the log."""
         row = shown_of(kind, served, strategy=strategy, request=request)
         answer_id = served.answer.recommendation_id
-        self._log.record(answer_id, row, key_id=caller.key_id, shopper=shopper, took_s=took_s)
+        self._log.record(answer_id, row, key_id=caller.key_id, once=caller.once, shopper=shopper, took_s=took_s)
 
     async def read(self, caller: Caller, tenant: TenantRef, body: bytes) -> Asked:
         """What a body asks for. Raises what `read_asked` raises, and UserIdRefused."""
@@ -223,7 +223,14 @@ class Answering:
             placement=asked.query.placement,
         )
         self._sampling.record(
-            answer_id, row, key_id=caller.key_id, tenant=tenant, asked=asked, shared=made.shared, took_s=took_s
+            answer_id,
+            row,
+            key_id=caller.key_id,
+            once=caller.once,
+            tenant=tenant,
+            asked=asked,
+            shared=made.shared,
+            took_s=took_s,
         )
         ranked = [structs.replace(item, rank=rank) for rank, item in enumerate(items, 1)]
         return _encode(
@@ -263,6 +270,7 @@ class Answering:
                     placement=asked.query.placement,
                 ),
                 key_id=caller.key_id,
+                once=caller.once,
                 tenant=tenant,
                 asked=asked,
                 took_s=perf_counter() - started,
@@ -274,6 +282,7 @@ class Answering:
             answer_id,
             entry.shown,
             key_id=caller.key_id,
+            once=caller.once,
             tenant=tenant,
             asked=asked,
             shared=entry.level != "shoppers",

@@ -72,7 +72,8 @@ async def answer_page(
         taken.update(made.numbers[place] for place in places)
         groups.update(group for place in places if (group := made.groups[place]) is not None)
         names += [made.answer.items[place].id for place in places]
-        results.append(answering.give(caller, tenant, each, made, places, took_s=perf_counter() - started))
+        shown_to = caller if caller.once is None else structs.replace(caller, once=f"{caller.once}{len(results):02x}")
+        results.append(answering.give(shown_to, tenant, each, made, places, took_s=perf_counter() - started))
     return results
 
 

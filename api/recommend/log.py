@@ -100,6 +100,7 @@ class _Row(Struct):
     shopper: Shopper | None
     took_us: int
     candidates: bytes | None
+    once: str | None
 
     @property
     def size(self) -> int:
@@ -137,12 +138,16 @@ class AnswerLog:
         shown: Shown,
         *,
         key_id: str,
+        once: str | None = None,
         shopper: Shopper | None = None,
         took_s: float = 0.0,
         candidates: bytes | None = None,
     ) -> None:
-        """Note one answer; never waits and never fails. `candidates`: JSON of what it was chosen from."""
-        row = _Row(answer_id, shown, key_id, shopper, int(took_s * 1_000_000), candidates)
+        """Note one answer; never waits and never fails. `candidates`: JSON of what it was chosen from.
+
+        `once`: the same for every repeat of one request (hexadecimal), whose answers are billed once.
+        """
+        row = _Row(answer_id, shown, key_id, shopper, int(took_s * 1_000_000), candidates, once)
         if len(self._waiting) + len(self._held) >= self._limit or self._bytes + row.size > self._max_bytes:
             _lost("full").inc()
             return
@@ -231,7 +236,7 @@ class AnswerLog:
             number = "null" if known is None or known[0] is None else str(known[0])
             # A key's id and a UUID need no escaping.
             parts.append(
-                b'%b,"a":"%b","ke":"%b","u":%d,"sh":%b,"c":%b}'
+                b'%b,"a":"%b","ke":"%b","u":%d,"sh":%b,"c":%b%b}'
                 % (
                     row.shown.body,
                     row.answer_id.encode(),
@@ -239,6 +244,7 @@ class AnswerLog:
                     row.took_us,
                     number.encode(),
                     row.candidates or b"null",
+                    b"" if row.once is None else b',"o":"%b"' % row.once.encode(),
                 )
             )
         return (b"[" + b",".join(parts) + b"]").decode()

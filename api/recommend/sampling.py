@@ -65,6 +65,7 @@ class _Due(Struct, frozen=True):
     asked: Asked
     shared: bool
     took_s: float
+    once: str | None
 
 
 class Sampling:
@@ -88,6 +89,7 @@ class Sampling:
         shown: Shown,
         *,
         key_id: str,
+        once: str | None = None,
         tenant: TenantRef,
         asked: Asked,
         shared: bool = False,
@@ -102,9 +104,9 @@ class Sampling:
             _sampled("behind").inc()
             wanted = False
         if not wanted:
-            self._log.record(answer_id, shown, key_id=key_id, shopper=asked.shopper, took_s=took_s)
+            self._log.record(answer_id, shown, key_id=key_id, once=once, shopper=asked.shopper, took_s=took_s)
             return
-        self._due.append(_Due(answer_id, shown, key_id, tenant, asked, shared, took_s))
+        self._due.append(_Due(answer_id, shown, key_id, tenant, asked, shared, took_s, once))
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._drain(), name="answer-candidates")
 
@@ -131,6 +133,7 @@ class Sampling:
             due.answer_id,
             due.shown,
             key_id=due.key_id,
+            once=due.once,
             shopper=due.asked.shopper,
             took_s=due.took_s,
             candidates=candidates,

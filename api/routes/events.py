@@ -10,13 +10,16 @@ from litestar import Response, post
 from msgspec import Meta, Struct
 
 from api.auth import Caller, UserIdRefused
-from api.contract import contract
+from api.contract import WriteQuery, contract
 from api.deps import Services, caller_of, services_of, tenant_of
 from api.ingest import Outcome
-from api.wire import JSON, AnyRequest, answer, expect_media_type, read_query
+from api.wire import JSON, AnyRequest, answer, expect_media_type
+from api.work import Work, intent_of, writing
+from infra.db import driver
 from infra.decode import InvalidFields, faults, plain_json, summary
 from infra.errors import FieldError, TooLarge
 from infra.telemetry import Children, counter
+from tenants.audience.shoppers import number_ids
 from tenants.events.event import MAX_BYTES, MAX_EVENTS, Event, check, ids_of, live_window, numbered, rows_of, suspicious
 from tenants.events.ga4 import is_ga4, translate
 
@@ -53,11 +56,10 @@ class EventBatch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     events: Annotated[list[Event], Meta(max_length=MAX_EVENTS)]
 
 
-class EventsQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class EventsQuery(WriteQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The query of `POST /v1/events`."""
 
     key: Annotated[str | None, Meta(description="A publishable key, where no header can be set (beacons).")] = None
-    dry_run: Annotated[bool, Meta(description="Only say what is wrong with the events.")] = False
 
 
 class EventFault(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -120,6 +122,7 @@ class _Read(Struct):
             rejected=0,
             results=[EventResult(0, "01J9Z6Q7-view-1", "accepted"), EventResult(1, None, "accepted")],
         ),
+        unaudited="Events are what shoppers do.",
         max_body=MAX_BYTES,
     ),
 )
@@ -131,8 +134,9 @@ async def post_events(request: AnyRequest) -> Response[bytes]:
     that are not known yet are taken. One event without the list around it, and the body of Google Analytics 4, are
     understood too. With `?key=` and `text/plain` a browser's beacon needs no header; then, as with every
     publishable key, only a random `visitor_id` names the shopper.
+
+    `event_id` is the cheaper way to send a call again: an Idempotency-Key gives it a transaction of its own.
     """
-    query = read_query(request, EventsQuery)
     expect_media_type(request, JSON, "text/plain")
     services = services_of(request)
     caller = caller_of(request)
@@ -141,24 +145,53 @@ async def post_events(request: AnyRequest) -> Response[bytes]:
     read = await _read(request, body)
     _refuse(read, caller, now, texts=suspicious(body))
     good = [event for event in read.events if event is not None]
-    if not good or query.dry_run:
-        return answer(_result(read, [], Outcome(repeats={}, unstorable={})))
     agent = request.headers.get("user-agent", "") if caller.kind == "publishable" else None
-    flags = services.rates.flags(caller.tenant_id, good, agent=agent, now=now)
-    numbers, outcome = await _store(services, caller, good, flags, now)
-    if any(flags):
-        _taken("bot").inc(sum(flag != 0 for flag in flags))
-    return answer(_result(read, numbers, outcome))
+    if intent_of(request).plain:
+        made = _result(read, *await _store(services, caller, good, agent, now))
+        _count(made)
+        return answer(made)
+    async with writing(request) as work:
+        made = _result(read, *await _store(services, caller, good, agent, now, work))
+        response = work.answered(answer(made))
+    if not work.dry_run:
+        _count(made)
+    return response
+
+
+def _count(made: EventsAnswer) -> None:
+    for status, count in (("accepted", made.accepted), ("duplicate", made.duplicate), ("rejected", made.rejected)):
+        if count:
+            _taken(status).inc(count)
 
 
 async def _store(
-    services: Services, caller: Caller, events: Sequence[Event], flags: Sequence[int], now: datetime
+    services: Services,
+    caller: Caller,
+    events: Sequence[Event],
+    agent: str | None,
+    now: datetime,
+    work: Work | None = None,
 ) -> tuple[list[str], Outcome]:
-    shoppers, items = await services.shopper_ids.resolve(caller.tenant_id, *ids_of(events))
+    """Store the events: with those of others, or in the transaction of `work`, with all that belongs to it."""
+    if not events:
+        return [], Outcome(repeats={}, unstorable={})
+    wanted = ids_of(events)
+    if work is None:
+        shoppers, items = await services.shopper_ids.resolve(caller.tenant_id, *wanted)
+    else:
+        raw = await driver(work.conn)
+        shoppers, items = await number_ids(raw, caller.tenant_id, *(list(ids) for ids in wanted))
+    flags = [0] * len(events)
+    if work is None or not work.dry_run:  # what is not stored counts for no shopper's rate
+        flags = services.rates.flags(caller.tenant_id, events, agent=agent, now=now)
+        if any(flags):
+            _taken("bot").inc(sum(flag != 0 for flag in flags))
     numbers = numbered(len(events))
     rows = rows_of(
         caller.tenant_id, events, numbers, flags, shoppers=shoppers, items=items, now=now, secret=services.secret
     )
+    if work is not None:
+        return numbers, await services.ingest.take_inside(work.conn, rows)
     return numbers, await services.ingest.take(rows)
 
 
@@ -265,9 +298,6 @@ def _result(read: _Read, numbers: Sequence[str], outcome: Outcome) -> EventsAnsw
         else:
             results.append(EventResult(index, event.event_id, "accepted"))
     accepted = len(results) - duplicates - rejected
-    for status, count in (("accepted", accepted), ("duplicate", duplicates), ("rejected", rejected)):
-        if count:
-            _taken(status).inc(count)
     return EventsAnswer(accepted=accepted, duplicate=duplicates, rejected=rejected, results=results)
 
 

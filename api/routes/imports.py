@@ -1,5 +1,7 @@
 """/v1/imports and /v1/events/import: whole files, uploaded or fetched, read by a worker."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated, Final
 from uuid import UUID
 
@@ -7,11 +9,13 @@ from litestar import Response, post
 from litestar.params import FromPath
 from msgspec import Meta, Struct
 
-from api.contract import contract
+from api.contract import WriteQuery, contract
 from api.deps import caller_of, services_of
 from api.problems import BadRequest
 from api.routes.jobs import parse_job_id
 from api.wire import JSON, AnyRequest, answer, media_type, read_json, read_query
+from api.work import Repeated, intent_of, writing
+from infra.errors import KindredError
 from infra.ids import uuid7
 from tenants.catalog import imports
 from tenants.catalog.imports import (
@@ -27,7 +31,7 @@ from tenants.catalog.imports import (
 FileName = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f/\\]+$(?!\n)")]
 
 
-class UploadQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class UploadQuery(WriteQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How an uploaded file is read."""
 
     format: Annotated[ImportFormat, Meta(description="`auto`: told by the file's name and beginning.")] = "auto"
@@ -46,7 +50,7 @@ class UrlImport(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     file_name: FileName | None = None
 
 
-class HistoryQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class HistoryQuery(WriteQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How an uploaded file of events is read."""
 
     format: Annotated[HistoryFormat, Meta(description="`auto`: told by the file's beginning.")] = "auto"
@@ -84,6 +88,7 @@ _ACCEPTED: Final = Accepted(job_id=UUID("0198c0de-0000-7000-8000-000000000000"))
         },
         answer=Accepted,
         answer_example=_ACCEPTED,
+        audit="import.start",
         status=202,
         max_body=None,
     ),
@@ -94,25 +99,51 @@ async def create_import(request: AnyRequest) -> Response[bytes]:
     Formats: NDJSON, CSV, Google Merchant (RSS or TSV), Shopify CSV, WooCommerce CSV, Yandex YML; gzip is told by
     its first bytes. A `full` import that would remove more than 30 % of the catalogue is held until it is confirmed.
     """
-    services = services_of(request)
-    tenant_id = caller_of(request).tenant_id
-    source: BlobSource | UrlSource
     wanted: UploadQuery | UrlImport
     if media_type(request) == JSON:
         wanted = await read_json(request, UrlImport)
-        source = UrlSource(url=wanted.url)
-    else:
-        wanted = read_query(request, UploadQuery)
-        source = BlobSource(key=upload_key(tenant_id, str(uuid7())))
-        info = await services.blobs.put(source.key, request.stream())
-        if info.size == 0:
-            await services.blobs.delete(source.key)
-            raise BadRequest("The body is empty; send the feed's file, or JSON with its `url`.")
-    async with services.database.tenant_session(tenant_id) as conn:
+        return await _start_import(request, wanted, UrlSource(url=wanted.url))
+    wanted = read_query(request, UploadQuery)
+    async with _uploaded(request) as source:
+        return await _start_import(request, wanted, source)
+
+
+async def _start_import(
+    request: AnyRequest, wanted: UploadQuery | UrlImport, source: BlobSource | UrlSource
+) -> Response[bytes]:
+    async with writing(request) as work:
         job_id = await imports.start_import(
-            conn, tenant_id, source, format=wanted.format, mode=wanted.mode, file_name=wanted.file_name
+            work.conn, work.tenant_id, source, format=wanted.format, mode=wanted.mode, file_name=wanted.file_name
         )
+        await work.note(str(job_id), format=wanted.format, mode=wanted.mode)
+        return work.answered(_accepted(job_id))
+
+
+def _accepted(job_id: UUID) -> Response[bytes]:
     return answer(Accepted(job_id=job_id), status=202, headers={"location": f"/v1/jobs/{job_id}"})
+
+
+@asynccontextmanager
+async def _uploaded(request: AnyRequest) -> AsyncIterator[BlobSource]:
+    """The body as a file in the blob store, for a job that the block queues; it goes where none was.
+
+    A dry run reads the body and stores nothing. Raises BadRequest for an empty one.
+    """
+    services = services_of(request)
+    source = BlobSource(key=upload_key(caller_of(request).tenant_id, str(uuid7())))
+    if intent_of(request).dry_run:
+        size = sum([len(piece) async for piece in request.stream()])
+    else:
+        size = (await services.blobs.put(source.key, request.stream())).size
+    try:
+        if size == 0:
+            raise BadRequest("The body is empty; send the file, or, for a feed, JSON with its `url`.")
+        yield source
+    except (KindredError, Repeated):
+        # Whatever else went wrong, the job may have been committed, and then it needs the file.
+        if not intent_of(request).dry_run:
+            await services.blobs.delete(source.key)
+        raise
 
 
 @post(
@@ -131,6 +162,7 @@ async def create_import(request: AnyRequest) -> Response[bytes]:
         },
         answer=Accepted,
         answer_example=_ACCEPTED,
+        audit="history.start",
         status=202,
         max_body=None,
     ),
@@ -141,18 +173,12 @@ async def import_events(request: AnyRequest) -> Response[bytes]:
     NDJSON is as `POST /v1/events` takes events. CSV is one line of an event per record, with amounts in major units.
     An event is stored once, by its `event_id` and time, or by all that it says, however often the file is imported.
     """
-    services = services_of(request)
-    tenant_id = caller_of(request).tenant_id
     query = read_query(request, HistoryQuery)
-    source = BlobSource(key=upload_key(tenant_id, str(uuid7())))
-    info = await services.blobs.put(source.key, request.stream())
-    if info.size == 0:
-        await services.blobs.delete(source.key)
-        raise BadRequest("The body is empty; send the file of events.")
-    async with services.database.tenant_session(tenant_id) as conn:
+    async with _uploaded(request) as source, writing(request) as work:
         wanted = HistoryRequest(source=source, format=query.format, default_type=query.type)
-        job_id = await imports.start_history(conn, tenant_id, wanted)
-    return answer(Accepted(job_id=job_id), status=202, headers={"location": f"/v1/jobs/{job_id}"})
+        job_id = await imports.start_history(work.conn, work.tenant_id, wanted)
+        await work.note(str(job_id), format=query.format)
+        return work.answered(_accepted(job_id))
 
 
 @post(
@@ -162,6 +188,7 @@ async def import_events(request: AnyRequest) -> Response[bytes]:
         scope="catalog:write",
         tag="Imports",
         summary="Confirm a held import",
+        audit="import.confirm",
         answer=Accepted,
         answer_example=_ACCEPTED,
         status=202,
@@ -170,11 +197,10 @@ async def import_events(request: AnyRequest) -> Response[bytes]:
 async def confirm_import(request: AnyRequest, job_id: FromPath[str]) -> Response[bytes]:
     """Lets a held full import remove what its feed did not name."""
     parsed = parse_job_id(job_id)
-    services = services_of(request)
-    tenant_id = caller_of(request).tenant_id
-    async with services.database.tenant_session(tenant_id) as conn:
-        await imports.confirm_import(conn, tenant_id, parsed, now=services.clock())
-    return answer(Accepted(job_id=parsed), status=202)
+    async with writing(request) as work:
+        await imports.confirm_import(work.conn, work.tenant_id, parsed, now=work.now)
+        await work.note(str(parsed))
+        return work.answered(answer(Accepted(job_id=parsed), status=202))
 
 
 @post(
@@ -184,6 +210,7 @@ async def confirm_import(request: AnyRequest, job_id: FromPath[str]) -> Response
         scope="catalog:write",
         tag="Imports",
         summary="Cancel a held import",
+        audit="import.cancel",
         answer=Accepted,
         answer_example=_ACCEPTED,
     ),
@@ -191,11 +218,10 @@ async def confirm_import(request: AnyRequest, job_id: FromPath[str]) -> Response
 async def cancel_import(request: AnyRequest, job_id: FromPath[str]) -> Response[bytes]:
     """Ends a held full import: what it stored stays, nothing is removed."""
     parsed = parse_job_id(job_id)
-    services = services_of(request)
-    tenant_id = caller_of(request).tenant_id
-    async with services.database.tenant_session(tenant_id) as conn:
-        await imports.cancel_import(conn, tenant_id, parsed, now=services.clock())
-    return answer(Accepted(job_id=parsed))
+    async with writing(request) as work:
+        await imports.cancel_import(work.conn, work.tenant_id, parsed, now=work.now)
+        await work.note(str(parsed))
+        return work.answered(answer(Accepted(job_id=parsed)))
 
 
 ROUTES: Final = (create_import, import_events, confirm_import, cancel_import)

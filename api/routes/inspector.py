@@ -13,7 +13,7 @@ from api.contract import contract
 from api.deps import caller_of, services_of, tenant_of
 from api.routes.items import BadListCursor
 from api.wire import AnyRequest, answer, read_json, read_query
-from infra.changes import Change
+from api.work import writing
 from infra.decode import InvalidFields
 from infra.errors import FieldError
 from tenants.catalog.item import Id
@@ -98,6 +98,7 @@ async def get_weights(request: AnyRequest) -> Response[bytes]:
         body_example={"weights": {"view": 0, "purchase": 12, "quiz_done": 2}},
         answer=Weights,
         answer_example=Weights(weights={**DEFAULT_WEIGHTS, "view": 0, "purchase": 12, "quiz_done": 2}),
+        audit="weights.put",
     ),
 )
 async def put_weights(request: AnyRequest) -> Response[bytes]:
@@ -106,12 +107,10 @@ async def put_weights(request: AnyRequest) -> Response[bytes]:
     Answers use them at once, what is learned from the next training on.
     """
     body = await read_json(request, Weights)
-    services = services_of(request)
-    tenant_id = caller_of(request).tenant_id
-    async with services.database.tenant_session(tenant_id) as conn:
-        await set_weights(conn, tenant_id, body.weights)
-    services.feed.announce(Change(kind="tenant", tenant_id=tenant_id, ref=""))
-    return answer(Weights(weights={**DEFAULT_WEIGHTS, **body.weights}))
+    async with writing(request) as work:
+        await set_weights(work.conn, work.tenant_id, body.weights)
+        await work.note(types=sorted(body.weights))
+        return work.answered(answer(Weights(weights={**DEFAULT_WEIGHTS, **body.weights})))
 
 
 def _wanted(query: InspectorQuery) -> Wanted:

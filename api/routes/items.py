@@ -14,6 +14,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from api.contract import contract
 from api.deps import caller_of, services_of, tenant_of
 from api.wire import JSON, NDJSON, AnyRequest, answer, decode_id, expect_media_type, no_content, read_json, read_query
+from api.work import intent_of, writing
 from infra.decode import InvalidFields, MalformedJson, convert, faults, plain_json, summary
 from infra.errors import FieldError, Invalid, TooLarge
 from tenants.catalog import store as catalog
@@ -43,6 +44,9 @@ _EXAMPLE: Final = {
     "attributes": {"colour": "brass", "height_cm": 42, "dimmable": True},
 }
 _CURSOR: Final = b"i1:"
+_NOTED: Final = 2_000
+"""Bytes of a filter that is noted in the audit log as it is."""
+_DATA: Final = "Items are what the shop sells and change by the thousand; the log is of what is decided about them."
 _encode = msgspec.json.Encoder().encode
 _rows_of = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _item_of = msgspec.json.Decoder(Item).decode
@@ -139,12 +143,6 @@ class ListQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     limit: Annotated[int, Meta(ge=1, le=1000, description="Items on a page.")] = 100
 
 
-class DeleteQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The query of `POST /v1/items/delete`."""
-
-    dry_run: Annotated[bool, Meta(description="Only say what would be deleted.")] = False
-
-
 class DeleteRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which items to delete: `ids` or `filter`, not both."""
 
@@ -171,6 +169,7 @@ class DeleteResult(Struct, frozen=True, kw_only=True):
         body_example=_EXAMPLE,
         answer=Stored,
         answer_example=Stored(id="SKU-1", status="updated"),
+        unaudited=_DATA,
         also={201: "The item is new."},
     ),
 )
@@ -185,11 +184,9 @@ async def put_item(request: AnyRequest, item_id: FromPath[str]) -> Response[byte
         fault = FieldError(pointer="/id", code="id_mismatch", message="The body has another id than the address.")
         raise InvalidFields("Leave `id` out of the body, or give the id of the address.", errors=[fault])
     item = convert(plain, Item)
-    services = services_of(request)
     tenant = await tenant_of(request)
-    async with services.database.tenant_session(tenant.tenant_id) as conn:
-        outcome = await catalog.put_item(conn, tenant, item, now=services.clock())
-    return _stored(outcome)
+    async with writing(request) as work:
+        return work.answered(_stored(await catalog.put_item(work.conn, tenant, item, now=work.now)))
 
 
 @patch(
@@ -202,6 +199,7 @@ async def put_item(request: AnyRequest, item_id: FromPath[str]) -> Response[byte
         body_example={"price": 6900, "sale_price": None, "attributes": {"colour": "steel"}},
         answer=Stored,
         answer_example=Stored(id="SKU-1", status="updated"),
+        unaudited=_DATA,
     ),
 )
 async def patch_item(request: AnyRequest, item_id: FromPath[str]) -> Response[bytes]:
@@ -209,11 +207,10 @@ async def patch_item(request: AnyRequest, item_id: FromPath[str]) -> Response[by
     external_id = decode_id(item_id)
     expect_media_type(request, JSON, "application/merge-patch+json")
     changes = convert(plain_json(await request.body()), dict[str, Any])
-    services = services_of(request)
     tenant = await tenant_of(request)
-    async with services.database.tenant_session(tenant.tenant_id) as conn:
-        outcome = await catalog.patch_item(conn, tenant, external_id, changes, now=services.clock())
-    return _stored(outcome)
+    async with writing(request) as work:
+        outcome = await catalog.patch_item(work.conn, tenant, external_id, changes, now=work.now)
+        return work.answered(_stored(outcome))
 
 
 @get(
@@ -232,17 +229,16 @@ async def get_item(request: AnyRequest, item_id: FromPath[str]) -> Response[byte
 @delete(
     "/v1/items/{item_id:str}",
     status_code=204,
-    opt=contract(scope="catalog:write", tag="Catalogue", summary="Delete an item", status=204),
+    opt=contract(scope="catalog:write", tag="Catalogue", summary="Delete an item", unaudited=_DATA, status=204),
 )
 async def delete_item(request: AnyRequest, item_id: FromPath[str]) -> Response[None]:
     """Deletes the item, its photos and its vectors; it is in no answer from now on."""
     external_id = decode_id(item_id)
-    tenant_id = caller_of(request).tenant_id
-    async with services_of(request).database.tenant_session(tenant_id) as conn:
-        numbers = await catalog.item_numbers(conn, tenant_id, [external_id])
-        if not await catalog.delete_items(conn, tenant_id, list(numbers.values())):
+    async with writing(request) as work:
+        numbers = await catalog.item_numbers(work.conn, work.tenant_id, [external_id])
+        if not await catalog.delete_items(work.conn, work.tenant_id, list(numbers.values())):
             raise ItemNotFound(f"There is no item {external_id!r}.")
-    return no_content()
+        return work.answered(no_content())
 
 
 @post(
@@ -255,6 +251,7 @@ async def delete_item(request: AnyRequest, item_id: FromPath[str]) -> Response[N
         body=list[Item],
         body_example=[_EXAMPLE, {"id": "SKU-2", "title": "Aurora floor lamp", "price": 15900}],
         body_types={NDJSON: '{"id": "SKU-1", "title": "Aurora desk lamp"}\n{"id": "SKU-2"}\n'},
+        unaudited=_DATA,
         answer=BulkResult,
         answer_example=BulkResult(
             accepted=2,
@@ -272,17 +269,21 @@ async def bulk_items(request: AnyRequest) -> Response[bytes]:
 
     A bad row is rejected with every bad field named and loses none of the good ones. A call over its limits is
     refused whole. One of more than 1,000 rows that fails in between (500, 503) may have stored some of them: send it
-    again, what is stored costs next to nothing.
+    again, what is stored costs next to nothing. With an Idempotency-Key it is all or nothing, in one transaction.
     """
     ndjson = expect_media_type(request, JSON, NDJSON) == NDJSON
     # Not request.body(), which would keep 10 MB until the answer is sent; here they go once the items are read.
     items, results = _read_rows(_rows(b"".join([piece async for piece in request.stream()]), ndjson))
     tenant = await tenant_of(request)
     services = services_of(request)
-    outcomes: list[Outcome] = []
-    if items:
-        outcomes = await catalog.upsert_many(services.database, tenant, items, now=services.clock())
-    return answer(_bulk_result(results, items, outcomes))
+    if intent_of(request).plain:
+        outcomes: list[Outcome] = []
+        if items:
+            outcomes = await catalog.upsert_many(services.database, tenant, items, now=services.clock())
+        return answer(_bulk_result(results, items, outcomes))
+    async with writing(request) as work:
+        outcomes = await catalog.upsert_items(work.conn, tenant, items, now=work.now)
+        return work.answered(answer(_bulk_result(results, items, outcomes)))
 
 
 @get(
@@ -310,7 +311,7 @@ async def list_items(request: AnyRequest) -> Response[bytes]:
         scope="catalog:write",
         tag="Catalogue",
         summary="Delete many items",
-        query=DeleteQuery,
+        audit="items.delete",
         body=DeleteRequest,
         body_example={"filter": {"eq": ["seller_id", "gone-shop"]}},
         answer=DeleteResult,
@@ -319,24 +320,26 @@ async def list_items(request: AnyRequest) -> Response[bytes]:
 )
 async def delete_items(request: AnyRequest) -> Response[bytes]:
     """Deletes the items with these `ids`, or all that match `filter`; with `?dry_run=true` only counts them."""
-    query = read_query(request, DeleteQuery)
     wanted = await read_json(request, DeleteRequest)
     if (wanted.ids is UNSET) == (wanted.filter is UNSET):
         fault = FieldError(pointer="", code="one_of", message="Give `ids` or `filter`, and not both.")
         raise InvalidFields("Say which items to delete: `ids` or `filter`.", errors=[fault])
     filter_ = None if wanted.filter is UNSET else parse_filter(wanted.filter)
-    tenant_id = caller_of(request).tenant_id
     unknown: list[str] = []
-    async with services_of(request).database.tenant_session(tenant_id) as conn:
+    async with writing(request) as work:
         if filter_ is not None:
-            numbers = await catalog.find_items(conn, tenant_id, filter_)
+            numbers = await catalog.find_items(work.conn, work.tenant_id, filter_)
         else:
             assert wanted.ids is not UNSET
-            known = await catalog.item_numbers(conn, tenant_id, wanted.ids)
+            known = await catalog.item_numbers(work.conn, work.tenant_id, wanted.ids)
             numbers = list(known.values())
             unknown = [external_id for external_id in dict.fromkeys(wanted.ids) if external_id not in known]
-        deleted = len(numbers) if query.dry_run else await catalog.delete_items(conn, tenant_id, numbers)
-    return answer(DeleteResult(deleted=deleted, unknown_ids=unknown, dry_run=query.dry_run))
+        deleted = await catalog.delete_items(work.conn, work.tenant_id, numbers)
+        said: dict[str, Any] = (
+            {} if wanted.filter is UNSET or len(_encode(wanted.filter)) > _NOTED else {"filter": wanted.filter}
+        )
+        await work.note(by="ids" if filter_ is None else "filter", deleted=deleted, **said)
+        return work.answered(answer(DeleteResult(deleted=deleted, unknown_ids=unknown, dry_run=work.dry_run)))
 
 
 def _stored(outcome: Outcome) -> Response[bytes]:

@@ -4,12 +4,12 @@ from typing import Final
 
 from litestar import Response, delete, get, post
 from litestar.params import FromPath
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from api.contract import contract
 from api.deps import caller_of, services_of
 from api.wire import AnyRequest, answer, no_content, read_json
-from infra.changes import Change
+from api.work import writing
 from tenants import keys
 from tenants.keys import KeyInfo, KeyRequest, NewKey
 
@@ -43,6 +43,7 @@ async def list_keys(request: AnyRequest) -> Response[bytes]:
             "allowed_origins": ["https://shop.example"],
         },
         answer=NewKey,
+        audit="key.create",
         status=201,
     ),
 )
@@ -50,32 +51,27 @@ async def create_key(request: AnyRequest) -> Response[bytes]:
     """The answer holds the key itself, for the only time. Two live keys may have one name, for rotation."""
     wanted = await read_json(request, KeyRequest)
     services = services_of(request)
-    tenant_id = caller_of(request).tenant_id
-    async with services.database.tenant_session(tenant_id) as conn:
+    async with writing(request) as work:
         made = await keys.create_key(
-            conn,
-            tenant_id,
-            wanted,
-            secret=services.secret,
-            cell=services.settings.cell,
-            now=services.clock(),
+            work.conn, work.tenant_id, wanted, secret=services.secret, cell=services.settings.cell, now=work.now
         )
-    return answer(made, status=201, headers={"cache-control": "no-store"})
+        await work.note(made.info.key_id, kind=made.info.kind, name=made.info.name, scopes=made.info.scopes)
+        if work.dry_run:  # nobody is to keep a key that works nowhere
+            made = structs.replace(made, key="(none: dry run)")
+        return work.answered(answer(made, status=201, headers={"cache-control": "no-store"}))
 
 
 @delete(
     "/v1/keys/{key_id:str}",
     status_code=204,
-    opt=contract(scope="admin", tag="Keys", summary="Revoke an API key", status=204),
+    opt=contract(scope="admin", tag="Keys", summary="Revoke an API key", audit="key.revoke", status=204),
 )
 async def revoke_key(request: AnyRequest, key_id: FromPath[str]) -> Response[None]:
     """The key stops at once here and within a second everywhere; a key may revoke itself."""
-    services = services_of(request)
-    tenant_id = caller_of(request).tenant_id
-    async with services.database.tenant_session(tenant_id) as conn:
-        await keys.revoke_key(conn, tenant_id, key_id, now=services.clock())
-    services.feed.announce(Change(kind="key", tenant_id=tenant_id, ref=key_id))
-    return no_content()
+    async with writing(request) as work:
+        await keys.revoke_key(work.conn, work.tenant_id, key_id, now=work.now)
+        await work.note(key_id)
+        return work.answered(no_content())
 
 
 ROUTES: Final = (create_key, list_keys, revoke_key)

@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 from api.contract import contract
 from api.deps import caller_of, services_of
 from api.wire import AnyRequest, answer
-from infra.changes import Change
+from api.work import writing
 from tenants.learned import models
 from tenants.learned.models import ModelInfo, ModelNotFound
 
@@ -48,7 +48,13 @@ async def list_models(request: AnyRequest) -> Response[bytes]:
     "/v1/models/train",
     status_code=202,
     opt=contract(
-        scope="admin", tag="Models", summary="Train now", body_required=False, answer=TrainingQueued, status=202
+        scope="admin",
+        tag="Models",
+        summary="Train now",
+        body_required=False,
+        answer=TrainingQueued,
+        audit="model.train",
+        status=202,
     ),
 )
 async def train(request: AnyRequest) -> Response[bytes]:
@@ -56,16 +62,23 @@ async def train(request: AnyRequest) -> Response[bytes]:
 
     A training that waits already is answered again.
     """
-    tenant_id = caller_of(request).tenant_id
-    async with services_of(request).database.tenant_session(tenant_id) as conn:
-        job_id = await models.queue_training(conn, tenant_id, asked=True)
-    return answer(TrainingQueued(job_id=str(job_id)), status=202)
+    async with writing(request) as work:
+        job_id = str(await models.queue_training(work.conn, work.tenant_id, asked=True))
+        await work.note(job_id)
+        return work.answered(answer(TrainingQueued(job_id=job_id), status=202))
 
 
 @post(
     "/v1/models/{model:str}/activate",
     status_code=200,
-    opt=contract(scope="admin", tag="Models", summary="Answer from a model", body_required=False, answer=Activated),
+    opt=contract(
+        scope="admin",
+        tag="Models",
+        summary="Answer from a model",
+        body_required=False,
+        answer=Activated,
+        audit="model.activate",
+    ),
 )
 async def activate(request: AnyRequest, model: FromPath[str]) -> Response[bytes]:
     """Serves from this model and the blend that was fitted with it, at once and everywhere; so a training is undone.
@@ -74,11 +87,10 @@ async def activate(request: AnyRequest, model: FromPath[str]) -> Response[bytes]
     """
     if not model.isascii() or not model.isdigit() or len(model) > 9:
         raise ModelNotFound(f"There is no model {model!r}. They are listed at /v1/models.")
-    services, tenant_id = services_of(request), caller_of(request).tenant_id
-    async with services.database.tenant_session(tenant_id) as conn:
-        gen = await models.serve_model(conn, tenant_id, int(model), reason=f"model {model}, asked for")
-    services.feed.announce(Change(kind="tenant", tenant_id=tenant_id, ref=""))
-    return answer(Activated(model=int(model), generation=gen))
+    async with writing(request) as work:
+        gen = await models.serve_model(work.conn, work.tenant_id, int(model), reason=f"model {model}, asked for")
+        await work.note(str(int(model)), generation=gen)
+        return work.answered(answer(Activated(model=int(model), generation=gen)))
 
 
 ROUTES: Final[tuple[Any, ...]] = (list_models, train, activate)

@@ -7,10 +7,12 @@ from litestar import Response, delete, get, put
 from litestar.params import FromPath
 from msgspec import Struct
 
+from api.conditions import not_modified
 from api.contract import contract
 from api.deps import caller_of, services_of
 from api.problems import UnsupportedMediaType
 from api.wire import AnyRequest, answer, decode_id, expect_media_type, no_content
+from api.work import intent_of, writing
 from infra.blob import BlobMissing
 from infra.decode import InvalidFields
 from infra.errors import FieldError, Invalid
@@ -18,6 +20,8 @@ from tenants.catalog import photos
 from tenants.catalog import store as catalog
 from tenants.catalog.item import MAX_PHOTOS, ItemNotFound
 from tenants.catalog.photos import MAX_PHOTO_BYTES, PHOTO_TYPES, PhotoNotFound, photo_key, read_photo_token
+
+_DATA: Final = "Photos are parts of items."
 
 # Where each format says what it is: offset and the bytes there, any one of them.
 _MAGIC: Final[dict[str, tuple[tuple[int, tuple[bytes, ...]], ...]]] = {
@@ -63,6 +67,7 @@ def photo_type(head: bytes) -> str | None:
         body_types=dict.fromkeys(PHOTO_TYPES),
         answer=StoredPhoto,
         answer_example=StoredPhoto(position=0, content_type="image/jpeg", size=48_213, sha256="9f86d081…"),
+        unaudited=_DATA,
         max_body=MAX_PHOTO_BYTES,
     ),
 )
@@ -89,10 +94,12 @@ async def put_photo(request: AnyRequest, item_id: FromPath[str], position: FromP
         await _expect_item(conn, tenant_id, external_id)
     # The bytes first: a row never names a photo that is not there. Between the two no connection is held.
     sha256 = hashlib.sha256(data)
-    await services.blobs.put(photo_key(tenant_id, sha256.hexdigest()), data, content_type=content_type)
-    async with services.database.tenant_session(tenant_id) as conn:
+    if not intent_of(request).dry_run:
+        await services.blobs.put(photo_key(tenant_id, sha256.hexdigest()), data, content_type=content_type)
+    stored = StoredPhoto(position=at, content_type=content_type, size=len(data), sha256=sha256.hexdigest())
+    async with writing(request) as work:
         await photos.store_photo(
-            conn,
+            work.conn,
             tenant_id,
             external_id,
             at,
@@ -100,7 +107,7 @@ async def put_photo(request: AnyRequest, item_id: FromPath[str], position: FromP
             content_type=content_type,
             size=len(data),
         )
-    return answer(StoredPhoto(position=at, content_type=content_type, size=len(data), sha256=sha256.hexdigest()))
+        return work.answered(answer(stored))
 
 
 @get(
@@ -110,6 +117,7 @@ async def put_photo(request: AnyRequest, item_id: FromPath[str], position: FromP
         tag="Photos",
         summary="Show an uploaded photo",
         answer_types=PHOTO_TYPES,
+        tagged=True,
     ),
 )
 async def get_photo(request: AnyRequest, item_id: FromPath[str], position: FromPath[str]) -> Response[bytes]:
@@ -119,9 +127,12 @@ async def get_photo(request: AnyRequest, item_id: FromPath[str], position: FromP
     tenant_id = caller_of(request).tenant_id
     async with services.database.tenant_session(tenant_id) as conn:
         photo = await photos.get_photo(conn, tenant_id, external_id, at)
+    etag = f'"{photo.sha256}"'
+    if (same := not_modified(request, etag)) is not None:
+        return same
     data = await services.blobs.get(photo_key(tenant_id, photo.sha256))
     headers = {
-        "etag": f'"{photo.sha256}"',
+        "etag": etag,
         "cache-control": "private, max-age=60",
         # Whatever the bytes are, a browser runs nothing in them.
         "content-security-policy": "default-src 'none'; sandbox",
@@ -157,15 +168,14 @@ async def show_photo(request: AnyRequest, token: FromPath[str]) -> Response[byte
 @delete(
     "/v1/items/{item_id:str}/images/{position:str}",
     status_code=204,
-    opt=contract(scope="catalog:write", tag="Photos", summary="Delete an uploaded photo", status=204),
+    opt=contract(scope="catalog:write", tag="Photos", summary="Delete an uploaded photo", unaudited=_DATA, status=204),
 )
 async def delete_photo(request: AnyRequest, item_id: FromPath[str], position: FromPath[str]) -> Response[None]:
     """Takes the photo away; the item's encoding follows."""
     external_id, at = decode_id(item_id), _position(position)
-    tenant_id = caller_of(request).tenant_id
-    async with services_of(request).database.tenant_session(tenant_id) as conn:
-        await photos.delete_photo(conn, tenant_id, external_id, at)
-    return no_content()
+    async with writing(request) as work:
+        await photos.delete_photo(work.conn, work.tenant_id, external_id, at)
+        return work.answered(no_content())
 
 
 def _position(raw: str) -> int:

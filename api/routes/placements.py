@@ -1,18 +1,20 @@
 """/v1/placements: lists with their defaults stored under a name."""
 
 from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import msgspec
 from litestar import Response, delete, get, put
 from litestar.params import FromPath
-from msgspec import Meta, Struct
+from msgspec import Struct
 
+from api.conditions import condition_of, not_modified
 from api.contract import contract
 from api.deps import caller_of, services_of, tenant_of
 from api.recommend.plan import plan
 from api.recommend.types import Query
-from api.wire import AnyRequest, answer, decode_id, no_content, read_json, read_query
+from api.wire import AnyRequest, answer, decode_id, no_content, read_json
+from api.work import writing
 from infra.decode import InvalidFields, faults, summary
 from infra.errors import FieldError, Invalid
 from tenants import placements
@@ -47,12 +49,6 @@ class PlacementList(Struct, frozen=True, kw_only=True):
     placements: list[ShownPlacement]
 
 
-class WriteQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The query of a write."""
-
-    dry_run: Annotated[bool, Meta(description="Only check; change nothing.")] = False
-
-
 @get(
     "/v1/placements",
     opt=contract(scope="catalog:read", tag=_TAG, summary="List placements", answer=PlacementList),
@@ -67,7 +63,7 @@ async def list_placements(request: AnyRequest) -> Response[bytes]:
 
 @get(
     "/v1/placements/{placement_id:str}",
-    opt=contract(scope="catalog:read", tag=_TAG, summary="Show a placement", answer=ShownPlacement),
+    opt=contract(scope="catalog:read", tag=_TAG, summary="Show a placement", answer=ShownPlacement, tagged=True),
 )
 async def get_placement(request: AnyRequest, placement_id: FromPath[str]) -> Response[bytes]:
     """The placement; its version is in the `ETag` header, to be sent back as `If-Match` with a change."""
@@ -75,7 +71,7 @@ async def get_placement(request: AnyRequest, placement_id: FromPath[str]) -> Res
     tenant_id = caller_of(request).tenant_id
     async with services_of(request).database.tenant_session(tenant_id) as conn:
         found = await placements.get_placement(conn, tenant_id, name)
-    return _answer(found)
+    return not_modified(request, found.etag) or _answer(found)
 
 
 @put(
@@ -87,51 +83,43 @@ async def get_placement(request: AnyRequest, placement_id: FromPath[str]) -> Res
         summary="Store a placement",
         body=Placement,
         body_example=_EXAMPLE,
-        query=WriteQuery,
-        conditional=True,
+        tagged=True,
+        audit="placement.put",
         answer=ShownPlacement,
         also={201: "The placement is new."},
     ),
 )
 async def put_placement(request: AnyRequest, placement_id: FromPath[str]) -> Response[bytes]:
     """Stores the placement whole; the next request for it is answered by it. `defaults` takes every field of
-    `POST /v1/recommend` but those that say who asks: placement, user_id, visitor_id, session, cursor, context."""
-    name = decode_id(placement_id)
-    services = services_of(request)
-    query = read_query(request, WriteQuery)
+    `POST /v1/recommend` but those that say who asks: placement, user_id, visitor_id, session, cursor, context.
+
+    `If-Match` with the `ETag` that was read keeps two editors apart; `If-None-Match: *` only makes a new one.
+    """
+    name, condition = decode_id(placement_id), condition_of(request)
     wanted = await read_json(request, Placement)
     await _check(request, wanted)
-    tenant_id = caller_of(request).tenant_id
-    async with services.database.tenant_session(tenant_id) as conn:
+    async with writing(request) as work:
         stored, new = await placements.put_placement(
-            conn,
-            tenant_id,
-            name,
-            wanted,
-            now=services.clock(),
-            if_match=request.headers.get("if-match"),
-            dry_run=query.dry_run,
+            work.conn, work.tenant_id, name, wanted, now=work.now, condition=condition
         )
-    return _answer(stored, status=201 if new and not query.dry_run else 200)
+        await work.note(name, new=new, etag=stored.etag)
+        return work.answered(_answer(stored, status=201 if new else 200))
 
 
 @delete(
     "/v1/placements/{placement_id:str}",
     status_code=204,
     opt=contract(
-        scope="catalog:write", tag=_TAG, summary="Delete a placement", query=WriteQuery, conditional=True, status=204
+        scope="catalog:write", tag=_TAG, summary="Delete a placement", tagged=True, audit="placement.delete", status=204
     ),
 )
 async def delete_placement(request: AnyRequest, placement_id: FromPath[str]) -> Response[None]:
     """Requests that name it are answered 404 from now on."""
-    name = decode_id(placement_id)
-    query = read_query(request, WriteQuery)
-    tenant_id = caller_of(request).tenant_id
-    async with services_of(request).database.tenant_session(tenant_id) as conn:
-        await placements.delete_placement(
-            conn, tenant_id, name, if_match=request.headers.get("if-match"), dry_run=query.dry_run
-        )
-    return no_content()
+    name, condition = decode_id(placement_id), condition_of(request)
+    async with writing(request) as work:
+        await placements.delete_placement(work.conn, work.tenant_id, name, condition=condition)
+        await work.note(name)
+        return work.answered(no_content())
 
 
 async def _check(request: AnyRequest, wanted: Placement) -> None:

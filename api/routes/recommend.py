@@ -14,6 +14,7 @@ from api.problems import known, problem
 from api.recommend.batch import MAX_REQUESTS, answer_page
 from api.recommend.types import Answer, Count, Query, RerankQuery, Weight, Weights
 from api.wire import JSON, decode_id, encoded, expect_media_type, read_json, read_query
+from api.work import marked_caller
 
 _TAG: Final = "Recommendations"
 _ANSWER: Final = {
@@ -49,6 +50,7 @@ async def answer_recommend(services: Services, caller: Caller, body: bytes) -> b
         summary="Recommend items",
         tag=_TAG,
         direct=answer_recommend,
+        computes=True,
         body=Query,
         body_example={
             "strategy": "similar",
@@ -67,7 +69,7 @@ async def recommend(request: Request[Any, Any, Any]) -> Response[bytes]:
     """A list by one strategy. Unknown seeds are named in `warnings`; a list that its strategy cannot fill is filled
     with popular items, marked `fallback`, unless `fallback` is `none`."""
     expect_media_type(request, JSON)
-    return encoded(await answer_recommend(services_of(request), caller_of(request), await request.body()))
+    return encoded(await answer_recommend(services_of(request), marked_caller(request), await request.body()))
 
 
 class BatchRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -91,6 +93,7 @@ class BatchBody(Struct, frozen=True, kw_only=True):
         scope="recommend",
         summary="Recommend several lists for one page",
         tag=_TAG,
+        computes=True,
         body=BatchBody,
         body_example={
             "requests": [{"strategy": "for_you", "user_id": "u-1", "count": 5}, {"strategy": "popular", "count": 5}],
@@ -105,7 +108,7 @@ async def recommend_batch(request: Request[Any, Any, Any]) -> Response[bytes]:
     answered has its problem in its place. With `distinct`, the default, no list shows an item of a list before it."""
     wanted = await read_json(request, BatchRequest)
     services = services_of(request)
-    caller = caller_of(request)
+    caller = marked_caller(request)
     tenant = await tenant_of(request)
     page = await answer_page(services.answering, caller, tenant, wanted.requests, distinct=wanted.distinct)
     state = request.scope["state"]
@@ -160,6 +163,7 @@ async def similar(request: Request[Any, Any, Any], item_id: FromPath[str]) -> Re
         scope="recommend",
         summary="Put items in a shopper's order",
         tag=_TAG,
+        computes=True,
         body=RerankQuery,
         body_example={"item_ids": ["lamp-1", "lamp-7"], "user_id": "u-1", "explain": True},
         answer=Answer,
@@ -171,7 +175,7 @@ async def rerank(request: Request[Any, Any, Any]) -> Response[bytes]:
     popularity, marked `fallback`. What may not be shown is left out, what is unknown is named in `warnings`."""
     query = await read_json(request, RerankQuery)
     tenant = await tenant_of(request)
-    return encoded(await services_of(request).answering.rerank(caller_of(request), tenant, query))
+    return encoded(await services_of(request).answering.rerank(marked_caller(request), tenant, query))
 
 
 @get(

@@ -8,11 +8,12 @@ from litestar import Request, Response, post
 
 from api.auth import Caller
 from api.contract import contract
-from api.deps import Services, caller_of, services_of
+from api.deps import Services, services_of
 from api.recommend.search import SearchQuery, logged
 from api.recommend.search import search as find
 from api.recommend.types import Answer
 from api.wire import JSON, encoded, expect_media_type
+from api.work import marked_caller
 from infra.decode import decode_json
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -43,6 +44,7 @@ async def answer_search(services: Services, caller: Caller, body: bytes) -> byte
         tag="Search",
         max_body=MAX_BODY,
         direct=answer_search,
+        computes=True,
         body=SearchQuery,
         body_example={"query": "red desk lamp", "count": 10, "fields": ["title", "price"]},
         answer=Answer,
@@ -69,7 +71,7 @@ async def search(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Words and meaning together. An item is found by its words as soon as it is stored; when the encoder is away,
     words alone answer and `fallback_used` is true."""
     expect_media_type(request, JSON)
-    return encoded(await answer_search(services_of(request), caller_of(request), await request.body()))
+    return encoded(await answer_search(services_of(request), marked_caller(request), await request.body()))
 
 
 ROUTES: Final = (search,)

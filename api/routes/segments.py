@@ -9,6 +9,7 @@ from msgspec import Meta, Struct
 from api.contract import contract
 from api.deps import caller_of, services_of
 from api.wire import AnyRequest, answer, decode_id, no_content, read_json, read_query
+from api.work import writing
 from tenants.audience import segments
 from tenants.audience.segments import Segment
 
@@ -57,6 +58,7 @@ class SegmentQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         body_example={"filter": _FILTER},
         answer=StoredSegment,
         answer_example=StoredSegment(id="regulars", status="created"),
+        audit="segment.put",
         also={201: "The segment is new."},
     ),
 )
@@ -64,11 +66,11 @@ async def put_segment(request: AnyRequest, segment_id: FromPath[str]) -> Respons
     """Saves a filter under a name. Whom the shop itself has put into a segment of that name is in it too."""
     name = decode_id(segment_id)
     body = await read_json(request, SegmentBody)
-    services = services_of(request)
-    tenant_id = caller_of(request).tenant_id
-    async with services.database.tenant_session(tenant_id) as conn:
-        new = await segments.store_segment(conn, tenant_id, name, body.filter, now=services.clock())
-    return answer(StoredSegment(id=name, status="created" if new else "updated"), status=201 if new else 200)
+    async with writing(request) as work:
+        new = await segments.store_segment(work.conn, work.tenant_id, name, body.filter, now=work.now)
+        await work.note(name, new=new)
+        stored = StoredSegment(id=name, status="created" if new else "updated")
+        return work.answered(answer(stored, status=201 if new else 200))
 
 
 @get(
@@ -108,15 +110,15 @@ async def list_segments(request: AnyRequest) -> Response[bytes]:
 @delete(
     "/v1/segments/{segment_id:str}",
     status_code=204,
-    opt=contract(scope="catalog:write", tag="Users", summary="Delete a segment", status=204),
+    opt=contract(scope="catalog:write", tag="Users", summary="Delete a segment", audit="segment.delete", status=204),
 )
 async def delete_segment(request: AnyRequest, segment_id: FromPath[str]) -> Response[None]:
     """Forgets the filter; the users stay."""
     name = decode_id(segment_id)
-    tenant_id = caller_of(request).tenant_id
-    async with services_of(request).database.tenant_session(tenant_id) as conn:
-        await segments.delete_segment(conn, tenant_id, name)
-    return no_content()
+    async with writing(request) as work:
+        await segments.delete_segment(work.conn, work.tenant_id, name)
+        await work.note(name)
+        return work.answered(no_content())
 
 
 ROUTES: Final = (put_segment, get_segment, list_segments, delete_segment)

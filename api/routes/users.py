@@ -9,13 +9,13 @@ from msgspec import Struct
 from api.contract import contract
 from api.deps import caller_of, services_of
 from api.wire import AnyRequest, answer, decode_id, no_content, read_json
-from infra.changes import Change
+from api.work import intent_of, writing
 from infra.decode import InvalidFields, convert
 from infra.errors import FieldError
 from tenants.audience import users as audience
-from tenants.audience.shoppers import SHOPPER_CHANGE
+from tenants.audience.shoppers import USER, VISITOR
 from tenants.audience.tombstones import put_tombstones
-from tenants.audience.users import KnownUser, User
+from tenants.audience.users import KnownUser, User, subject_hash
 from tenants.catalog.item import Id
 
 _EXAMPLE: Final = {"id": "customer-7", "segments": ["vip"], "attributes": {"country": "DE", "age": 34}}
@@ -52,6 +52,7 @@ class MergeResult(Struct, frozen=True, kw_only=True):
         body_example=_EXAMPLE,
         answer=StoredUser,
         answer_example=StoredUser(id="customer-7", status="updated"),
+        unaudited="Users are the shop's data, as items are.",
         also={201: "The user had not been described before."},
     ),
 )
@@ -63,11 +64,10 @@ async def put_user(request: AnyRequest, user_id: FromPath[str]) -> Response[byte
         fault = FieldError(pointer="/id", code="id_mismatch", message="The body has another id than the address.")
         raise InvalidFields("Leave `id` out of the body, or give the id of the address.", errors=[fault])
     user = convert(plain, User)
-    services = services_of(request)
-    tenant_id = caller_of(request).tenant_id
-    async with services.database.tenant_session(tenant_id) as conn:
-        new = await audience.store_user(conn, tenant_id, user, now=services.clock())
-    return answer(StoredUser(id=external_id, status="created" if new else "updated"), status=201 if new else 200)
+    async with writing(request) as work:
+        new = await audience.store_user(work.conn, work.tenant_id, user, now=work.now)
+        stored = StoredUser(id=external_id, status="created" if new else "updated")
+        return work.answered(answer(stored, status=201 if new else 200))
 
 
 @get(
@@ -85,7 +85,7 @@ async def get_user(request: AnyRequest, user_id: FromPath[str]) -> Response[byte
 @delete(
     "/v1/users/{user_id:str}",
     status_code=204,
-    opt=contract(scope="catalog:write", tag="Users", summary="Erase a person", status=204),
+    opt=contract(scope="catalog:write", tag="Users", summary="Erase a person", audit="user.erase", status=204),
 )
 async def erase_user(request: AnyRequest, user_id: FromPath[str]) -> Response[None]:
     """Erases the person everywhere, at once and for good: description, events, merged visitors, caches.
@@ -98,16 +98,17 @@ async def erase_user(request: AnyRequest, user_id: FromPath[str]) -> Response[No
     now = services.clock()
     async with services.database.tenant_session(tenant_id) as conn:
         subjects = await audience.find_subjects(conn, tenant_id, external_id, secret=services.secret)
-    # Before the erasure: were it not remembered, a backup would bring the person back and nobody would know.
-    await put_tombstones(services.blobs, tenant_id, subjects, now, secret=services.secret)
-    async with services.database.tenant_session(tenant_id) as conn:
-        erased = await audience.erase_user(conn, tenant_id, external_id, now=now, secret=services.secret)
-    # A visitor who was merged in between.
-    late = set(erased.subjects) - set(subjects)
-    await put_tombstones(services.blobs, tenant_id, late, now, secret=services.secret)
-    for number in erased.shopper_nos:
-        services.feed.announce(Change(kind=SHOPPER_CHANGE, tenant_id=tenant_id, ref=str(number)))
-    return no_content()
+    if not intent_of(request).dry_run:
+        # Before the erasure: were it not remembered, a backup would bring the person back and nobody would know.
+        await put_tombstones(services.blobs, tenant_id, subjects, now, secret=services.secret)
+    async with writing(request) as work:
+        erased = await audience.erase_user(work.conn, tenant_id, external_id, now=now, secret=services.secret)
+        if not work.dry_run:
+            # A visitor who was merged in between.
+            late = set(erased.subjects) - set(subjects)
+            await put_tombstones(services.blobs, tenant_id, late, now, secret=services.secret)
+        await work.note(subject_hash(services.secret, tenant_id, USER, external_id).hex(), events=erased.events)
+        return work.answered(no_content())
 
 
 @post(
@@ -121,6 +122,7 @@ async def erase_user(request: AnyRequest, user_id: FromPath[str]) -> Response[No
         body_example={"visitor_id": "3f0c2a9e5b7d41f8a6c4e2d09b8f7a61"},
         answer=MergeResult,
         answer_example=MergeResult(merged=True, events=14),
+        audit="user.merge",
     ),
 )
 async def merge_user(request: AnyRequest, user_id: FromPath[str]) -> Response[bytes]:
@@ -131,13 +133,15 @@ async def merge_user(request: AnyRequest, user_id: FromPath[str]) -> Response[by
     """
     external_id = decode_id(user_id)
     merge = await read_json(request, Merge)
-    services = services_of(request)
-    tenant_id = caller_of(request).tenant_id
-    async with services.database.tenant_session(tenant_id) as conn:
-        merged = await audience.merge_visitor(conn, tenant_id, external_id, merge.visitor_id, now=services.clock())
-    if merged.visitor_no is not None:
-        services.feed.announce(Change(kind=SHOPPER_CHANGE, tenant_id=tenant_id, ref=str(merged.visitor_no)))
-    return answer(MergeResult(merged=merged.visitor_no is not None, events=merged.events))
+    secret = services_of(request).secret
+    async with writing(request) as work:
+        merged = await audience.merge_visitor(work.conn, work.tenant_id, external_id, merge.visitor_id, now=work.now)
+        await work.note(
+            subject_hash(secret, work.tenant_id, USER, external_id).hex(),
+            visitor=subject_hash(secret, work.tenant_id, VISITOR, merge.visitor_id).hex(),
+            merged=merged.visitor_no is not None,
+        )
+        return work.answered(answer(MergeResult(merged=merged.visitor_no is not None, events=merged.events)))
 
 
 ROUTES: Final = (put_user, get_user, erase_user, merge_user)

@@ -11,6 +11,7 @@ from msgspec import Meta, Struct
 from api.contract import contract
 from api.deps import caller_of, services_of
 from api.wire import AnyRequest, answer, no_content, read_json, read_query
+from api.work import Work, writing
 from infra.addresses import Policy
 from tenants.webhooks import deliveries, endpoints
 from tenants.webhooks.deliveries import Delivery, DeliveryStatus, delivery_not_found
@@ -25,6 +26,7 @@ from tenants.webhooks.endpoints import (
 
 _TAG: Final = "Webhooks"
 _UNSEEN: Final = {"cache-control": "no-store"}
+_IN_THE_LOG: Final = "the webhook's own log shows it"
 _URL: Final = "https://shop.example/hooks/kindred"
 
 
@@ -77,6 +79,7 @@ class Replayed(Struct, frozen=True, kw_only=True):
         body=WebhookRequest,
         body_example={"url": _URL, "events": ["job.finished", "import.held"], "description": "back office"},
         answer=NewSecret,
+        audit="webhook.create",
         status=201,
     ),
 )
@@ -86,13 +89,17 @@ async def create_webhook(request: AnyRequest) -> Response[bytes]:
     The address is public and begins with https://; on-prem, KINDRED_FETCH_ALLOW adds others.
     """
     wanted = await read_json(request, WebhookRequest)
-    services = services_of(request)
-    tenant_id = caller_of(request).tenant_id
-    async with services.database.tenant_session(tenant_id) as conn:
+    async with writing(request) as work:
         made = await endpoints.create_webhook(
-            conn, tenant_id, wanted, policy=_policy(request), secret=services.secret, now=services.clock()
+            work.conn,
+            work.tenant_id,
+            wanted,
+            policy=_policy(request),
+            secret=services_of(request).secret,
+            now=work.now,
         )
-    return answer(made, status=201, headers=_UNSEEN)
+        await work.note(str(made.webhook.id), events=made.webhook.events)
+        return work.answered(answer(_kept(work, made), status=201, headers=_UNSEEN))
 
 
 @get("/v1/webhooks", opt=contract(scope="admin", tag=_TAG, summary="List webhooks", answer=WebhookList))
@@ -126,6 +133,7 @@ async def get_webhook(request: AnyRequest, webhook_id: FromPath[str]) -> Respons
         body=WebhookChange,
         body_example={"events": ["job.finished"], "enabled": True},
         answer=Webhook,
+        audit="webhook.change",
     ),
 )
 async def change_webhook(request: AnyRequest, webhook_id: FromPath[str]) -> Response[bytes]:
@@ -133,27 +141,27 @@ async def change_webhook(request: AnyRequest, webhook_id: FromPath[str]) -> Resp
     enabled, it is sent to as if it had never failed."""
     endpoint_id = _webhook_id(webhook_id)
     change = await read_json(request, WebhookChange)
-    services = services_of(request)
-    tenant_id = caller_of(request).tenant_id
-    async with services.database.tenant_session(tenant_id) as conn:
+    async with writing(request) as work:
         changed = await endpoints.change_webhook(
-            conn, tenant_id, endpoint_id, change, policy=_policy(request), now=services.clock()
+            work.conn, work.tenant_id, endpoint_id, change, policy=_policy(request), now=work.now
         )
-    return answer(changed)
+        # Not the address, which may hold a secret of its receiver.
+        await work.note(webhook_id, events=changed.events, enabled=changed.enabled)
+        return work.answered(answer(changed))
 
 
 @delete(
     "/v1/webhooks/{webhook_id:str}",
     status_code=204,
-    opt=contract(scope="admin", tag=_TAG, summary="Delete a webhook", status=204),
+    opt=contract(scope="admin", tag=_TAG, summary="Delete a webhook", audit="webhook.delete", status=204),
 )
 async def delete_webhook(request: AnyRequest, webhook_id: FromPath[str]) -> Response[None]:
     """With its log; what waits is not sent."""
     endpoint_id = _webhook_id(webhook_id)
-    tenant_id = caller_of(request).tenant_id
-    async with services_of(request).database.tenant_session(tenant_id) as conn:
-        await endpoints.delete_webhook(conn, tenant_id, endpoint_id)
-    return no_content()
+    async with writing(request) as work:
+        await endpoints.delete_webhook(work.conn, work.tenant_id, endpoint_id)
+        await work.note(webhook_id)
+        return work.answered(no_content())
 
 
 @post(
@@ -166,6 +174,7 @@ async def delete_webhook(request: AnyRequest, webhook_id: FromPath[str]) -> Resp
         body=Rotation,
         body_example={"overlap_s": 86_400},
         answer=NewSecret,
+        audit="webhook.rotate",
     ),
 )
 async def rotate_webhook(request: AnyRequest, webhook_id: FromPath[str]) -> Response[bytes]:
@@ -173,28 +182,27 @@ async def rotate_webhook(request: AnyRequest, webhook_id: FromPath[str]) -> Resp
     signed with both, so that the receiver can be changed meanwhile; 0 ends the old secret at once."""
     endpoint_id = _webhook_id(webhook_id)
     rotation = await read_json(request, Rotation)
-    services = services_of(request)
-    tenant_id = caller_of(request).tenant_id
-    async with services.database.tenant_session(tenant_id) as conn:
+    async with writing(request) as work:
         made = await endpoints.rotate_secret(
-            conn, tenant_id, endpoint_id, rotation, secret=services.secret, now=services.clock()
+            work.conn, work.tenant_id, endpoint_id, rotation, secret=services_of(request).secret, now=work.now
         )
-    return answer(made, headers=_UNSEEN)
+        await work.note(webhook_id, overlap_s=rotation.overlap_s)
+        return work.answered(answer(_kept(work, made), headers=_UNSEEN))
 
 
 @post(
     "/v1/webhooks/{webhook_id:str}/test",
     status_code=202,
-    opt=contract(scope="admin", tag=_TAG, summary="Send a test message", answer=Sent, status=202),
+    opt=contract(
+        scope="admin", tag=_TAG, summary="Send a test message", answer=Sent, unaudited=_IN_THE_LOG, status=202
+    ),
 )
 async def send_test_message(request: AnyRequest, webhook_id: FromPath[str]) -> Response[bytes]:
     """Sends a `webhook.test`, whatever events the webhook is for; the log shows what came of it, within seconds."""
     endpoint_id = _webhook_id(webhook_id)
-    services = services_of(request)
-    tenant_id = caller_of(request).tenant_id
-    async with services.database.tenant_session(tenant_id) as conn:
-        delivery_id = await endpoints.send_test(conn, tenant_id, endpoint_id, now=services.clock())
-    return answer(Sent(delivery_id=delivery_id), status=202)
+    async with writing(request) as work:
+        delivery_id = await endpoints.send_test(work.conn, work.tenant_id, endpoint_id, now=work.now)
+        return work.answered(answer(Sent(delivery_id=delivery_id), status=202))
 
 
 _DELIVERY: Final[dict[str, Any]] = {
@@ -246,18 +254,18 @@ async def list_deliveries(request: AnyRequest, webhook_id: FromPath[str]) -> Res
 @post(
     "/v1/webhooks/{webhook_id:str}/deliveries/{delivery_id:str}/replay",
     status_code=202,
-    opt=contract(scope="admin", tag=_TAG, summary="Send a message again", answer=Delivery, status=202),
+    opt=contract(
+        scope="admin", tag=_TAG, summary="Send a message again", answer=Delivery, unaudited=_IN_THE_LOG, status=202
+    ),
 )
 async def replay_delivery(
     request: AnyRequest, webhook_id: FromPath[str], delivery_id: FromPath[str]
 ) -> Response[bytes]:
     """Under the same `webhook-id`, so that a receiver which has it already knows; with all its attempts."""
     endpoint_id, event_id = _webhook_id(webhook_id), _delivery_id(delivery_id)
-    services = services_of(request)
-    tenant_id = caller_of(request).tenant_id
-    async with services.database.tenant_session(tenant_id) as conn:
-        delivery = await deliveries.replay_delivery(conn, tenant_id, endpoint_id, event_id, now=services.clock())
-    return answer(delivery, status=202)
+    async with writing(request) as work:
+        delivery = await deliveries.replay_delivery(work.conn, work.tenant_id, endpoint_id, event_id, now=work.now)
+        return work.answered(answer(delivery, status=202))
 
 
 @post(
@@ -270,6 +278,7 @@ async def replay_delivery(
         body=ReplayRequest,
         body_example={"since": "2026-01-14T00:00:00Z"},
         answer=Replayed,
+        audit="webhook.replay",
         status=202,
     ),
 )
@@ -277,11 +286,15 @@ async def replay_failed(request: AnyRequest, webhook_id: FromPath[str]) -> Respo
     """For a receiver that was away: what has failed since then, the oldest first."""
     endpoint_id = _webhook_id(webhook_id)
     wanted = await read_json(request, ReplayRequest)
-    services = services_of(request)
-    tenant_id = caller_of(request).tenant_id
-    async with services.database.tenant_session(tenant_id) as conn:
-        count = await deliveries.replay_failed(conn, tenant_id, endpoint_id, since=wanted.since, now=services.clock())
-    return answer(Replayed(replayed=count), status=202)
+    async with writing(request) as work:
+        count = await deliveries.replay_failed(work.conn, work.tenant_id, endpoint_id, since=wanted.since, now=work.now)
+        await work.note(webhook_id, since=wanted.since.isoformat(), replayed=count)
+        return work.answered(answer(Replayed(replayed=count), status=202))
+
+
+def _kept(work: Work, made: NewSecret) -> NewSecret:
+    """Nobody is to keep a secret that signs nothing."""
+    return NewSecret(secret="(none: dry run)", webhook=made.webhook) if work.dry_run else made  # noqa: S106 - no secret
 
 
 def _policy(request: AnyRequest) -> Policy:

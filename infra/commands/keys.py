@@ -13,6 +13,7 @@ from infra.commands.database import with_database
 from infra.db import Database, TenantId
 from infra.secret import load_secret
 from infra.settings import Settings
+from tenants.audit.log import command_line, note
 from tenants.keys import SCOPES, KeyRequest, Kind, NewKey, create_key, list_keys, revoke_key
 from tenants.lifecycle import find_tenant
 
@@ -28,16 +29,20 @@ async def make_key(
     **wanted: Any,
 ) -> NewKey:
     """Make a key of a tenant, signed with this installation's secret; the first secret key may do everything."""
+    now = datetime.now(UTC)
     async with database.tenant_session(tenant_id) as conn:
-        return await create_key(
+        made = await create_key(
             conn,
             tenant_id,
             KeyRequest(name=name, kind=kind, **wanted),
             secret=load_secret(settings),
             cell=settings.cell,
-            now=datetime.now(UTC),
+            now=now,
             scopes=SCOPES if first and kind == "secret" else None,
         )
+        details = {"kind": kind, "name": name, "scopes": made.info.scopes}
+        await note(conn, tenant_id, command_line(), "key.create", subject=made.info.key_id, details=details, now=now)
+    return made
 
 
 @with_database
@@ -80,6 +85,8 @@ async def revoke(database: Database, settings: Settings, arguments: Namespace) -
     """End a key at once."""
     tenant = await find_tenant(database, arguments.tenant)
     async with database.tenant_session(tenant.tenant_id) as conn:
-        await revoke_key(conn, tenant.tenant_id, arguments.key_id, now=datetime.now(UTC))
+        now = datetime.now(UTC)
+        await revoke_key(conn, tenant.tenant_id, arguments.key_id, now=now)
+        await note(conn, tenant.tenant_id, command_line(), "key.revoke", subject=arguments.key_id, now=now)
     print(f"kindred: key {arguments.key_id} is revoked; every process knows within a second.")
     return 0

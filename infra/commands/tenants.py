@@ -10,13 +10,16 @@ from infra.commands.database import with_database
 from infra.commands.keys import make_key
 from infra.db import Database
 from infra.settings import Settings
+from tenants.audit.log import command_line
 from tenants.lifecycle import create_tenant, delete_tenant, find_tenant, list_tenants
 
 
 @with_database
 async def create(database: Database, settings: Settings, arguments: Namespace) -> int:
     """Make a shop and its first keys."""
-    tenant_id = await create_tenant(database, arguments.name, plan=arguments.plan, currency=arguments.currency)
+    tenant_id = await create_tenant(
+        database, arguments.name, plan=arguments.plan, currency=arguments.currency, actor=command_line()
+    )
     made = {"tenant_id": str(tenant_id)}
     for kind in ("secret", "publishable"):
         made[f"{kind}_key"] = (await make_key(database, settings, tenant_id, kind, "first", first=True)).key
@@ -45,6 +48,6 @@ async def delete(database: Database, settings: Settings, arguments: Namespace) -
     tenant = await find_tenant(database, arguments.name)
     if not arguments.yes and input(f"Delete {tenant.name} with {tenant.items:,} items for ever? [y/N] ") != "y":
         return 1
-    await delete_tenant(database, tenant.tenant_id)
+    await delete_tenant(database, tenant.tenant_id, actor=command_line())
     print(f"kindred: {tenant.name} is deleted. A worker erases what it had within minutes.")
     return 0

@@ -12,6 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from infra.db import TenantId, driver
 from infra.errors import NotFound
 from infra.ids import uuid7
+from tenants.audit import log as audit
+from tenants.audit.log import Actor
 from tenants.webhooks.endpoints import DisabledFor, check_enabled, get_webhook, give_up_pending
 from tenants.webhooks.events import encode_body
 from tenants.webhooks.schedule import FAILING_AFTER, SURE_AFTER, Verdict
@@ -26,6 +28,7 @@ LEASE: Final = timedelta(seconds=60)
 
 ANSWER_CHARS: Final = 1024
 ATTEMPTS_KEPT: Final = 20
+_OURSELVES: Final = Actor(kind="system", id="webhooks")
 MAX_REPLAYED: Final = 10_000
 """Deliveries that one call replays."""
 
@@ -298,7 +301,7 @@ async def record_attempt(
     elif verdict.status != "delivered" and since is not None and since <= now - FAILING_AFTER:
         reason = "failing" if claimed.tries + 1 >= SURE_AFTER else None
     if reason is not None:
-        await _disable(raw, claimed.tenant_id, claimed.endpoint_id, reason, now=now)
+        await _disable(conn, claimed.tenant_id, claimed.endpoint_id, reason, now=now)
     elif (verdict.status == "delivered") != (since is None):
         await raw.execute(
             "update webhook_endpoints set failing_since = $3 where tenant_id = $1 and endpoint_id = $2",
@@ -309,7 +312,10 @@ async def record_attempt(
     return reason
 
 
-async def _disable(raw: Any, tenant_id: TenantId, endpoint_id: UUID, reason: DisabledFor, *, now: datetime) -> None:
+async def _disable(
+    conn: AsyncConnection, tenant_id: TenantId, endpoint_id: UUID, reason: DisabledFor, *, now: datetime
+) -> None:
+    raw = await driver(conn)
     await raw.execute(
         "update webhook_endpoints set enabled = false, disabled_for = $3, disabled_at = $4 "
         "where tenant_id = $1 and endpoint_id = $2",
@@ -326,6 +332,9 @@ async def _disable(raw: Any, tenant_id: TenantId, endpoint_id: UUID, reason: Dis
         endpoint_id,
         reason,
         now,
+    )
+    await audit.note(
+        conn, tenant_id, _OURSELVES, "webhook.disable", subject=str(endpoint_id), details={"reason": reason}, now=now
     )
 
 

@@ -38,7 +38,12 @@ def test_the_readme_has_commands() -> None:
 def test_every_command_of_a_page_runs(page: str, installation: Installation, tmp_path: Path) -> None:
     """One shell per page, stopped by the first command that fails."""
     shop = installation.make_shop("readme")
-    script = ["set -euo pipefail", 'make() { command make --dry-run "$@" >/dev/null; }']
+    script = [
+        "set -euo pipefail",
+        'make() { command make --dry-run "$@" >/dev/null; }',
+        # The address is the reader's, and no setting.
+        'kindred() { env -u KINDRED_URL kindred "$@"; }',
+    ]
     for number, block in enumerate(blocks(REPOSITORY / page), 1):
         script += [f"echo '== block {number} =='", block]
     bin_folder = REPOSITORY / ".venv" / "bin"

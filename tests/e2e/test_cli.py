@@ -54,6 +54,33 @@ def test_a_revoked_key_opens_nothing(installation: Installation, shop: Shop) -> 
     assert shop.client.get("/v1/items", headers=headers).json()["code"] == "key_revoked"
 
 
+def test_the_audit_log_is_checked_and_written_out(installation: Installation, shop: Shop, tmp_path: Path) -> None:
+    """The worker seals what commands and requests did; a shop and a file are whole, a changed file is not."""
+    shop.client.put("/v1/placements/home", json={"defaults": {"count": 3}}).raise_for_status()
+
+    def sealed() -> bool:
+        return "wait for" in (said := installation.kindred("audit", "verify", shop.name).stdout) and "; 0 " in said
+
+    until(sealed, "the seal")
+    file = tmp_path / "audit.ndjson"
+    installation.kindred("audit", "export", shop.name, "--out", str(file))
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    actions = [(line["action"], line["actor"]["kind"]) for line in lines if "action" in line]
+    assert sorted(actions) == [
+        ("key.create", "command"),
+        ("key.create", "command"),
+        ("placement.put", "key"),
+        ("tenant.create", "command"),
+    ]
+    assert "4 entries are as they were sealed" in installation.kindred("audit", "verify", "--file", str(file)).stdout
+    assert installation.kindred("audit", "export", shop.name).stdout == file.read_text()
+    file.write_text(file.read_text().replace('"subject":"home"', '"subject":"cart"'))
+    said = _words(installation.kindred("audit", "verify", "--file", str(file), status=1).stdout)
+    assert "differs from its seals at seal" in said
+    for arguments in ((), (shop.name, "--file", str(file)), ("--file", str(tmp_path / "none"))):
+        assert installation.kindred("audit", "verify", *arguments, status=2).stderr
+
+
 def test_doctor_finds_nothing_wrong(installation: Installation) -> None:
     """Every check of a sound installation is ok, beside the running server."""
     said = installation.kindred("doctor").stdout

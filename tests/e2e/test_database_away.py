@@ -34,7 +34,7 @@ def postgres() -> Iterator[EmbeddedPostgres]:
         yield server
 
 
-async def _shop(url: str) -> str:
+async def make_shop_key(url: str) -> str:
     """A key of a new shop."""
     database = Database(url, hot=0)
     async with database.system_session(reason="test set-up") as conn:
@@ -59,7 +59,7 @@ async def _shop(url: str) -> str:
 def test_the_database_goes_away_and_comes_back(postgres: EmbeddedPostgres, tmp_path: Path) -> None:
     """Kept lists answer with their cause, others and events are 503; then every acknowledged event is there."""
     url = postgres.url(APP)
-    key = asyncio.run(_shop(url))
+    key = asyncio.run(make_shop_key(url))
     with (
         running(url, tmp_path) as server,
         httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {key}"}, timeout=30) as client,

@@ -84,6 +84,58 @@ def test_a_killed_worker_loses_no_part_of_an_import(fragile: Installation, tmp_p
     shop.client.close()
 
 
+def _tell(shop: Shop, shoppers: int) -> None:
+    """Purchases of pairs that go together, ten of each shopper."""
+    events = [
+        {"type": "purchase", "user_id": f"u{who}", "item_id": f"i{(who % 20) * 2 + n % 2 + 40 * (n // 2)}"}
+        for who in range(shoppers)
+        for n in range(10)
+    ]
+    for start in range(0, len(events), 1000):
+        answer = shop.client.post("/v1/events", json={"events": events[start : start + 1000]}).raise_for_status()
+        assert answer.json()["rejected"] == 0
+
+
+def test_a_worker_killed_in_training_leaves_the_old_model_serving(fragile: Installation, tmp_path: Path) -> None:
+    """Nothing of the half-made model is seen; the next worker takes the job up and its model serves."""
+    shop = fragile.make_shop("killed training")
+    shop.client.post(
+        "/v1/imports", content=_feed(tmp_path).read_bytes(), headers={"Content-Type": "application/x-ndjson"}
+    )
+    shop.wait_until_encoded()
+
+    def state(job: str) -> str:
+        found: str = shop.client.get(f"/v1/jobs/{job}").json()["status"]
+        return found
+
+    def train() -> str:
+        job: str = shop.client.post("/v1/models/train").raise_for_status().json()["job_id"]
+        return job
+
+    def serving() -> str:
+        version: str = shop.recommend(user_id="u1")["model_version"]
+        return version.partition("+b")[2]
+
+    _tell(shop, 300)
+    first = train()
+    until(lambda: state(first) not in {"queued", "running"}, "the first training")
+    assert state(first) == "done"
+    before = until(serving, "the first model")
+    _tell(shop, 300)
+    second = train()
+    until(lambda: state(second) == "running", "the second training")
+    worker = _role(fragile, "-m workers")
+    assert worker is not None
+    helpers = _children(worker)
+    os.kill(worker, signal.SIGKILL)
+    assert serving() == before
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in helpers), "the killed worker's children to end")
+    until(lambda: state(second) not in {"queued", "running"}, "the second training")
+    assert state(second) == "done"
+    until(lambda: serving() != before, "the second model")
+    shop.client.close()
+
+
 def test_a_killed_database_loses_no_acknowledged_write(fragile: Installation) -> None:
     """Writes under the kill are answered by success or by a problem, and every success is there afterwards."""
     shop = fragile.make_shop("killed database")

@@ -179,6 +179,12 @@ PROBES: dict[tuple[str, str], Callable[[Victim], list[Call]]] = {
     ("POST", "/v1/webhooks/{webhook_id}/replay"): lambda v: [
         (f"/v1/webhooks/{v.webhook_id}/replay", {"json": {"since": _days(-9)}}),
     ],
+    ("GET", "/v1/audit"): lambda v: [
+        ("/v1/audit?limit=1000", {}),
+        ("/v1/audit?action=key.create", {}),
+        ("/v1/audit", {"headers": {"accept": "application/x-ndjson"}}),
+        ("/v1/audit?action=placement.put", {"headers": {"accept": "application/x-ndjson"}}),
+    ],
     ("GET", "/v1/keys"): lambda v: [("/v1/keys", {})],
     ("POST", "/v1/keys"): lambda v: [("/v1/keys", {"json": {"name": "mine"}})],
     ("DELETE", "/v1/keys/{key_id}"): lambda v: [(f"/v1/keys/{v.key_id}", {})],
@@ -192,13 +198,22 @@ def test_every_route_of_a_tenant_has_a_probe(app: Application) -> None:
 
 
 def test_public_routes_are_these(app: Application) -> None:
-    """A new one is a decision. `/photos/{token}` shows a photo to whom an answer gave its signed address."""
+    """A new one is a decision. `/photos/{token}` shows a photo to whom an answer gave its signed address.
+
+    Pages ask for a session themselves (tests/integration/api/accounts); `/v1` is signing up.
+    """
     public = {
         route.path_format.split("/")[1]
         for route in app.framework.routes
         if isinstance(route, HTTPRoute) and any(each.opt.get("scope") == "public" for each in route.route_handlers)
     }
-    assert public == {"health", "docs", "openapi.json", "demo", "photos"}
+    doors = {"v1", "signup", "verify", "signin", "signout", "forgot", "reset", "email", "console"}
+    assert public == {"health", "docs", "openapi.json", "demo", "photos"} | doors
+    api = {(each.method, each.path) for each in operations(app.framework) if each.scope == "public"}
+    assert {each for each in api if each[1].startswith("/v1/")} == {
+        ("POST", "/v1/signup"),
+        ("POST", "/v1/signup/verify"),
+    }
 
 
 @pytest.mark.parametrize("route", PROBES, ids=lambda route: f"{route[0]} {route[1]}")
@@ -227,6 +242,19 @@ async def test_both_tenants_keep_their_own_item_of_one_id(attacker: Shop, victim
     theirs = (await victim.shop.client.get("/v1/items/same")).json()
     assert mine["title"] == "lamp mine"
     assert theirs["title"] == f"lamp {MARK}"
+
+
+async def test_an_idempotency_key_is_one_of_its_tenant(attacker: Shop, victim: Victim) -> None:
+    """The key that the victim has used, with the same body, is a first request of the attacker."""
+    sent = {"json": {"url": f"https://{MARK}.example/f.csv"}, "headers": {"idempotency-key": "same"}}
+    refused = await attacker.client.post("/v1/imports", **sent)
+    assert refused.json()["code"] == "idempotency_key_reused"  # its own, of another body
+    sent["headers"] = {"idempotency-key": "another"}
+    theirs = await victim.shop.client.post("/v1/imports", **sent)
+    mine = await attacker.client.post("/v1/imports", **sent)
+    assert mine.status_code == theirs.status_code == 202
+    assert mine.json() != theirs.json()
+    assert "idempotent-replayed" not in mine.headers
 
 
 async def test_a_photo_is_kept_per_tenant(app: Application, attacker: Shop, victim: Victim) -> None:

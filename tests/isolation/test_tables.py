@@ -1,5 +1,6 @@
 """Two tenants against every table, as the application role: row-level security alone, without our predicates."""
 
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import asyncpg
@@ -7,8 +8,9 @@ import pytest
 
 from api.app import Application
 from infra.db import TenantId, driver
+from infra.roles import OWNER, role_url
 from tests.integration.api.conftest import Shop
-from tests.isolation.conftest import SYSTEM_ONLY, Victim, rows_of, tenant_tables
+from tests.isolation.conftest import ADDED_TO_ONLY, OF_PEOPLE, SYSTEM_ONLY, Victim, rows_of, tenant_tables
 
 pytestmark = pytest.mark.anyio
 
@@ -24,7 +26,9 @@ async def test_every_table_is_a_tenants_or_known_to_be_shared(app: Application) 
             "select relname from pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'p') "
             "and not relispartition"
         )
-        assert {record["relname"] for record in records} == SHARED | SYSTEM_ONLY | set(await tenant_tables(raw))
+        assert {record["relname"] for record in records} == SHARED | SYSTEM_ONLY | OF_PEOPLE | set(
+            await tenant_tables(raw)
+        )
 
 
 async def test_every_tenant_table_forces_its_policy(app: Application) -> None:
@@ -112,6 +116,8 @@ async def test_another_tenant_changes_no_row(app: Application, attacker: Shop, v
     async with app.services.database.tenant_session(attacker.tenant_id) as conn:
         raw = await driver(conn)
         for table in reversed(await tenant_tables(raw)):
+            if table in ADDED_TO_ONLY:
+                continue
             await raw.execute(f"update {table} set tenant_id = tenant_id")
             if table != "tenants":
                 await raw.execute(f"delete from {table}")
@@ -122,7 +128,7 @@ async def test_no_row_can_be_given_to_another_tenant(app: Application, attacker:
     """An own row cannot be moved there, in any table."""
     async with app.services.database.system_session(reason="test look") as conn:
         tables = await tenant_tables(await driver(conn))
-    for table in tables:
+    for table in set(tables) - ADDED_TO_ONLY:
         with pytest.raises(asyncpg.InsufficientPrivilegeError, match="row-level security"):
             await _move(app, table, attacker.tenant_id, victim.shop.tenant_id)
 
@@ -130,6 +136,58 @@ async def test_no_row_can_be_given_to_another_tenant(app: Application, attacker:
 async def _move(app: Application, table: str, own: TenantId, other: TenantId) -> None:
     async with app.services.database.tenant_session(own) as conn:
         await (await driver(conn)).execute(f"update {table} set tenant_id = $1 where tenant_id = $2", other, own)
+
+
+@pytest.mark.parametrize("table", sorted(ADDED_TO_ONLY))
+async def test_the_audit_log_is_only_added_to(app: Application, attacker: Shop, victim: Victim, table: str) -> None:
+    """The application may neither change nor delete; nobody may change, the owner of the tables neither."""
+    before = await rows_of(app, victim.shop.tenant_id)
+    for statement in (f"update {table} set tenant_id = tenant_id", f"delete from {table}", f"truncate {table}"):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="permission denied"):
+            await _run(app, attacker.tenant_id, statement)
+    owner = await asyncpg.connect(role_url(app.services.database.direct_url, OWNER))
+    try:
+        for statement in (f"update {table} set tenant_id = tenant_id", f"truncate {table}"):
+            with pytest.raises(asyncpg.RestrictViolationError, match="only ever added to"):
+                await owner.execute(statement)
+    finally:
+        await owner.close()
+    async with app.services.database.system_session(reason="test look") as conn:
+        assert not await (await driver(conn)).fetchval("select has_table_privilege($1, 'update, truncate')", table)
+    assert await rows_of(app, victim.shop.tenant_id) == before
+
+
+async def _run(app: Application, tenant_id: TenantId, statement: str) -> None:
+    async with app.services.database.tenant_session(tenant_id) as conn:
+        await (await driver(conn)).execute(statement)
+
+
+async def test_the_application_takes_no_events_of_another_tenant(
+    app: Application, attacker: Shop, victim: Victim
+) -> None:
+    """The function runs with its owner's rights, and looks whose events they are itself."""
+    rows = (
+        f'[{{"t": "{victim.shop.tenant_id}", "e": "{uuid4()}", "y": "view", "m": "{datetime.now(UTC).isoformat()}"}}]'
+    )
+    statement = f"select * from take_own_events('{rows}', now())"
+    with pytest.raises(asyncpg.InsufficientPrivilegeError, match="of another tenant"):
+        await _run(app, attacker.tenant_id, statement)
+    with pytest.raises(asyncpg.InsufficientPrivilegeError, match="permission denied"):
+        await _run(app, attacker.tenant_id, statement.replace("own_", ""))
+
+
+async def test_no_entry_of_the_audit_log_can_be_forged_for_another_tenant(
+    app: Application, attacker: Shop, victim: Victim
+) -> None:
+    """Nor a seal, which the application may not write at all."""
+    for table, columns, error in (
+        ("audit_unsealed", "(tenant_id, audit_id)", "row-level security"),
+        ("audit_seals", "(tenant_id, seal)", "permission denied"),
+    ):
+        statement = f"insert into {table} {columns} values ('{victim.shop.tenant_id}', "
+        statement += "'00000000-0000-7000-8000-000000000000')" if "audit_id" in columns else "9)"
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match=error):
+            await _run(app, attacker.tenant_id, statement)
 
 
 async def test_no_row_can_be_inserted_for_another_tenant(app: Application, attacker: Shop, victim: Victim) -> None:

@@ -12,10 +12,13 @@ from infra.blob import BlobStore
 from infra.db import Database, driver
 from infra.errors import UpstreamFailed
 from infra.partitions import drop_partition, ensure_partitions, old_partitions
-from infra.telemetry import gauge
+from infra.telemetry import counter, gauge
+from tenants.accounts.outbox import prune_accounts
 from tenants.audience.tombstones import replay
 from tenants.audience.users import settle_late
+from tenants.audit.sealing import prune, seal, unsealed_tenants
 from tenants.erasure import ERASE_AFTER, deleted_tenants, erase_tenant
+from tenants.idempotency import forget_old
 from tenants.lifecycle import TenantNotFound
 from tenants.vectors.encoding import count_pending
 from tenants.vectors.shards import (
@@ -44,6 +47,7 @@ LATE: Final = timedelta(minutes=10)
 INDEX_MB: Final = 256
 """What the building of a large tenant's index may take."""
 
+_sealed = counter("audit_entries_sealed_total", "Entries of the audit log that were sealed.")
 queue_pending = gauge("queue_items_pending", "Items that wait to be encoded", ["modality"])
 webhooks_pending = gauge("webhook_deliveries_pending", "Messages that wait to be sent, or to be sent again")
 
@@ -76,7 +80,7 @@ class Upkeep:
             webhooks_pending.set(await deliveries.count_pending(system))
 
     async def prune(self) -> int:
-        """Drop old changes, the faults of old jobs and what webhooks were told; how many rows."""
+        """Drop old changes, faults, kept answers, audit entries, deliveries, and what of accounts is over; how many."""
         async with self._database.system_session(reason="prune the change feed") as system:
             changes = await system.execute(
                 text("delete from changes where at < :before"), {"before": self._clock() - CHANGES_KEPT}
@@ -88,9 +92,21 @@ class Upkeep:
                 ),
                 {"before": self._clock() - FAULTS_KEPT},
             )
+            accounts = await prune_accounts(system, self._clock())
+        forgotten = await forget_old(self._database, self._clock())
+        expired = await prune(self._database, now=self._clock())
         async with self._database.system_session(reason="forget old deliveries") as system:
             told = await deliveries.prune_deliveries(system, self._clock() - deliveries.KEPT)
-        return int(changes.rowcount) + int(faults.rowcount) + told
+        return int(changes.rowcount) + int(faults.rowcount) + accounts + forgotten + expired + told
+
+    async def seal(self) -> int:
+        """Seal the entries of the audit log that are in no seal yet; how many."""
+        sealed = 0
+        for tenant_id in await unsealed_tenants(self._database):
+            while count := await seal(self._database, tenant_id, now=self._clock()):
+                sealed += count
+        _sealed.inc(sealed)
+        return sealed
 
     async def partitions(self) -> int:
         """Make the partitions of the coming months and drop those whose time is over; how many of both."""

@@ -47,15 +47,15 @@ async def test_two_editors_do_not_overwrite_each_other(client: httpx.AsyncClient
     late = await client.put(
         "/v1/placements/home", json={"defaults": {"count": 5}}, headers={"if-match": first.headers["etag"]}
     )
-    assert (late.status_code, late.json()["code"]) == (412, "placement_changed")
+    assert (late.status_code, late.json()["code"]) == (412, "version_changed")
     gone = await client.delete("/v1/placements/home", headers={"if-match": second.headers["etag"]})
     assert gone.status_code == 204
 
 
 async def test_a_dry_run_changes_nothing(client: httpx.AsyncClient) -> None:
-    """It says what would be stored."""
+    """It answers as the request would be answered."""
     dry = await client.put("/v1/placements/home?dry_run=true", json={"defaults": {"count": 3}})
-    assert (dry.status_code, dry.json()["defaults"]) == (200, {"count": 3})
+    assert (dry.status_code, dry.json()["defaults"], dry.headers["dry-run"]) == (201, {"count": 3}, "true")
     assert (await client.get("/v1/placements")).json() == {"placements": []}
 
 

@@ -48,6 +48,10 @@ _POLICIES: Final = """
 select policyname as name, cmd, array_to_string(roles, ', ') as roles, qual, with_check from pg_policies
 where schemaname = 'public' and tablename = $1 order by 1
 """
+_TRIGGERS: Final = """
+select tgname as name, pg_get_triggerdef(oid) as definition from pg_trigger
+where tgrelid = $1 and not tgisinternal order by 1
+"""
 _GRANTS: Final = """
 select pg_get_userbyid(grantee) as role, string_agg(lower(privilege_type), ', ' order by privilege_type) as rights
 from pg_class c cross join aclexplode(c.relacl)
@@ -81,6 +85,7 @@ async def _schema(conn: Any) -> list[str]:
             for what, condition in (("using", policy["qual"]), ("with check", policy["with_check"])):
                 if condition:
                     lines.append(f"        {what} {' '.join(condition.split())}")
+        lines += [f"    trigger {r['name']}: {r['definition']}" for r in await conn.fetch(_TRIGGERS, table["oid"])]
         lines += [f"    grant {r['rights']} to {r['role']}" for r in await conn.fetch(_GRANTS, table["oid"])]
         lines.append("")
     for function in await conn.fetch(_FUNCTIONS):

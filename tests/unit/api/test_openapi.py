@@ -6,10 +6,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from litestar import Litestar, get
+from litestar import Litestar, get, put
 from msgspec import Raw
 
 from api.app import Application, create_app
+from api.contract import contract
 from api.openapi import Operation, document, operations
 from infra.blob_folder import FolderBlobs
 from infra.db import Database
@@ -92,6 +93,28 @@ def test_nothing_is_left_of_the_newer_form(described: dict[str, Any]) -> None:
     walk(described["components"])
 
 
+def test_every_write_tells_how_it_is_tried_out_and_repeated(app: Application, described: dict[str, Any]) -> None:
+    """`dry_run` of each; an Idempotency-Key of each POST, and of those that only compute."""
+    for each in _each(app):
+        operation = described["paths"][each.path][each.method.lower()]
+        told = {(parameter["in"], parameter["name"]) for parameter in operation["parameters"]}
+        assert (("query", "dry_run") in told) is each.contract.writes, each.path
+        repeatable = each.method == "POST" and each.scope != "public"
+        assert (("header", "Idempotency-Key") in told) is repeatable, each.path
+        replayed = operation["responses"][str(each.contract.status)].get("headers", {}).keys() & {"Idempotent-Replayed"}
+        assert bool(replayed) is (each.method == "POST" and each.contract.writes)
+
+
+def test_every_version_is_told(app: Application, described: dict[str, Any]) -> None:
+    """Whoever writes may send If-Match, whoever reads If-None-Match."""
+    for each in _each(app):
+        if each.contract.tagged:
+            operation = described["paths"][each.path][each.method.lower()]
+            names = {parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "header"}
+            assert names == ({"If-Match", "If-None-Match"} if each.contract.writes else {"If-None-Match"})
+            assert ("412" if each.contract.writes else "304") in operation["responses"]
+
+
 def test_limits_are_told(described: dict[str, Any]) -> None:
     """An item's limits are in its schema."""
     item = described["components"]["schemas"]["Item"]["properties"]
@@ -111,3 +134,20 @@ def test_a_route_that_says_nothing_of_itself_does_not_start() -> None:
 
     with pytest.raises(TypeError, match="/v1/forgotten"):
         list(operations(Litestar([forgotten], openapi_config=None)))
+
+
+def test_a_write_that_is_silent_about_the_audit_log_does_not_start() -> None:
+    """Nor a reading route that claims to write."""
+
+    @put("/v1/silent", opt=contract(scope="admin", tag="x", summary="x"))
+    async def silent() -> None:
+        """Nothing."""
+
+    @get("/v1/loud", opt=contract(scope="admin", tag="x", summary="x", audit="x.read"))
+    async def loud() -> str:
+        """Nothing."""
+        return ""
+
+    for handler in (silent, loud):
+        with pytest.raises(TypeError, match="audit log"):
+            list(operations(Litestar([handler], openapi_config=None)))

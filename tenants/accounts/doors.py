@@ -1,0 +1,316 @@
+"""The doors: signing up, proving an address, signing in, and what a person changes of their account.
+
+Each door counts who knocks, does the same work whoever it is, and leaves to the mail what only the owner of an address
+may learn. What comes out of one is a `SignedIn`; `begin` makes it a session.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+import structlog
+from msgspec import Struct
+
+from infra.db import Database, TenantId
+from infra.errors import Forbidden, Invalid
+from infra.ids import uuid7
+from tenants.accounts.attempts import Attempts
+from tenants.accounts.email import hash_email, normalise
+from tenants.accounts.outbox import About, queue_mail
+from tenants.accounts.passwords import Passwords, check_password
+from tenants.accounts.people import SignInFailed, find_person, get_person, set_email, set_password
+from tenants.accounts.sessions import Session, SignedIn, begin_session, end_sessions
+from tenants.accounts.signup import (
+    DEFAULT_SHOP,
+    Welcome,
+    ask_for_account,
+    get_signup,
+    is_same_browser,
+    make_account,
+)
+from tenants.accounts.tokens import get_token, spend_token, void_tokens
+
+_log = structlog.get_logger(__name__)
+
+
+class SignupClosed(Forbidden):
+    """This installation takes no new accounts, or only of people who are invited."""
+
+    code = "signup_closed"
+    title = "Nobody can sign up here"
+
+
+class PasswordNeeded(Invalid):
+    """The address was proved in another browser than the one that signed up, so the password is chosen now."""
+
+    code = "password_needed"
+    title = "Choose a password"
+
+
+class Knock(Struct, frozen=True, kw_only=True):
+    """Who is at the door: the network of the client, and the proof of work that came along."""
+
+    network: str
+    proof: str | None = None
+
+
+class Asked(Struct, frozen=True, kw_only=True):
+    """An account that waits to be verified, as the page shows it."""
+
+    email: str
+    shop_name: str
+    needs_password: bool
+
+
+_SAME: Final = "The address, or the password, is not right. Type both again, or ask for a link to sign in without it."
+
+
+class Doors:
+    """One per process."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        secret: bytes,
+        cell: str,
+        signup: str,
+        clock: Callable[[], datetime],
+        passwords: Passwords | None = None,
+    ) -> None:
+        """`signup`: open, invite or closed."""
+        self._database = database
+        self._secret = secret
+        self._cell = cell
+        self._clock = clock
+        self.signup = signup
+        self.attempts = Attempts(database, secret=secret)
+        self.passwords = passwords or Passwords()
+
+    def check_open(self) -> None:
+        """Raises SignupClosed."""
+        if self.signup == "invite":
+            raise SignupClosed("Accounts are by invitation here: ask somebody who has one to invite you.")
+        if self.signup != "open":
+            raise SignupClosed("Ask whoever runs this installation for an account.")
+
+    async def sign_up(
+        self,
+        email: str,
+        password: str,
+        shop_name: str | None,
+        knock: Knock,
+        *,
+        currency: str,
+        browser: str | None,
+    ) -> None:
+        """Ask for an account; the mail says the rest. `browser`: what its cookie holds.
+
+        Raises SignupClosed, InvalidEmail, WeakPassword, TooManyAttempts, ProofNeeded, BadProof, PasswordsBusy.
+        """
+        self.check_open()
+        address = normalise(email)
+        check_password(password, email=address)
+        now = self._clock()
+        email_hash = hash_email(self._secret, address)
+        await self.attempts.admit("signup", network=knock.network, now=now, address=email_hash, proof=knock.proof)
+        password_hash = await self.passwords.hash(password)
+        async with self._database.person_session() as conn:
+            await ask_for_account(
+                conn,
+                address,
+                email_hash,
+                password_hash,
+                (shop_name or "").strip() or DEFAULT_SHOP,
+                currency=currency,
+                browser=browser,
+                now=now,
+            )
+
+    async def look_at_signup(self, token: str, *, browser: str | None) -> Asked:
+        """What the token would verify. Raises LinkUnknown, LinkUsed, LinkExpired."""
+        async with self._database.person_session() as conn:
+            signup = await get_signup(conn, await get_token(conn, token, "verify", now=self._clock()))
+        return Asked(
+            email=signup.email,
+            shop_name=signup.shop_name,
+            needs_password=browser is None or not is_same_browser(signup, browser),
+        )
+
+    async def verify(self, token: str, knock: Knock, *, password: str | None, browser: str | None) -> Welcome:
+        """Make the account: the person, their organisation and its first shop, whose keys are told this once.
+
+        Raises LinkUnknown, LinkUsed, LinkExpired, PasswordNeeded, WeakPassword, EmailTaken, TooManyAttempts.
+        """
+        now = self._clock()
+        await self.attempts.admit("link", network=knock.network, now=now)
+        async with self._database.person_session() as conn:
+            good = await get_token(conn, token, "verify", now=now)
+            signup = await get_signup(conn, good)
+        if password is not None:
+            check_password(password, email=signup.email)
+            password_hash = await self.passwords.hash(password)
+        elif browser is not None and is_same_browser(signup, browser):
+            password_hash = signup.password_hash
+        else:
+            raise PasswordNeeded("This is another browser than the one that signed up: choose the password here.")
+        person_id, org_id, tenant_id = uuid7(), uuid7(), TenantId(uuid7())
+        async with self._database.person_session(person_id, org_id=org_id, tenant_id=tenant_id) as conn:
+            welcome = await make_account(
+                conn,
+                good,
+                signup,
+                password_hash,
+                person_id=person_id,
+                org_id=org_id,
+                tenant_id=tenant_id,
+                secret=self._secret,
+                cell=self._cell,
+                now=now,
+            )
+        _log.info("account.made", person_id=str(person_id), tenant_id=str(tenant_id))
+        return welcome
+
+    async def sign_in(self, email: str, password: str, knock: Knock) -> SignedIn:
+        """Raises SignInFailed, InvalidEmail, TooManyAttempts, ProofNeeded, BadProof, PasswordsBusy."""
+        address = normalise(email)
+        email_hash = hash_email(self._secret, address)
+        await self.attempts.admit(
+            "sign_in", network=knock.network, now=self._clock(), address=email_hash, proof=knock.proof
+        )
+        async with self._database.person_session() as conn:
+            person = await find_person(conn, email_hash)
+        stored = None if person is None else person.password_hash
+        if not await self.passwords.matches(stored, password) or person is None or stored is None:
+            raise SignInFailed(_SAME)
+        if self.passwords.is_stale(stored):
+            fresh = await self.passwords.hash(password)
+            async with self._database.person_session(person.person_id) as conn:
+                await set_password(conn, person.person_id, fresh)
+        return SignedIn(person_id=person.person_id, method="password")
+
+    async def mail_link(self, email: str, knock: Knock, *, to_reset: bool) -> None:
+        """Ask for a link to sign in without a password, or to choose a new one; the mail comes if there is an account.
+
+        Raises InvalidEmail, TooManyAttempts, ProofNeeded, BadProof.
+        """
+        address = normalise(email)
+        now = self._clock()
+        email_hash = hash_email(self._secret, address)
+        await self.attempts.admit("mail", network=knock.network, now=now, address=email_hash, proof=knock.proof)
+        async with self._database.person_session() as conn:
+            await queue_mail(conn, "reset" if to_reset else "magic_link", address, now=now)
+
+    async def open_magic_link(self, token: str, knock: Knock) -> SignedIn:
+        """Raises LinkUnknown, LinkUsed, LinkExpired, TooManyAttempts."""
+        now = self._clock()
+        await self.attempts.admit("link", network=knock.network, now=now)
+        async with self._database.person_session() as conn:
+            good = await get_token(conn, token, "magic_link", now=now)
+            await spend_token(conn, good, now=now)
+        assert good.person_id is not None
+        return SignedIn(person_id=UUID(int=good.person_id.int), method="magic_link")
+
+    async def check_link(self, token: str, *, to_reset: bool) -> None:
+        """Whether a link is good, without using it. Raises LinkUnknown, LinkUsed, LinkExpired."""
+        async with self._database.person_session() as conn:
+            await get_token(conn, token, "reset" if to_reset else "magic_link", now=self._clock())
+
+    async def reset_password(self, token: str, password: str, knock: Knock) -> SignedIn:
+        """Choose a new password by a link; every session of the person ends.
+
+        Raises LinkUnknown, LinkUsed, LinkExpired, WeakPassword, TooManyAttempts, PasswordsBusy.
+        """
+        now = self._clock()
+        await self.attempts.admit("link", network=knock.network, now=now)
+        async with self._database.person_session() as conn:
+            good = await get_token(conn, token, "reset", now=now)
+        assert good.person_id is not None
+        person_id = UUID(int=good.person_id.int)
+        check_password(password)
+        password_hash = await self.passwords.hash(password)
+        async with self._database.person_session(person_id) as conn:
+            await spend_token(conn, good, now=now)
+            person = await get_person(conn, person_id)
+            assert person is not None  # a token goes with its person
+            await set_password(conn, person_id, password_hash)
+            await end_sessions(conn, person_id)
+            await void_tokens(conn, "reset", "magic_link", now=now)
+            await queue_mail(conn, "notice", person.email, now=now, about=About(note="password_changed"))
+        return SignedIn(person_id=person_id, method="reset")
+
+    async def change_password(self, person_id: UUID, old: str, new: str, knock: Knock, *, session_id: UUID) -> None:
+        """Change the password by the old one; every other session ends.
+
+        Raises SignInFailed, WeakPassword, TooManyAttempts, ProofNeeded, PasswordsBusy.
+        """
+        now = self._clock()
+        person = await self._confirm(person_id, old, knock)
+        check_password(new, email=person)
+        password_hash = await self.passwords.hash(new)
+        async with self._database.person_session(person_id) as conn:
+            await set_password(conn, person_id, password_hash)
+            await end_sessions(conn, person_id, but=session_id)
+            await void_tokens(conn, "reset", "magic_link", now=now)
+            await queue_mail(conn, "notice", person, now=now, about=About(note="password_changed"))
+
+    async def change_email(self, person_id: UUID, password: str, email: str, knock: Knock) -> None:
+        """Ask for another address: the mail to it has a link that confirms it.
+
+        Raises SignInFailed, InvalidEmail, TooManyAttempts, ProofNeeded, PasswordsBusy.
+        """
+        address = normalise(email)
+        now = self._clock()
+        await self._confirm(person_id, password, knock)
+        await self.attempts.admit("mail", network=knock.network, now=now, address=hash_email(self._secret, address))
+        async with self._database.person_session(person_id) as conn:
+            await void_tokens(conn, "email_change", now=now)
+            await queue_mail(conn, "email_change", address, now=now, about=About(person_id=person_id))
+
+    async def confirm_email(self, token: str, knock: Knock) -> str:
+        """Make the address of the link the account's; returns it. The old one is told.
+
+        Raises LinkUnknown, LinkUsed, LinkExpired, EmailTaken, TooManyAttempts.
+        """
+        now = self._clock()
+        await self.attempts.admit("link", network=knock.network, now=now)
+        async with self._database.person_session() as conn:
+            good = await get_token(conn, token, "email_change", now=now)
+        assert good.person_id is not None
+        assert good.email is not None
+        person_id = UUID(int=good.person_id.int)
+        async with self._database.person_session(person_id) as conn:
+            await spend_token(conn, good, now=now)
+            person = await get_person(conn, person_id)
+            assert person is not None
+            await set_email(conn, person_id, good.email, hash_email(self._secret, good.email))
+            await void_tokens(conn, "reset", "magic_link", now=now)
+            await queue_mail(conn, "notice", person.email, now=now, about=About(note="email_changed"))
+        return good.email
+
+    async def begin(self, signed_in: SignedIn, *, browser: str) -> str:
+        """The secret of a new session. Who asks for a second step does so before."""
+        async with self._database.person_session(signed_in.person_id) as conn:
+            return await begin_session(conn, signed_in, browser=browser, now=self._clock())
+
+    async def end(self, session: Session) -> None:
+        """Sign out."""
+        async with self._database.person_session(session.person_id) as conn:
+            await end_sessions(conn, session.person_id, only=session.session_id)
+
+    async def _confirm(self, person_id: UUID, password: str, knock: Knock) -> str:
+        """The person's address, once their password is checked again."""
+        async with self._database.person_session(person_id) as conn:
+            person = await get_person(conn, person_id)
+        assert person is not None  # there is a session
+        await self.attempts.admit(
+            "sign_in",
+            network=knock.network,
+            now=self._clock(),
+            address=hash_email(self._secret, person.email),
+            proof=knock.proof,
+        )
+        if not await self.passwords.matches(person.password_hash, password):
+            raise SignInFailed("This is not your password. Type it again; where it is forgotten, choose a new one.")
+        return person.email

@@ -1,0 +1,135 @@
+"""The outbox: mails are asked for in the transaction of what they are about, and sent by a worker.
+
+What is asked for is the same whether the address has an account or not; the worker finds out. So neither the answer
+nor its time says who has one, and a slow mail server slows no request.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from infra.db import driver
+from infra.ids import uuid7
+
+MailKind = Literal["verify", "magic_link", "reset", "email_change", "invitation", "notice"]
+
+LIFE: Final[Mapping[MailKind, timedelta]] = {
+    "verify": timedelta(hours=24),
+    "magic_link": timedelta(minutes=30),
+    "reset": timedelta(minutes=30),
+    "email_change": timedelta(minutes=30),
+    "invitation": timedelta(days=7),
+    "notice": timedelta(hours=24),
+}
+"""How long the link of a mail is good, from when it was asked for; a mail that is not sent by then is given up."""
+
+KEPT: Final = timedelta(days=7)
+"""A mail that was sent or given up, and a token that is used or over, is remembered for so long."""
+
+_LEASE: Final = timedelta(seconds=60)
+
+
+class About(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a mail is about; each kind uses some of it. `note` is the text of a notice: a constant of ours."""
+
+    signup_id: UUID | None = None
+    person_id: UUID | None = None
+    org_id: UUID | None = None
+    role: str | None = None
+    note: str | None = None
+
+
+NOTHING: Final = About()
+
+
+class QueuedMail(Struct, frozen=True, kw_only=True):
+    """A mail in a worker's hands. `attempts` counts those that failed."""
+
+    mail_id: UUID
+    kind: MailKind
+    address: str
+    about: About
+    attempts: int
+    created_at: datetime
+
+
+async def queue_mail(
+    conn: AsyncConnection, kind: MailKind, address: str, *, now: datetime, about: About = NOTHING
+) -> UUID:
+    """Ask for a mail; it is sent if and when the transaction commits."""
+    mail_id = uuid7()
+    await (await driver(conn)).execute(
+        "insert into mails (mail_id, kind, address, about, due, created_at) "
+        "values ($1, $2, $3, $4::text::jsonb, $5, $5)",
+        mail_id,
+        kind,
+        address,
+        msgspec.json.encode(about).decode(),
+        now,
+    )
+    return mail_id
+
+
+_CLAIM: Final = """
+with next as materialized (
+    select m.mail_id from mails m where m.status = 'queued' and m.due <= $1
+    order by m.due, m.mail_id limit 1 for update skip locked
+)
+update mails m set due = $1 + $2::interval from next where m.mail_id = next.mail_id
+returning m.mail_id, m.kind, m.address, m.about::text as about, m.attempts, m.created_at
+"""
+
+
+async def claim_mail(conn: AsyncConnection, now: datetime) -> QueuedMail | None:
+    """The mail that has waited longest, or whose worker is dead. `conn` is a system session."""
+    record: Any = await (await driver(conn)).fetchrow(_CLAIM, now, _LEASE)
+    if record is None:
+        return None
+    return QueuedMail(
+        mail_id=UUID(int=record["mail_id"].int),
+        kind=record["kind"],
+        address=record["address"],
+        about=msgspec.json.decode(record["about"], type=About),
+        attempts=record["attempts"],
+        created_at=record["created_at"],
+    )
+
+
+async def finish_mail(
+    conn: AsyncConnection, mail_id: UUID, status: Literal["sent", "dropped", "failed"], *, now: datetime
+) -> None:
+    """End a mail: it was sent, there was nobody to send it to, or it was given up."""
+    await (await driver(conn)).execute(
+        "update mails set status = $2, finished_at = $3 where mail_id = $1", mail_id, status, now
+    )
+
+
+async def postpone_mail(conn: AsyncConnection, mail_id: UUID, *, due: datetime) -> None:
+    """Try a mail again later."""
+    await (await driver(conn)).execute(
+        "update mails set due = $2, attempts = attempts + 1 where mail_id = $1 and status = 'queued'", mail_id, due
+    )
+
+
+async def prune_accounts(conn: AsyncConnection, now: datetime) -> int:
+    """Forget old mails, tokens, counts, ended sessions and accounts that were never verified; how many rows.
+
+    `conn` is a system session. Nothing else is of such an account: its shop is made when its address is proved.
+    """
+    raw = await driver(conn)
+    gone = 0
+    for statement, before in (
+        ("delete from mails where status <> 'queued' and finished_at < $1", now - KEPT),
+        ("delete from signups where expires_at < $1", now - KEPT),
+        ("delete from one_time_tokens where expires_at < $1", now - KEPT),
+        ("delete from sessions where expires_at < $1", now),
+        ("delete from attempts where since < $1", now - timedelta(days=1)),
+    ):
+        done: str = await raw.execute(statement, before)
+        gone += int(done.rpartition(" ")[2])
+    return gone
