@@ -70,6 +70,32 @@ async def test_the_secret_is_shown_once(client: httpx.AsyncClient) -> None:
     assert made["secret"] not in shown.text + listed.text
 
 
+async def test_a_repeat_makes_no_second_webhook(client: httpx.AsyncClient) -> None:
+    """With an Idempotency-Key it is answered as the first time, secret and all."""
+    headers = {"idempotency-key": "hook-1"}
+    first, again = [await client.post("/v1/webhooks", json=BODY, headers=headers) for _ in range(2)]
+    assert again.headers["idempotent-replayed"] == "true"
+    assert first.json() == again.json()
+    assert len((await client.get("/v1/webhooks")).json()["webhooks"]) == 1
+
+
+async def test_a_dry_run_shows_no_secret(client: httpx.AsyncClient) -> None:
+    """Nobody is to keep one that signs nothing."""
+    answer = await client.post("/v1/webhooks?dry_run=true", json=BODY)
+    assert (answer.status_code, answer.json()["secret"]) == (201, "(none: dry run)")
+    assert (await client.get("/v1/webhooks")).json() == {"webhooks": []}
+
+
+async def test_the_audit_log_holds_no_address(client: httpx.AsyncClient) -> None:
+    """An address of a receiver is often its password."""
+    made = await make(client, url="https://shop.example/hook/pass-word")
+    await client.patch(f"/v1/webhooks/{made['webhook']['id']}", json={"url": "https://shop.example/pass-word"})
+    told = await client.get("/v1/audit")
+    assert {entry["action"] for entry in told.json()["entries"]} >= {"webhook.create", "webhook.change"}
+    assert "pass-word" not in told.text
+    assert made["secret"] not in told.text
+
+
 async def test_an_event_named_twice_is_told_once(client: httpx.AsyncClient) -> None:
     """A list of events is a set."""
     made = await make(client, events=["quota.near", "job.finished", "quota.near"])

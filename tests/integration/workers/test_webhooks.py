@@ -314,6 +314,11 @@ async def test_gone_disables_the_endpoint(bench: Bench, query: Any) -> None:
     assert {delivery.status for delivery in await bench.log(tenant_id, made)} == {"failed"}
     notices = await query(tenant_id, "select endpoint_id, reason from webhook_notices where tenant_id = $1")
     assert notices == [(made.webhook.id, "gone")]
+    entries = await query(
+        tenant_id,
+        "select actor, subject, details ->> 'reason' from audit where tenant_id = $1 and action like 'webhook.%'",
+    )
+    assert entries == [("webhooks", str(made.webhook.id), "gone")]
 
 
 async def test_five_days_of_failure_disable_the_endpoint(bench: Bench, query: Any) -> None:
