@@ -10,11 +10,12 @@ from litestar.handlers import HTTPRouteHandler
 
 from api.auth import Authenticator, requires
 from api.bots import Rates
-from api.console.pages import account, assets, demo, shops, signin, signup
+from api.console.pages import account, assets, demo, members, shops, signin, signup
 from api.deps import Clock, Services, utc_now
 from api.direct import direct_routes
 from api.edge import BODY_TIMEOUT_S, Edge
 from api.ingest import Ingest
+from api.key_usage import KeyUsage
 from api.negotiation import acceptable
 from api.openapi import operations
 from api.problems import answer_problem
@@ -31,6 +32,7 @@ from api.routes import (
     docs,
     encoding,
     events,
+    exports,
     health,
     imports,
     inspector,
@@ -42,10 +44,13 @@ from api.routes import (
     placements,
     recommend,
     recommendations,
+    retention,
     search,
     segments,
     signups,
+    tenant,
     users,
+    visitor_secrets,
     webhooks,
 )
 from api.sessions import Sessions
@@ -79,6 +84,10 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     *users.ROUTES,
     *segments.ROUTES,
     *keys.ROUTES,
+    *visitor_secrets.ROUTES,
+    *tenant.ROUTES,
+    *exports.ROUTES,
+    *retention.ROUTES,
     *models.ROUTES,
     *webhooks.ROUTES,
     *audit.ROUTES,
@@ -89,6 +98,7 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     *signin.ROUTES,
     *shops.ROUTES,
     *account.ROUTES,
+    *members.ROUTES,
 )
 """Every route."""
 
@@ -103,6 +113,7 @@ class Application(Edge):
             direct_routes(ROUTES, services),
             sessions=services.sessions,
             body_timeout_s=body_timeout_s,
+            usage=services.key_usage,
         )
         self.framework = framework
         self.services = services
@@ -142,6 +153,7 @@ def create_app(
         feed=feed,
         directory=directory,
         authenticator=Authenticator(database, feed, secret=secret, clock=clock),
+        key_usage=KeyUsage(database, secret=secret, clock=clock, trusted=settings.trusted_proxies),
         readiness=Readiness(
             database,
             feed,
@@ -181,6 +193,7 @@ def _running(services: Services, encoder: EncoderClient) -> Any:
         await services.database.open()
         await services.feed.start()
         services.answer_log.start()
+        services.key_usage.start()
         try:
             yield
         finally:
@@ -188,6 +201,7 @@ def _running(services: Services, encoder: EncoderClient) -> Any:
             await services.answer_log.close()
             # Requests are answered by now; what waits is of clients that hung up.
             await services.ingest.close()
+            await services.key_usage.close()
             await services.feed.close()
             await encoder.close()
             await services.database.close()

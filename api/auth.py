@@ -7,16 +7,21 @@ from hashlib import blake2b
 from typing import Any, Final, NoReturn
 from uuid import UUID
 
+import structlog
 from litestar.connection import ASGIConnection
 from litestar.handlers.base import BaseRouteHandler
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from infra.changes import ChangeFeed
 from infra.db import Database, TenantId
 from infra.errors import Forbidden, Unauthenticated
 from infra.feedcache import FeedCache
 from infra.outage import AWAY
-from tenants.keys import FoundKey, Kind, find_key, hash_key, parse_key
+from infra.secret import Secret, mark_of
+from tenants.keys import FoundKey, Kind, find_key, hash_key, parse_key, rehash_key
+from tenants.visitor_tokens import Visitor, VisitorTokens
+
+_log = structlog.get_logger(__name__)
 
 
 class KeyMissing(Unauthenticated):
@@ -24,6 +29,13 @@ class KeyMissing(Unauthenticated):
 
     code = "key_missing"
     title = "An API key is needed"
+
+
+class AmbiguousKey(Unauthenticated):
+    """The request carries two keys, or two visitor tokens, that differ: nobody can tell which one is meant."""
+
+    code = "ambiguous_key"
+    title = "The request carries two API keys"
 
 
 class KeyUnknown(Unauthenticated):
@@ -68,8 +80,15 @@ class UserIdRefused(Forbidden):
     title = "A publishable key may not name a user"
 
 
+class ShopperRefused(Forbidden):
+    """A visitor token speaks for one shopper, and the request names another."""
+
+    code = "shopper_refused"
+    title = "The visitor token speaks for another shopper"
+
+
 class Caller(Struct, frozen=True, kw_only=True):
-    """Who asks: a tenant, by one of its keys."""
+    """Who asks: a tenant, by one of its keys; `visitor`: for whom alone, where a visitor token came with it."""
 
     tenant_id: TenantId
     key_id: str
@@ -77,6 +96,7 @@ class Caller(Struct, frozen=True, kw_only=True):
     scopes: frozenset[str]
     placements: frozenset[str] | None
     rate_per_min: int | None
+    visitor: Visitor | None = None
     person_id: UUID | None = None
     """Whose session it is, where no key asks."""
     once: str | None = None
@@ -92,15 +112,20 @@ class _Checked(Struct, frozen=True, kw_only=True):
 class Authenticator:
     """Tells who a key belongs to; found keys are cached until the change feed, or a minute, drops them."""
 
-    def __init__(self, database: Database, feed: ChangeFeed, *, secret: bytes, clock: Callable[[], datetime]) -> None:
+    def __init__(self, database: Database, feed: ChangeFeed, *, secret: Secret, clock: Callable[[], datetime]) -> None:
         self._database = database
         self._secret = secret
+        self._mark = mark_of(secret.current)
+        self._visitors = VisitorTokens(database, feed, secret=secret, clock=clock)
         self._cache_key = os.urandom(32)
         self._clock = clock
         self._cache: FeedCache[bytes, _Checked] = FeedCache(feed, kinds=frozenset({"key", "tenant"}))
 
-    async def authenticate(self, key: str | None, origin: str | None) -> Caller:
-        """The caller with that key, from a page of that origin. Raises a kind of Unauthenticated, or OriginRefused."""
+    async def authenticate(self, key: str | None, origin: str | None, token: str | None = None) -> Caller:
+        """The caller with that key, from a page of that origin, for whom the visitor token speaks.
+
+        Raises a kind of Unauthenticated, or OriginRefused.
+        """
         if not key:
             raise KeyMissing("Send `Authorization: Bearer <key>`, or `X-API-Key: <key>`.")
         # A digest of the key, so that the cache holds none. Not the stored HMAC, whose OpenSSL costs a process that
@@ -111,7 +136,7 @@ class Authenticator:
             parse_key(key)
             mark = self._cache.mark
             try:
-                found = await find_key(self._database, hash_key(self._secret, key))
+                found = await self._find(key)
             except AWAY:
                 checked = self._cache.get_stale(name)
                 if checked is None:
@@ -126,7 +151,29 @@ class Authenticator:
                 f"This key works on pages of {', '.join(sorted(checked.allowed_origins))} only; "
                 + ("the request names no origin." if origin is None else f"the request is of {origin!r}.")
             )
-        return checked.caller
+        return checked.caller if token is None else await self._narrowed(checked.caller, token)
+
+    async def _find(self, key: str) -> FoundKey | None:
+        """The key under whichever secret it is stored; from now on under the current one."""
+        for each in self._secret.every:
+            found = await find_key(self._database, hash_key(each, key))
+            if found is None:
+                continue
+            if found.hashed_under != self._mark:
+                try:
+                    await rehash_key(self._database, found, key, secret=self._secret.current)
+                except Exception as error:
+                    # The key is good all the same; its next use tries again.
+                    _log.warning("keys.rehash_failed", key_id=found.key_id, error=type(error).__name__)
+            return found
+        return None
+
+    async def _narrowed(self, caller: Caller, token: str) -> Caller:
+        visitor = await self._visitors.read(caller.tenant_id, token)
+        placements = caller.placements
+        if visitor.placements is not None:
+            placements = visitor.placements if placements is None else placements & visitor.placements
+        return structs.replace(caller, visitor=visitor, placements=placements)
 
 
 def _check(found: FoundKey | None) -> _Checked:

@@ -13,6 +13,7 @@ from msgspec import Struct
 from api.auth import Authenticator, Caller
 from api.bots import Rates
 from api.ingest import Ingest
+from api.key_usage import KeyUsage
 from api.readiness import Readiness
 from api.recommend.answering import Answering
 from api.recommend.log import AnswerLog
@@ -22,6 +23,7 @@ from api.wire import AnyRequest
 from infra.blob import BlobStore
 from infra.changes import ChangeFeed
 from infra.db import Database
+from infra.secret import Secret
 from infra.settings import Settings
 from tenants.accounts.doors import Doors
 from tenants.audience.shoppers import ShopperIds
@@ -45,6 +47,7 @@ class Services(Struct, frozen=True, kw_only=True):
     feed: ChangeFeed
     directory: Directory
     authenticator: Authenticator
+    key_usage: KeyUsage
     readiness: Readiness
     query_vectors: QueryVectors
     answer_log: AnswerLog
@@ -54,7 +57,7 @@ class Services(Struct, frozen=True, kw_only=True):
     doors: Doors
     sessions: Sessions
     rates: Rates
-    secret: bytes
+    secret: Secret
     clock: Clock
 
 

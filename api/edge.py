@@ -16,8 +16,10 @@ import msgspec
 import structlog
 from litestar.types import ASGIApp, Receive, Send
 
-from api.auth import Authenticator, Caller
+from api.auth import AmbiguousKey, Authenticator, Caller
 from api.direct import PLAIN, PLAIN_BODY, DirectRoute, whole_body
+from api.headers import cross_origin, safe
+from api.key_usage import KeyUsage
 from api.problems import BadRequest, Problem, RequestTimeout, headers_for, known, problem
 from api.sessions import Sessions
 from infra.errors import TooLarge
@@ -43,22 +45,6 @@ _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "O
 _UNRESERVED: Final = "-._~!$&'()*+,;=:@"
 # Ids that are also the last part of a route; escaped, they reach the route of an item.
 _SHADOWED: Final = {"/v1/items/bulk": "/v1/items/%62ulk", "/v1/items/delete": "/v1/items/%64elete"}
-# A key is no cookie: a page of any origin that has one may use it, and publishable keys check their origin.
-_CORS: Final = (
-    (b"access-control-allow-origin", b"*"),
-    (
-        b"access-control-expose-headers",
-        b"x-request-id, retry-after, ratelimit, ratelimit-policy, idempotent-replayed, etag",
-    ),
-)
-_PREFLIGHT: Final = (
-    (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE"),
-    (
-        b"access-control-allow-headers",
-        b"authorization, x-api-key, content-type, x-request-id, idempotency-key, if-match, if-none-match",
-    ),
-    (b"access-control-max-age", b"86400"),
-)
 
 _log = structlog.get_logger("api.access")
 
@@ -98,8 +84,10 @@ class Edge:
         *,
         sessions: Sessions | None = None,
         body_timeout_s: float = BODY_TIMEOUT_S,
+        usage: KeyUsage | None = None,
     ) -> None:
         self._app = app
+        self._usage = usage
         self._sessions = sessions
         self._authenticator = authenticator
         self._direct = direct or {}
@@ -137,7 +125,12 @@ class Edge:
         try:
             if exchange.key is None and exchange.shop is not None and self._sessions is not None:
                 return await self._sessions.caller(exchange.scope, exchange.shop)
-            return await self._authenticator.authenticate(exchange.key, exchange.origin)
+            if exchange.ambiguous:
+                raise AmbiguousKey("Send one API key, and one visitor token: two that differ came with the request.")
+            caller = await self._authenticator.authenticate(exchange.key, exchange.origin, exchange.token)
+            if self._usage is not None:
+                self._usage.note(caller, exchange.origin, exchange.scope)
+            return caller
         except Exception as error:
             return error
 
@@ -157,26 +150,39 @@ class _Exchange:
         self._length: int | None = None
         self.status = 0
         self.key: str | None = None
+        self.token: str | None = None
+        # Two keys, or two tokens, that differ: a proxy and we must not believe different ones.
+        self.ambiguous = False
         self.origin: str | None = None
         self.shop: str | None = None
         self.preflight = False
+        self._https = scope.get("scheme") == "https"
         # Whether there is nothing about it but a key and a body of JSON that is not large.
         self.plain = True
         self.sent = Sent()
         request_id = b""
         for name, value in scope["headers"]:
             if name == b"authorization":
-                self.key = _bearer(value) or self.key
+                self._take_key(_bearer(value))
             elif name == b"x-api-key":
-                self.key = self.key or value.decode("latin-1").strip()
+                self._take_key(value.decode("latin-1").strip())
+            elif name == b"x-visitor-token":
+                token = value.decode("latin-1").strip()
+                self.ambiguous |= self.token is not None and self.token != token
+                self.token = token
             elif name == b"origin":
-                self.origin = value.decode("latin-1")
+                # A second one makes it no origin at all.
+                origin = value.decode("latin-1")
+                self.origin = origin if self.origin in (None, origin) else f"{self.origin}, {origin}"
             elif name == b"kindred-shop":
                 self.shop = value.decode("latin-1")
             elif name == b"content-length":
                 self._length = int(value) if value.isdigit() else None
             elif name == b"x-request-id" and _SANE_ID.fullmatch(value):
                 request_id = value
+            elif name == b"x-forwarded-proto":
+                # Believed for what only concerns who sends it: a browser heeds the header over HTTPS alone.
+                self._https = value == b"https"
             elif name == b"access-control-request-method":
                 self.preflight = scope["method"] == "OPTIONS"
             elif name == b"idempotency-key":
@@ -187,7 +193,8 @@ class _Exchange:
         if self._length is None or self._length > PLAIN_BODY:
             self.plain = False
         if self.key is None and scope["path"] == _BEACONS and scope["method"] == "POST" and scope["query_string"]:
-            self.key = _beacon_key(scope["query_string"])
+            self.key, token = _beacon(scope["query_string"])
+            self.token = self.token or token
         self.request_id = request_id.decode() if request_id else str(uuid7())
         self.path = scope["path"]
         raw_path = scope.get("raw_path")
@@ -201,6 +208,11 @@ class _Exchange:
         state["request_id"] = self.request_id
         state["path"] = self.path
         state["sent"] = self.sent
+
+    def _take_key(self, key: str | None) -> None:
+        if key:
+            self.ambiguous |= self.key is not None and self.key != key
+            self.key = key
 
     async def receive(self) -> Any:
         """The framework's `receive`: refuses a body over the limit of the route, which is known by now."""
@@ -244,12 +256,11 @@ class _Exchange:
         """The framework's `send`: adds the headers that every answer has."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = [*message["headers"], (b"x-request-id", self.request_id.encode())]
-            headers.append((b"x-content-type-options", b"nosniff"))
+            headers = safe(message["headers"], self.path, https=self._https)
+            headers.append((b"x-request-id", self.request_id.encode()))
             if self.origin is not None:
-                headers += _CORS
-                if self.preflight:
-                    headers += _PREFLIGHT
+                caller = self.scope["state"].get("caller")
+                headers += cross_origin(self.origin, self.path, caller, preflight=self.preflight)
             message = {**message, "headers": headers}
         await self._send(message)
 
@@ -271,7 +282,7 @@ class _Exchange:
         await self.answer(body.status, headers, msgspec.json.encode(body))
 
     def account(self, seconds: float) -> None:
-        """Count the request, and log one line; never the query string, which may hold a key."""
+        """Count the request, and log one line: its route, never its address, which may hold a key or name a person."""
         scope = self.scope
         route = scope.get("path_template") or ("preflight" if self.preflight else "unknown")
         method = scope["method"] if scope["method"] in _METHODS else "other"
@@ -288,7 +299,7 @@ class _Exchange:
         write(
             "http.request",
             method=method,
-            path=self.path,
+            route=route,
             status=self.status,
             ms=round(seconds * 1000, 2),
             **told,
@@ -299,10 +310,14 @@ def _too_large(limit: int) -> TooLarge:
     return TooLarge(f"The body may have {limit:,} bytes. Nothing of it was stored; send it in several calls.")
 
 
-def _beacon_key(query: bytes) -> str | None:
-    """The publishable key of the query. A secret one is not believed there: addresses end up in logs."""
-    given = parse_qs(query.decode("latin-1")).get("key", [])
-    return given[0] if len(given) == 1 and given[0].startswith("pk_") else None
+def _beacon(query: bytes) -> tuple[str | None, str | None]:
+    """The publishable key and the visitor token of the query. A secret key is not believed there: addresses end up in
+    logs."""
+    given = parse_qs(query.decode("latin-1"))
+    keys, tokens = given.get("key", []), given.get("visitor_token", [])
+    if len(keys) != 1 or not keys[0].startswith("pk_") or len(tokens) > 1:
+        return None, None
+    return keys[0], tokens[0] if tokens else None
 
 
 def _bearer(value: bytes) -> str | None:

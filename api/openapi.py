@@ -19,6 +19,7 @@ from api.contract import KEY, Contract
 from api.problems import MEDIA_TYPE, Problem, headers_of, status_of
 from infra.errors import KindredError
 from tenants.catalog.item import Id
+from tenants.keys import PUBLISHABLE_SCOPES
 from tenants.webhooks import events
 
 VERSION: Final = "1.0.0"
@@ -37,6 +38,7 @@ _TITLES: Final = {
     412: "A condition of the request does not hold",
     413: "The request is too large",
     415: "The body's type is not taken",
+    416: "The range is not within the file",
     422: "Fields cannot be used; every bad one is named",
     429: "Too many requests",
     500: "A defect of ours",
@@ -159,7 +161,10 @@ def _operation(operation: Operation, named: Mapping[int, Any], components: Mappi
         told["security"] = []
     else:
         told["security"] = [{"bearer": []}, {"header": []}]
+        told["x-scope"] = operation.scope
         told["description"] += f"\n\nNeeds the scope `{operation.scope}`."
+        if operation.scope in PUBLISHABLE_SCOPES:
+            told["description"] += " `X-Visitor-Token` says, signed, whom a publishable key speaks for."
     content: dict[str, Any] = {}
     if said.body is not None:
         content["application/json"] = {"schema": named[id(said.body)]}
@@ -294,6 +299,8 @@ def _responses(operation: Operation, named: Mapping[int, Any]) -> dict[str, Any]
         responses["304"] = {"description": "You have this version."}
     if said.computes:
         expected.add(422)
+    if operation.method != "GET":
+        expected.add(409)
     for status in sorted(expected | set(said.refusals)):
         responses.setdefault(str(status), {"$ref": f"#/components/responses/{status}"})
     return responses

@@ -76,6 +76,13 @@ class RequestTimeout(Invalid):
     title = "The request took too long to arrive"
 
 
+class RangeNotSatisfiable(Invalid):
+    """The range of a request lies behind the end of the file (416)."""
+
+    code = "range_not_satisfiable"
+    title = "The range is not within the file"
+
+
 class NulCharacter(Invalid):
     """A text holds a NUL character, which PostgreSQL does not store."""
 
@@ -112,6 +119,7 @@ STATUS: Final[Mapping[type[KindredError], int]] = {
     PreconditionFailed: 412,
     TooLarge: 413,
     UnsupportedMediaType: 415,
+    RangeNotSatisfiable: 416,
     Invalid: 422,
     QuotaExceeded: 429,
     RateLimited: 429,

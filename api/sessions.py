@@ -5,11 +5,11 @@ header: the preflight that it takes does not allow it.
 """
 
 import hmac
+import re
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, Final
 from uuid import UUID
 
 from litestar.datastructures import Cookie
@@ -18,10 +18,10 @@ from msgspec import Struct, structs
 from api.auth import Caller
 from infra.db import Database, TenantId
 from infra.errors import Forbidden, Unauthenticated
-from tenants.accounts.organisations import OwnShop, get_own_shop
+from infra.secret import Secret
+from tenants.accounts.organisations import OwnShop, ShopNotFound, get_own_shop
 from tenants.accounts.roles import ROLE_SCOPES
 from tenants.accounts.sessions import LIFE, Session, find_session, rotate_session, touch_session
-from tenants.lifecycle import TenantNotFound
 
 
 class SignInNeeded(Unauthenticated):
@@ -43,6 +43,9 @@ class ShopHeader(Forbidden):
 
     code = "shop_header"
     title = "Name one of your shops"
+
+
+_HOST: Final = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?", re.ASCII)
 
 
 def cookies_of(scope: Any) -> dict[str, str]:
@@ -90,7 +93,7 @@ class Cookies(Struct, frozen=True, kw_only=True):
 class Sessions:
     """Finds the session of a request. One per process."""
 
-    def __init__(self, database: Database, *, secret: bytes, origin: str, clock: Callable[[], datetime]) -> None:
+    def __init__(self, database: Database, *, secret: Secret, origin: str, clock: Callable[[], datetime]) -> None:
         """`origin`: where people reach the installation."""
         self._database = database
         self._secret = secret
@@ -130,8 +133,13 @@ class Sessions:
 
     def form_token(self, binding: str) -> str:
         """The synchroniser token of forms: of a session's id, or of what the form's cookie holds."""
-        digest = hmac.digest(self._secret, b"form\0" + binding.encode(), "sha256")
-        return urlsafe_b64encode(digest).rstrip(b"=").decode()
+        return _form_token(self._secret.current, binding)
+
+    def is_form_token(self, binding: str, token: str) -> bool:
+        """Whether it was given to this binding, under any secret that is believed."""
+        return any(
+            hmac.compare_digest(_form_token(each, binding).encode(), token.encode()) for each in self._secret.every
+        )
 
     def check_same_site(self, scope: Any) -> None:
         """The request was made by a page of ours, or by no page. Raises CrossSite."""
@@ -152,7 +160,7 @@ class Sessions:
             raise SignInNeeded("The session has ended; sign in again at /signin.")
         try:
             own = await self.own_shop(session.person_id, shop)
-        except TenantNotFound as error:
+        except ShopNotFound as error:
             raise ShopHeader("You have no such shop; send the id of one of yours in `Kindred-Shop`.") from error
         return self.caller_in(session, own)
 
@@ -169,17 +177,22 @@ class Sessions:
         )
 
     async def own_shop(self, person_id: UUID, shop: str) -> OwnShop:
-        """A shop of an organisation that the person belongs to. Raises TenantNotFound."""
+        """A shop of an organisation that the person belongs to. Raises ShopNotFound."""
         try:
             tenant_id = TenantId(UUID(shop))
         except ValueError as error:
-            raise TenantNotFound("This is no id of a shop. “Your shops” lists those you have.") from error
+            raise ShopNotFound("This is no id of a shop. “Your shops” lists those you have.") from error
         async with self._database.person_session(person_id, tenant_id=tenant_id) as conn:
             return await get_own_shop(conn, person_id, tenant_id)
 
 
+def _form_token(secret: bytes, binding: str) -> str:
+    digest = hmac.digest(secret, b"form\0" + binding.encode(), "sha256")
+    return urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
 def _origins(host: str | None) -> Sequence[str]:
     """What the origin of a page on the same host would be: who forges Host has no cookie there."""
-    if host is None or urlsplit(f"//{host}").netloc != host:
+    if host is None or not _HOST.fullmatch(host):
         return ()
     return (f"http://{host.lower()}", f"https://{host.lower()}")

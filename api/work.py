@@ -181,7 +181,7 @@ async def noted(
         action,
         subject=subject,
         details=details,
-        network=network_hash(services.secret, network),
+        network=network_hash(services.secret.current, network),
         request_id=request.scope["state"]["request_id"],
         now=services.clock(),
     )
@@ -196,25 +196,28 @@ async def writing(request: AnyRequest) -> AsyncIterator[Work]:
     """
     services, caller, intent = services_of(request), caller_of(request), intent_of(request)
     # Nothing of a dry run is kept, so there is nothing to be repeated either.
-    attempt = None if intent.key is None or intent.dry_run else await _attempt(request, intent.key)
+    attempts = [] if intent.key is None or intent.dry_run else await _attempts(request, intent.key)
     try:
         async with services.database.tenant_session(caller.tenant_id) as conn:
-            if attempt is not None:
-                before = await idempotency.begin(conn, caller.tenant_id, attempt, now=services.clock())
+            if attempts:
+                before = await idempotency.begin(
+                    conn, caller.tenant_id, attempts[0], now=services.clock(), others=attempts[1:]
+                )
                 if before is not None:
                     raise Repeated(before)
             work = Work(request, conn)
             yield work
             kept = work.kept()
-            if attempt is not None:
-                await idempotency.keep(conn, caller.tenant_id, attempt, kept, now=work.now)
+            if attempts:
+                await idempotency.keep(conn, caller.tenant_id, attempts[0], kept, now=work.now)
             if intent.dry_run:
                 raise _Undone
     except _Undone:
         pass
 
 
-async def _attempt(request: AnyRequest, key: str) -> Attempt:
+async def _attempts(request: AnyRequest, key: str) -> list[Attempt]:
+    """The request under each secret that is believed, the current one first."""
     sent = request.scope["state"]["sent"]
     if not sent.whole:  # of a route that takes no body, and so read none
         await request.body()
@@ -222,12 +225,12 @@ async def _attempt(request: AnyRequest, key: str) -> Attempt:
     content = b"\0".join(
         [scope["method"].encode(), scope["path"].encode(), scope["query_string"], sent.digest.digest()]
     )
-    return _of(request, key, content)
+    return [_of(request, key, content, each) for each in services_of(request).secret.every]
 
 
-def _of(request: AnyRequest, key: str, content: bytes) -> Attempt:
+def _of(request: AnyRequest, key: str, content: bytes, secret: bytes) -> Attempt:
     caller = caller_of(request)
-    return make_attempt(services_of(request).secret, caller.tenant_id, key_id=caller.key_id, key=key, content=content)
+    return make_attempt(secret, caller.tenant_id, key_id=caller.key_id, key=key, content=content)
 
 
 def marked_caller(request: AnyRequest) -> Caller:
@@ -239,4 +242,6 @@ def marked_caller(request: AnyRequest) -> Caller:
     caller, intent = caller_of(request), intent_of(request)
     if intent.key is None:
         return caller
-    return structs.replace(caller, once=_of(request, intent.key, b"").request[:16].hex())
+    return structs.replace(
+        caller, once=_of(request, intent.key, b"", services_of(request).secret.current).request[:16].hex()
+    )

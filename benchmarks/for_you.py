@@ -29,6 +29,7 @@ from benchmarks.stage import Stage, Tenant, cpu_s, percentile
 from benchmarks.wire import Wire
 from infra.changes import record_change
 from infra.db import Database, scoped
+from infra.secret import Secret
 from tenants.lifecycle import TenantRef, load_tenant
 
 _NEIGHBOURS = """
@@ -96,7 +97,7 @@ async def _statement(database: Database, ref: TenantRef, query: Query) -> tuple[
         return await original(tenant_id, inner, *args, **more)
 
     database.fetch_scoped = listen  # type: ignore[method-assign]
-    await serve(database, ref, query, now=datetime.now(UTC), secret=b"x" * 32)
+    await serve(database, ref, query, now=datetime.now(UTC), secret=Secret(current=b"x" * 32))
     database.fetch_scoped = original  # type: ignore[method-assign]
     assert len(seen) == 1, [inner[:200] for inner, _ in seen]
     inner, args = seen[0]

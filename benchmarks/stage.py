@@ -182,7 +182,7 @@ class Stage:
                         conn,
                         tenant_id,
                         KeyRequest(name="bench", kind=kind),  # type: ignore[arg-type]
-                        secret=load_secret(self.settings),
+                        secret=load_secret(self.settings).current,
                         cell="00",
                         now=datetime.now(UTC),
                         scopes=SCOPES if kind == "secret" else None,

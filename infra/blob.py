@@ -74,8 +74,15 @@ class BlobStore(Protocol):
         """The whole blob. Raises `BlobMissing`."""
         ...
 
-    def open_stream(self, key: str) -> AsyncIterator[bytes]:
-        """The blob in pieces of at most 1 MiB; close it if left early. Raises `BlobMissing` at the first."""
+    def open_stream(self, key: str, *, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        """The blob in pieces of at most 1 MiB; close it if left early. Raises `BlobMissing` at the first.
+
+        Its bytes from `start` to before `end`, where they are given: they lie within the blob.
+        """
+        ...
+
+    async def size(self, key: str) -> int:
+        """Bytes of the blob. Raises `BlobMissing`."""
         ...
 
     def local_path(self, key: str) -> AbstractAsyncContextManager[Path]:

@@ -67,14 +67,28 @@ class FolderBlobs:
         """As `BlobStore.get`."""
         return await self._threads.run(_disk(self._path(key).read_bytes))
 
-    async def open_stream(self, key: str) -> AsyncIterator[bytes]:
+    async def open_stream(self, key: str, *, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         """As `BlobStore.open_stream`."""
         file = await self._threads.run(_disk(self._path(key).open), "rb")
         try:
-            while piece := await self._threads.run(_disk(file.read), CHUNK_BYTES):
+            file.seek(start)
+            left = float("inf") if end is None else end - start
+            while left > 0 and (piece := await self._threads.run(_disk(file.read), int(min(left, CHUNK_BYTES)))):
+                left -= len(piece)
                 yield piece
         finally:
             file.close()
+
+    async def size(self, key: str) -> int:
+        """As `BlobStore.size`."""
+
+        def look() -> int:
+            if not path.is_file():
+                raise FileNotFoundError
+            return path.stat().st_size
+
+        path = self._path(key)
+        return await self._threads.run(_disk(look))
 
     @asynccontextmanager
     async def local_path(self, key: str) -> AsyncIterator[Path]:

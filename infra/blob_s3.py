@@ -105,9 +105,16 @@ class S3Blobs:
         name = self._name(key)
         return await self._call(read)
 
-    async def open_stream(self, key: str) -> AsyncIterator[bytes]:
+    async def open_stream(self, key: str, *, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         """As `BlobStore.open_stream`."""
-        answer = await self._call(self._s3.get_object, Bucket=self._bucket, Key=self._name(key))
+        if end is not None and end <= start:
+            return
+        name = self._name(key)
+        if not start and end is None:
+            answer = await self._call(self._s3.get_object, Bucket=self._bucket, Key=name)
+        else:
+            part = f"bytes={start}-{'' if end is None else end - 1}"
+            answer = await self._call(self._s3.get_object, Bucket=self._bucket, Key=name, Range=part)
         body = answer["Body"]
         try:
             while piece := await self._call(body.read, CHUNK_BYTES):
@@ -150,6 +157,11 @@ class S3Blobs:
         async for names in self._pages(self._prefix + prefix):
             for name in names:
                 yield name.removeprefix(self._prefix)
+
+    async def size(self, key: str) -> int:
+        """As `BlobStore.size`."""
+        answer = await self._call(self._s3.head_object, Bucket=self._bucket, Key=self._name(key))
+        return int(answer["ContentLength"])
 
     async def exists(self, key: str) -> bool:
         """As `BlobStore.exists`."""

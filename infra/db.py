@@ -71,6 +71,8 @@ def _engine(url: str, size: int) -> AsyncEngine:
     engine = create_async_engine(
         urlunsplit(urlsplit(url)._replace(scheme="postgresql+asyncpg")),
         poolclass=AsyncAdaptedQueuePool if size else NullPool,
+        # An error tells its statement, and not the row that it was of.
+        hide_parameters=True,
         **({"pool_size": size, "max_overflow": 0, "pool_timeout": 10} if size else {}),
         connect_args={"async_creator_fn": _connect, "server_settings": {"jit": "off", "application_name": "kindred"}},
     )
@@ -190,6 +192,18 @@ class Database:
             notes = connection.info[_NOTES] = []
             yield connection
         self._tell(notes)
+
+    @asynccontextmanager
+    async def tenant_snapshot(self, tenant_id: TenantId) -> AsyncIterator[AsyncConnection]:
+        """One transaction that only reads one tenant's rows, all of them as they are at its first statement."""
+        async with self._app.connect() as plain:
+            connection = await plain.execution_options(isolation_level="REPEATABLE READ")
+            async with connection.begin():
+                await connection.execute(text("set transaction read only"))
+                await connection.execute(
+                    text("select set_config('app.tenant_id', :tenant, true)"), {"tenant": str(tenant_id)}
+                )
+                yield connection
 
     @asynccontextmanager
     async def person_session(

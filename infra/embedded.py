@@ -58,6 +58,8 @@ _DEFAULTS: Final[Mapping[str, str]] = {
     "timezone": "UTC",
     "log_timezone": "UTC",
     "log_line_prefix": "%m [%p] %q%u@%d ",
+    # Without the details of an error, which tell the row that was refused.
+    "log_error_verbosity": "terse",
     "jit": "off",
 }
 

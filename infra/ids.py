@@ -2,6 +2,7 @@
 
 import os
 import time
+from datetime import UTC, datetime
 from uuid import UUID
 
 
@@ -13,3 +14,10 @@ def uuid7() -> UUID:
     value |= 0x7 << 76 | (random >> 68) << 64
     value |= 0b10 << 62 | random & (1 << 62) - 1
     return UUID(int=value)
+
+
+def moment_of(made: UUID) -> datetime | None:
+    """When an id was made: the milliseconds in front of a UUIDv7 (RFC 9562); None for any other UUID."""
+    if made.version != 7:
+        return None
+    return datetime.fromtimestamp((made.int >> 80) / 1000, tz=UTC)

@@ -107,6 +107,13 @@ async def old_partitions(raw: Any, now: datetime, *, events_days: int | None) ->
     return old
 
 
+def most_days(table: str) -> int:
+    """How old a row of a table gets at most that is dropped by whole partitions and nothing else."""
+    (plan,) = [plan for plan in PARTITIONED if plan.table == table]
+    assert plan.kept_days is not None
+    return plan.kept_days + _STEPS[plan.step].days
+
+
 async def drop_partition(raw: Any, table: str, first: datetime) -> bool:
     """Drop the partition that begins then, with its rows. Raises asyncpg's LockNotAvailableError where one reads it."""
     dropped: bool = await raw.fetchval("select drop_partition($1, $2)", table, first)

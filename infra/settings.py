@@ -20,6 +20,7 @@ import msgspec
 from infra.allowance import Allowance, parse_allowances
 from infra.errors import FieldError, Invalid
 
+FILE = "_FILE"
 _CHOSEN = Path("models") / "chosen.json"
 _SOCKET_PATH_MAX = 100  # bytes; sockaddr_un holds 108 on Linux and 104 on macOS
 
@@ -36,10 +37,12 @@ class _Spec:
     name: str
     parse: Callable[[str], Any]
     doc: str
+    secret: bool = False
 
 
-def _setting(name: str, parse: Callable[[str], Any], default: Any, doc: str) -> Any:
-    return field(default=default, metadata={"spec": _Spec(name=name, parse=parse, doc=doc)})
+def _setting(name: str, parse: Callable[[str], Any], default: Any, doc: str, *, secret: bool = False) -> Any:
+    """`secret`: the value may stand in a file that `<name>_FILE` names, and no message repeats it."""
+    return field(default=default, metadata={"spec": _Spec(name=name, parse=parse, doc=doc, secret=secret)})
 
 
 def _port(raw: str) -> int:
@@ -100,6 +103,10 @@ def _secret(raw: str) -> str:
     return raw
 
 
+def _secrets(raw: str) -> tuple[str, ...]:
+    return tuple(_secret(each.strip()) for each in raw.split(",") if each.strip())
+
+
 def _cell(raw: str) -> str:
     if len(raw) != 2 or not raw.isascii() or not raw.isalnum():
         raise ValueError("must be two letters or digits")
@@ -129,12 +136,14 @@ class Settings:
         _url("postgresql", "postgres"),
         None,
         "PostgreSQL 16 or newer with pgvector 0.8; may go through a pooler. Unset: embedded.",
+        secret=True,
     )
     direct_database_url: str | None = _setting(
         "KINDRED_DIRECT_DATABASE_URL",
         _url("postgresql", "postgres"),
         None,
         "The same database without a pooler: migrations, queue. Unset: `DATABASE_URL`.",
+        secret=True,
     )
     blob: str | None = _setting(
         "KINDRED_BLOB",
@@ -165,6 +174,14 @@ class Settings:
         _secret,
         None,
         "Secret that API keys are hashed with; at least 32 characters. Unset: made once in the data folder.",
+        secret=True,
+    )
+    secret_key_old: tuple[str, ...] = _setting(
+        "KINDRED_SECRET_KEY_OLD",
+        _secrets,
+        (),
+        "Secrets that are believed beside the current one while it is changed, comma-separated (docs/secrets.md).",
+        secret=True,
     )
     cell: str = _setting("KINDRED_CELL", _cell, "00", "Two-character code of this database in every API key.")
     events_retention_days: int = _setting(
@@ -172,6 +189,12 @@ class Settings:
         _count(0, 36_500),
         800,
         "Days that events are kept; dropped by whole months. 0: for ever.",
+    )
+    tenant_grace_days: int = _setting(
+        "KINDRED_TENANT_GRACE_DAYS",
+        _count(0, 365),
+        7,
+        "Days that a deleted tenant can be had back; then its rows and files are erased. 0: within minutes.",
     )
     log: Literal["json", "console"] = _setting(
         "KINDRED_LOG", _one_of("json", "console"), "console", "Form of the log lines."
@@ -213,6 +236,7 @@ class Settings:
         None,
         "Mail server: `smtp://user:password@host:587` (STARTTLS) or `smtps://…:465`; `?tls=` off, offered or required. "
         "Unset: mails are written to `mail` in the data folder.",
+        secret=True,
     )
     mail_from: str = _setting(
         "KINDRED_MAIL_FROM", _mailbox, "Kindred <kindred@localhost>", "Sender of the mails to people with an account."
@@ -260,15 +284,14 @@ class Settings:
         faults = [
             FieldError(pointer=name, code="unknown_setting", message=f"{name} is not a setting of Kindred.")
             for name in env
-            if name.startswith("KINDRED_") and name not in SETTINGS
+            if name.startswith("KINDRED_") and name not in SETTINGS and name.removesuffix(FILE) not in SECRETS
         ]
         values: dict[str, Any] = {}
         for attribute, spec in _specs():
-            raw = env.get(spec.name, "")
-            if not raw:
-                continue
             try:
-                values[attribute] = spec.parse(raw)
+                raw = _from_file(spec.name, env) if spec.secret and env.get(spec.name + FILE) else env.get(spec.name)
+                if raw:
+                    values[attribute] = spec.parse(raw)
             except ValueError as error:
                 faults.append(FieldError(pointer=spec.name, code="malformed_setting", message=f"{spec.name}: {error}."))
         for kind, pack in read_chosen(values.get("data_dir", Path(".kindred"))).items():
@@ -298,6 +321,21 @@ def write_chosen(data_dir: Path, chosen: Mapping[str, str]) -> None:
     aside.replace(path)
 
 
+def _from_file(name: str, env: Mapping[str, str]) -> str:
+    """A secret as a mounted file holds it, which may end in a newline. Raises ValueError."""
+    if env.get(name):
+        raise ValueError(f"set it or {name}{FILE}, not both")
+    path = env[name + FILE]
+    try:
+        found = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ValueError(f"{path} cannot be read ({reason})") from error
+    if not found:
+        raise ValueError(f"{path} is empty")
+    return found
+
+
 def _specs() -> list[tuple[str, _Spec]]:
     return [(f.name, f.metadata["spec"]) for f in fields(Settings)]
 
@@ -310,6 +348,9 @@ SETTINGS: Mapping[str, tuple[str, str]] = {
     f.metadata["spec"].name: (_default(f), f.metadata["spec"].doc) for f in fields(Settings)
 }
 """Name of the environment variable -> (default as text, what it does)."""
+
+SECRETS: frozenset[str] = frozenset(spec.name for _, spec in _specs() if spec.secret)
+"""The settings that may be given by a file, named by the setting's name and `_FILE`."""
 
 
 def port_is_free(host: str, port: int) -> bool:

@@ -2,8 +2,8 @@
 
 Logs are structlog events on stderr (stdout belongs to commands that print results): one event per thing
 that happened, named noun.verb, ids bound by `structlog.contextvars`. Neither shoppers' and shops' texts nor
-secrets reach the log, whoever logs: fields that hold texts are dropped by name, keys and passwords are cut
-out of every string, the standard library's loggers included.
+secrets reach the log, whoever logs: fields that hold texts are dropped by name; keys, passwords, e-mail and
+internet addresses are cut out of every string, and what a traceback quotes; the standard library's loggers included.
 
 Metrics belong to the one `REGISTRY`, named `<noun>_<unit>_total|seconds`, and are served on a port of their
 own, one per process: a scraper adds the processes up, no files are shared between them.
@@ -12,8 +12,9 @@ own, one per process: a scraper adds the processes up, no files are shared betwe
 import logging
 import re
 import sys
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from functools import lru_cache
+from ipaddress import ip_address
 from threading import Thread
 from typing import Any, Final, Generic, Literal, TextIO, TypeVar
 from wsgiref.simple_server import WSGIServer
@@ -63,7 +64,20 @@ _TEXTS: Final = frozenset(
     }
 )
 _SECRET_NAMES: Final = re.compile(r"(?i)authorization|cookie|secret|token|api_?key|(?:^|_)key$")
-_SECRETS: Final = (
+
+
+def _address(found: re.Match[str]) -> str:
+    """What stands for an internet address; a time, a version or this machine itself is none."""
+    try:
+        address = ip_address(found[0])
+    except ValueError:
+        return found[0]
+    if address.is_loopback or address.is_unspecified or not any(each.isdigit() for each in found[0]):
+        return found[0]
+    return "[ip]"
+
+
+_SECRETS: Final[Sequence[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]]] = (
     # Our keys (`sk_…`, `pk_…`) and Stripe's (`sk_live_…`, `whsec_…`): the kind stays, the rest goes.
     (re.compile(r"\b(sk|pk|rk|whsec)_[A-Za-z0-9_\-]{6,}"), r"\1_[redacted]"),
     (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=\-]{6,}"), r"\1 [redacted]"),
@@ -72,10 +86,26 @@ _SECRETS: Final = (
     # What follows "?" in an address may hold a publishable key or a signature: a query string is never
     # logged.
     (re.compile(r"(?i)([?&](?:key|token|signature|x-amz-[a-z-]+)=)[^&\s\"']+"), r"\1[redacted]"),
+    # PostgreSQL tells the row that it refuses.
+    (re.compile(r"(?m)(DETAIL|CONTEXT|parameters): .*$"), r"\1: [redacted]"),
+    # People: e-mail addresses, escaped ones too, and addresses of the internet but for this machine's own.
+    (
+        re.compile(
+            r"(?<![^\s@<>\"()\[\],:;\\/=?&])[^\s@<>\"()\[\],:;\\/=?&]+(?:@|%40)(?:[\w\-]|%[0-9A-Fa-f]{2}){1,63}\.[\w.\-]{0,190}\w"
+        ),
+        "[email]",
+    ),
+    (re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d.])"), _address),
+    (re.compile(r"(?<![\w:.])[0-9A-Fa-f:]{3,39}(?![\w:])"), _address),
 )
-# What none of the patterns above can match without; most values of a request's line hold none of it.
-_SUSPECT: Final = re.compile(r"[_\s?&]|://")
+# What none of the patterns above can match: most values of a request's line. Possessive, as it is asked of any text.
+_HARMLESS: Final = re.compile(r"(?:[A-Za-z0-9/\-]++|\{[a-z_]++\}|\.(?=[A-Za-z]))*+")
+# The line of a traceback that quotes what was wrong; the others are places and code.
+_COMPLAINT: Final = re.compile(r"(?m)^(?!\s|Traceback |During |The above )([^\n:]*: )(.+)$")
+_QUOTED: Final = re.compile(r"'[^'\n]*'|\"[^\"\n]*\"|‘[^’\n]*’|“[^”\n]*”")
 _MAX_CHARS: Final = 4000
+_LOOKED_AT: Final = 5 * _MAX_CHARS
+"""Of a longer text only the ends are kept; what is cut here lies far from them."""
 _MAX_DEPTH: Final = 4
 _PLAIN: Final = (bool, int, float)
 _NAME: Final = re.compile(r"[a-z]+(_[a-z0-9]+)+")
@@ -156,12 +186,19 @@ def _is_secret(name: str) -> bool:
     return _SECRET_NAMES.search(name) is not None
 
 
+def _unquoted(trace: str) -> str:
+    """A traceback whose last lines say what was wrong, but not with which text."""
+    return _COMPLAINT.sub(lambda found: found[1] + _QUOTED.sub("'…'", found[2]), trace)
+
+
 def _clean(name: str, value: Any, depth: int) -> Any:
+    if name == "timestamp":  # made here
+        return value
     if value is None or isinstance(value, _PLAIN):
         return value
     if _is_secret(name):
         return "[redacted]"
-    if type(value) is str and len(value) <= _MAX_CHARS and not _SUSPECT.search(value):
+    if type(value) is str and len(value) <= _MAX_CHARS and _HARMLESS.fullmatch(value):
         return value
     if depth >= _MAX_DEPTH:
         return "[…]"
@@ -172,6 +209,10 @@ def _clean(name: str, value: Any, depth: int) -> Any:
     if isinstance(value, bytes | bytearray):
         return f"[{len(value)} bytes]"
     text = value if isinstance(value, str) else str(value)
+    if len(text) > _LOOKED_AT:
+        text = text[: _LOOKED_AT // 4] + text[-_LOOKED_AT * 3 // 4 :]
+    if name == "exception":
+        text = _unquoted(text)
     for pattern, replacement in _SECRETS:
         text = pattern.sub(replacement, text)
     # The end of a traceback says more than its middle.

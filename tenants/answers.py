@@ -4,7 +4,7 @@ The log is written by the ingest role, which may insert and nothing else, so one
 statement holds rows of many tenants. Whoever reads it is under row-level security.
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final, Literal, get_args
 from uuid import UUID
 
@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from infra.db import Database, TenantId, driver, fetch
 from infra.errors import NotFound
+from infra.ids import moment_of
 from infra.partitions import ensure_partitions
 
 Kind = Literal["recommend", "search", "rerank"]
@@ -175,13 +176,6 @@ def _candidates(record: Any) -> list[PastCandidate] | None:
         )
         for name, each in zip(record["candidate_ids"] or (), stored, strict=True)
     ]
-
-
-def moment_of(answer_id: UUID) -> datetime | None:
-    """When an id was made: the milliseconds in front of a UUIDv7 (RFC 9562); None for any other UUID."""
-    if answer_id.version != 7:
-        return None
-    return datetime.fromtimestamp((answer_id.int >> 80) / 1000, tz=UTC)
 
 
 class Busy(Struct, frozen=True, kw_only=True):

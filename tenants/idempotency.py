@@ -9,7 +9,7 @@ import asyncio
 import hmac
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -82,26 +82,31 @@ _LOCK: Final = "select pg_try_advisory_xact_lock($1)"
 _FIND: Final = "select fingerprint, answer, created_at from idempotency where tenant_id = $1 and request = $2"
 
 
-async def begin(conn: AsyncConnection, tenant_id: TenantId, attempt: Attempt, *, now: datetime) -> KeptAnswer | None:
+async def begin(
+    conn: AsyncConnection, tenant_id: TenantId, attempt: Attempt, *, now: datetime, others: Sequence[Attempt] = ()
+) -> KeptAnswer | None:
     """What the first request was answered; None where this is the first. Raises RequestRunning, KeyReused.
 
-    Until the transaction ends every other attempt is refused. The first thing to be done in it.
+    Until the transaction ends every other attempt is refused. The first thing to be done in it. `others`: the same
+    attempt under other secrets that are believed, by which the first may be known.
     """
     raw = await driver(conn)
     if not await raw.fetchval(_LOCK, int.from_bytes(attempt.request[:8], signed=True)):
         raise RequestRunning("A request with this Idempotency-Key is being carried out. Send it again in a second.")
-    record = await raw.fetchrow(_FIND, tenant_id, attempt.request)
-    if record is None:
-        return None
-    if record["created_at"] <= now - KEPT:
-        await raw.execute("delete from idempotency where tenant_id = $1 and request = $2", tenant_id, attempt.request)
-        return None
-    if not hmac.compare_digest(record["fingerprint"], attempt.fingerprint):
-        raise KeyReused(
-            "This Idempotency-Key was used for another request, or the same one with another body. Nothing was done. "
-            "Make a new key for each new request, and send a repeat exactly as the first was sent."
-        )
-    return _open(attempt, record["answer"])
+    for each in (attempt, *others):
+        record = await raw.fetchrow(_FIND, tenant_id, each.request)
+        if record is None:
+            continue
+        if record["created_at"] <= now - KEPT:
+            await raw.execute("delete from idempotency where tenant_id = $1 and request = $2", tenant_id, each.request)
+            continue
+        if not hmac.compare_digest(record["fingerprint"], each.fingerprint):
+            raise KeyReused(
+                "This Idempotency-Key was used for another request, or the same one with another body. Nothing was "
+                "done. Make a new key for each new request, and send a repeat exactly as the first was sent."
+            )
+        return _open(each, record["answer"])
+    return None
 
 
 async def keep(

@@ -173,7 +173,8 @@ async def iter_faults(
             return
 
 
-# Of one tenant and kind only the oldest unfinished job runs. `started_at` stays that of the first claim.
+# Of one tenant and kind only the oldest unfinished job runs; of a deleted tenant none, as it may be had back.
+# `started_at` stays that of the first claim.
 # Materialised, or the planner may run the inner select again and claim a second job.
 _CLAIM = """
 with next as materialized (
@@ -181,6 +182,7 @@ with next as materialized (
     where c.status in ('queued', 'running') and c.due <= $1 and c.kind = any($3::text[])
     and not exists (select 1 from jobs o where o.tenant_id = c.tenant_id and o.kind = c.kind
         and o.job_id < c.job_id and o.status in ('queued', 'running'))
+    and not exists (select 1 from tenants t where t.tenant_id = c.tenant_id and t.deleted_at is not null)
     order by c.due, c.job_id limit 1 for update skip locked
 )
 update jobs j set status = 'running', due = $1 + $2::interval, started_at = coalesce(j.started_at, $1),

@@ -10,16 +10,18 @@ import hmac
 import re
 import secrets
 import zlib
-from collections.abc import Sequence
-from datetime import datetime
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Final, Literal, get_args
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from infra.changes import record_change
 from infra.db import Database, TenantId, driver
-from infra.errors import FieldError, Forbidden, Invalid, NotFound, Unauthenticated
+from infra.errors import Conflict, FieldError, Forbidden, Invalid, NotFound, Unauthenticated
+from infra.secret import mark_of
 from tenants.catalog.item import Id
 
 Kind = Literal["secret", "publishable"]
@@ -40,12 +42,16 @@ PUBLISHABLE_SCOPES: Final[tuple[Scope, ...]] = ("recommend", "search", "events:w
 """All that a key which everybody can read may do."""
 
 MAX_KEYS: Final = 100
+MAX_OVERLAP_S: Final = 30 * 86_400
 
 _DIGITS: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _PREFIX: Final[dict[Kind, str]] = {"secret": "sk_", "publishable": "pk_"}
 _KIND: Final[dict[str, Kind]] = {prefix: kind for kind, prefix in _PREFIX.items()}
 _CELL, _ID, _RANDOM, _SUM = 2, 10, 27, 6
 KEY_LENGTH: Final = 3 + _CELL + _ID + _RANDOM + _SUM
+KEY_PATTERN: Final = rf"\b[sp]k_[0-9A-Za-z]{{{KEY_LENGTH - 3}}}\b"
+"""What a scanner looks for in texts; `parse_key` then tells by the checksum what only looks like a key."""
+_IN_TEXT: Final = re.compile(KEY_PATTERN, re.ASCII)
 _FORM: Final = re.compile(rf"[sp]k_[0-9A-Za-z]{{{KEY_LENGTH - 3}}}", re.ASCII)
 
 
@@ -61,6 +67,13 @@ class KeyNotFound(NotFound):
 
     code = "key_not_found"
     title = "There is no such API key"
+
+
+class KeyNotLive(Conflict):
+    """A revoked or expired key is neither changed nor replaced."""
+
+    code = "key_not_live"
+    title = "The API key is revoked or has expired"
 
 
 class ScopesTooWide(Invalid):
@@ -97,10 +110,15 @@ class FoundKey(Struct, frozen=True, kw_only=True):
     rate_per_min: int | None
     expires_at: datetime | None
     revoked_at: datetime | None
+    hashed_under: str | None = None
 
 
 class KeyInfo(Struct, frozen=True, kw_only=True):
-    """A key as its owner sees it; the key itself is shown once, when it is made."""
+    """A key as its owner sees it; the key itself is shown once, when it is made.
+
+    `last_used_at` is the hour of the last use that was noted, `last_used_from` the host of the page, or
+    `network` and a hash of the network, that it came from; both may lag by a minute.
+    """
 
     key_id: str
     kind: Kind
@@ -112,6 +130,8 @@ class KeyInfo(Struct, frozen=True, kw_only=True):
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+    last_used_at: datetime | None
+    last_used_from: str | None
 
 
 class NewKey(Struct, frozen=True, kw_only=True):
@@ -126,16 +146,44 @@ Origin = Annotated[
 ]
 
 
+KeyName = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$(?!\n)")]
+Scopes = Annotated[list[Scope], Meta(min_length=1, max_length=20)]
+KeyPlacements = Annotated[list[Id], Meta(max_length=100)]
+Origins = Annotated[list[Origin], Meta(max_length=100)]
+RatePerMin = Annotated[int, Meta(ge=1, le=10_000_000)]
+Moment = Annotated[datetime, Meta(tz=True)]
+
+
 class KeyRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The body of `POST /v1/keys`. Absent `scopes`: the kind's usual ones."""
+    """The body of `POST /v1/keys`. Absent `scopes`: the kind's usual ones.
+
+    `placements`: lists are asked for by one of these alone; no strategy of its own, no search.
+    """
 
     kind: Kind = "secret"
-    name: Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$(?!\n)")]
-    scopes: Annotated[list[Scope], Meta(min_length=1, max_length=20)] | None = None
-    placements: Annotated[list[Id], Meta(max_length=100)] | None = None
-    allowed_origins: Annotated[list[Origin], Meta(max_length=100)] | None = None
-    rate_per_min: Annotated[int, Meta(ge=1, le=10_000_000)] | None = None
-    expires_at: Annotated[datetime, Meta(tz=True)] | None = None
+    name: KeyName
+    scopes: Scopes | None = None
+    placements: KeyPlacements | None = None
+    allowed_origins: Origins | None = None
+    rate_per_min: RatePerMin | None = None
+    expires_at: Moment | None = None
+
+
+class KeyPatch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The body of `PATCH /v1/keys/{id}` (RFC 7396): what is absent stays, null takes a bound away."""
+
+    name: KeyName | UnsetType = UNSET
+    scopes: Scopes | UnsetType = UNSET
+    placements: KeyPlacements | UnsetType | None = UNSET
+    allowed_origins: Origins | UnsetType | None = UNSET
+    rate_per_min: RatePerMin | UnsetType | None = UNSET
+    expires_at: Moment | UnsetType | None = UNSET
+
+
+class KeyRotation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of `POST /v1/keys/{id}/rotate`: seconds that the old key still works, a day when absent."""
+
+    overlap_s: Annotated[int, Meta(ge=0, le=MAX_OVERLAP_S)] = 86_400
 
 
 def default_scopes(kind: Kind) -> tuple[Scope, ...]:
@@ -175,14 +223,23 @@ def parse_key(key: str) -> ParsedKey:
     return ParsedKey(kind=_KIND[key[:3]], cell=key[3 : 3 + _CELL], key_id=key[3 + _CELL : 3 + _CELL + _ID])
 
 
+def find_keys(text: str) -> Iterator[tuple[int, ParsedKey]]:
+    """Every API key in a text, with its place: for scanners of logs, pages and repositories."""
+    for found in _IN_TEXT.finditer(text):
+        try:
+            yield found.start(), parse_key(found.group())
+        except MistypedKey:
+            continue
+
+
 def hash_key(secret: bytes, key: str) -> bytes:
     """What is stored of a key: HMAC-SHA256 (RFC 2104) under the installation's secret."""
     return hmac.digest(secret, key.encode(), "sha256")
 
 
 FIND_KEY: Final = (
-    "select tenant_id, key_id, kind, scopes, placements, allowed_origins, rate_per_min, expires_at, revoked_at "
-    "from find_key($1)"
+    "select tenant_id, key_id, kind, scopes, placements, allowed_origins, rate_per_min, expires_at, revoked_at, "
+    "hashed_under from find_key($1)"
 )
 
 
@@ -202,11 +259,26 @@ async def find_key(database: Database, key_hash: bytes) -> FoundKey | None:
         rate_per_min=record["rate_per_min"],
         expires_at=record["expires_at"],
         revoked_at=record["revoked_at"],
+        hashed_under=record["hashed_under"],
     )
 
 
+async def rehash_key(database: Database, found: FoundKey, key: str, *, secret: bytes) -> None:
+    """Store the hash under another secret than it was found by: when a key is used, for only then is it known."""
+    async with database.tenant_session(found.tenant_id) as conn:
+        raw = await driver(conn)
+        await raw.execute(
+            "update api_keys set key_hash = $3, hashed_under = $4 where tenant_id = $1 and key_id = $2",
+            found.tenant_id,
+            found.key_id,
+            hash_key(secret, key),
+            mark_of(secret),
+        )
+
+
 _COLUMNS: Final = (
-    "key_id, kind, name, scopes, placements, allowed_origins, rate_per_min, created_at, expires_at, revoked_at"
+    "key_id, kind, name, scopes, placements, allowed_origins, rate_per_min, created_at, expires_at, revoked_at, "
+    "last_used_at, last_used_from"
 )
 
 
@@ -226,17 +298,8 @@ async def create_key(
 ) -> NewKey:
     """Make and store a key. `scopes` overrides what was wanted. Raises ScopesTooWide, TooManyKeys."""
     granted = list(dict.fromkeys(scopes or wanted.scopes or default_scopes(wanted.kind)))
-    if wanted.kind == "publishable" and (excess := [scope for scope in granted if scope not in PUBLISHABLE_SCOPES]):
-        raise ScopesTooWide(
-            "Everybody can read a publishable key, so it takes only " + ", ".join(PUBLISHABLE_SCOPES) + ".",
-            errors=[
-                FieldError(pointer="/scopes", code="scope_too_wide", message=f"`{scope}` needs a secret key.")
-                for scope in excess
-            ],
-        )
-    if wanted.expires_at is not None and wanted.expires_at <= now:
-        fault = FieldError(pointer="/expires_at", code="out_of_range", message="This time has passed.")
-        raise Invalid("Let the key expire in the future, or leave `expires_at` out.", errors=[fault])
+    _expect_narrow(wanted.kind, granted)
+    _expect_future(wanted.expires_at, now)
     raw = await driver(conn)
     live = await raw.fetchval(
         "select count(*) from api_keys where tenant_id = $1 and revoked_at is null "
@@ -248,22 +311,127 @@ async def create_key(
         raise TooManyKeys(f"A tenant has at most {MAX_KEYS} live API keys; revoke one that is not used.")
     key, key_id = make_key(wanted.kind, cell=cell)
     record = await raw.fetchrow(
-        "insert into api_keys (tenant_id, key_id, kind, name, key_hash, scopes, placements, allowed_origins, "
-        "rate_per_min, created_at, expires_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) "
+        "insert into api_keys (tenant_id, key_id, kind, name, key_hash, hashed_under, scopes, placements, "
+        "allowed_origins, rate_per_min, created_at, expires_at) "
+        "values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) "
         f"returning {_COLUMNS}",
         tenant_id,
         key_id,
         wanted.kind,
         wanted.name,
         hash_key(secret, key),
+        mark_of(secret),
         granted,
         wanted.placements,
-        None if wanted.allowed_origins is None else [origin.lower() for origin in wanted.allowed_origins],
+        _stored_origins(wanted.allowed_origins),
         wanted.rate_per_min,
         now,
         wanted.expires_at,
     )
     return NewKey(key=key, info=_info(record))
+
+
+def _expect_narrow(kind: str, granted: Sequence[str]) -> None:
+    if kind == "publishable" and (excess := [scope for scope in granted if scope not in PUBLISHABLE_SCOPES]):
+        raise ScopesTooWide(
+            "Everybody can read a publishable key, so it takes only " + ", ".join(PUBLISHABLE_SCOPES) + ".",
+            errors=[
+                FieldError(pointer="/scopes", code="scope_too_wide", message=f"`{scope}` needs a secret key.")
+                for scope in excess
+            ],
+        )
+
+
+def _expect_future(expires_at: datetime | None, now: datetime) -> None:
+    if expires_at is not None and expires_at <= now:
+        fault = FieldError(pointer="/expires_at", code="out_of_range", message="This time has passed.")
+        raise Invalid("Let the key expire in the future, or leave `expires_at` out.", errors=[fault])
+
+
+def _stored_origins(origins: Sequence[str] | None) -> list[str] | None:
+    return None if origins is None else [origin.lower() for origin in origins]
+
+
+async def patch_key(
+    conn: AsyncConnection, tenant_id: TenantId, key_id: str, patch: KeyPatch, *, now: datetime
+) -> KeyInfo:
+    """Change what a live key may do; every API process knows within a second.
+
+    Raises KeyNotFound, KeyNotLive, ScopesTooWide, and Invalid for a time that has passed.
+    """
+    raw = await driver(conn)
+    old = await _lock_live(raw, tenant_id, key_id, now)
+    changes = {name: value for name in patch.__struct_fields__ if (value := getattr(patch, name)) is not UNSET}
+    if "scopes" in changes:
+        changes["scopes"] = list(dict.fromkeys(changes["scopes"]))
+        _expect_narrow(old.kind, changes["scopes"])
+    if "allowed_origins" in changes:
+        changes["allowed_origins"] = _stored_origins(changes["allowed_origins"])
+    _expect_future(changes.get("expires_at"), now)
+    if not changes:
+        return old
+    # The names are those of the struct's fields.
+    assignments = ", ".join(f"{name} = ${place}" for place, name in enumerate(changes, 3))
+    record = await raw.fetchrow(
+        f"update api_keys set {assignments} where tenant_id = $1 and key_id = $2 returning {_COLUMNS}",
+        tenant_id,
+        key_id,
+        *changes.values(),
+    )
+    await record_change(conn, tenant_id, "key", key_id)
+    return _info(record)
+
+
+async def rotate_key(
+    conn: AsyncConnection,
+    tenant_id: TenantId,
+    key_id: str,
+    rotation: KeyRotation,
+    *,
+    secret: bytes,
+    cell: str,
+    now: datetime,
+) -> NewKey:
+    """Make a key of the same name that may do the same, and let the old one expire after the overlap.
+
+    A key that was made for a time gets the same time again. Raises KeyNotFound, KeyNotLive, TooManyKeys.
+    """
+    raw = await driver(conn)
+    old = await _lock_live(raw, tenant_id, key_id, now)
+    wanted = KeyRequest(
+        kind=old.kind,
+        name=old.name,
+        placements=old.placements,
+        allowed_origins=old.allowed_origins,
+        rate_per_min=old.rate_per_min,
+        expires_at=None if old.expires_at is None else now + (old.expires_at - old.created_at),
+    )
+    scopes = [scope for scope in SCOPES if scope in old.scopes]
+    made = await create_key(conn, tenant_id, wanted, secret=secret, cell=cell, now=now, scopes=scopes)
+    await raw.execute(
+        "update api_keys set expires_at = least(expires_at, $3) where tenant_id = $1 and key_id = $2",
+        tenant_id,
+        key_id,
+        now + timedelta(seconds=rotation.overlap_s),
+    )
+    await record_change(conn, tenant_id, "key", key_id)
+    return made
+
+
+async def _lock_live(raw: Any, tenant_id: TenantId, key_id: str, now: datetime) -> KeyInfo:
+    record = await raw.fetchrow(
+        f"select {_COLUMNS} from api_keys where tenant_id = $1 and key_id = $2 for update", tenant_id, key_id
+    )
+    if record is None:
+        raise _unknown(key_id)
+    found = _info(record)
+    if found.revoked_at is not None or (found.expires_at is not None and found.expires_at <= now):
+        raise KeyNotLive("A revoked or expired key stays what it is. Make another with POST /v1/keys.")
+    return found
+
+
+def _unknown(key_id: str) -> KeyNotFound:
+    return KeyNotFound(f"There is no API key {key_id!r}; GET /v1/keys lists them.")
 
 
 async def list_keys(conn: AsyncConnection, tenant_id: TenantId) -> list[KeyInfo]:
@@ -273,6 +441,43 @@ async def list_keys(conn: AsyncConnection, tenant_id: TenantId) -> list[KeyInfo]
         f"select {_COLUMNS} from api_keys where tenant_id = $1 order by created_at desc, key_id", tenant_id
     )
     return [_info(record) for record in records]
+
+
+async def count_keys(system: AsyncConnection) -> Counter[str]:
+    """Live keys of all tenants by the mark of the secret that they are hashed under; "" for those of before marks."""
+    raw = await driver(system)
+    records = await raw.fetch(
+        "select coalesce(hashed_under, '') as mark, count(*) as count from api_keys "
+        "where revoked_at is null and (expires_at is null or expires_at > now()) group by 1"
+    )
+    return Counter({record["mark"]: record["count"] for record in records})
+
+
+class KeyUse(Struct, frozen=True, kw_only=True):
+    """That a key was used, to the hour, and coarsely from where."""
+
+    tenant_id: TenantId
+    key_id: str
+    hour: datetime
+    place: str
+
+
+async def store_key_uses(system: AsyncConnection, uses: Sequence[KeyUse]) -> None:
+    """Note the uses of keys of any tenants. A key that is just being changed is noted the next time."""
+    raw = await driver(system)
+    await raw.execute(
+        "with used as (select k.tenant_id, k.key_id, u.hour, u.place from api_keys k "
+        "join unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::text[]) u(tenant_id, key_id, hour, place) "
+        "on k.tenant_id = u.tenant_id and k.key_id = u.key_id "
+        "where k.last_used_at is distinct from u.hour or k.last_used_from is distinct from u.place "
+        "for update of k skip locked) "
+        "update api_keys k set last_used_at = greatest(k.last_used_at, used.hour), last_used_from = used.place "
+        "from used where k.tenant_id = used.tenant_id and k.key_id = used.key_id",
+        [use.tenant_id for use in uses],
+        [use.key_id for use in uses],
+        [use.hour for use in uses],
+        [use.place for use in uses],
+    )
 
 
 async def revoke_key(conn: AsyncConnection, tenant_id: TenantId, key_id: str, *, now: datetime) -> KeyInfo:
@@ -286,6 +491,6 @@ async def revoke_key(conn: AsyncConnection, tenant_id: TenantId, key_id: str, *,
         now,
     )
     if record is None:
-        raise KeyNotFound(f"There is no API key {key_id!r}; GET /v1/keys lists them.")
+        raise _unknown(key_id)
     await record_change(conn, tenant_id, "key", key_id)
     return _info(record)

@@ -1,4 +1,4 @@
-"""What a tenant is: its name and plan, its shard, and the generation of vectors that serves it; made and deleted."""
+"""What a tenant is: its name and plan, its shard, and the generation of vectors that serves it; made and found."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -10,7 +10,6 @@ from msgspec import Struct
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from infra.changes import record_change
 from infra.db import Database, TenantId, driver, fetch
 from infra.errors import Conflict, FieldError, Invalid, NotFound
 from infra.ids import uuid7
@@ -104,6 +103,21 @@ class TenantInfo(Struct, frozen=True, kw_only=True):
     deleted_at: datetime | None
 
 
+def check_name(name: str, currency: str) -> None:
+    """Whether a tenant may be called so, with prices in that currency. Raises InvalidTenant naming what may not be."""
+    faults = []
+    if not 1 <= len(name) <= 200 or not name.isprintable() or name != name.strip():
+        faults.append(
+            FieldError(pointer="/name", code="invalid_value", message="A name has 1 to 200 printable characters.")
+        )
+    if len(currency) != 3 or not currency.isascii() or not currency.isalpha() or not currency.isupper():
+        faults.append(
+            FieldError(pointer="/currency", code="invalid_value", message="A currency is an ISO 4217 code, as EUR.")
+        )
+    if faults:
+        raise InvalidTenant(" ".join(fault.message for fault in faults), errors=faults)
+
+
 async def create_tenant(
     database: Database, name: str, *, plan: str = "free", currency: str = "USD", actor: Actor = SYSTEM
 ) -> TenantId:
@@ -133,17 +147,7 @@ async def add_tenant(
     `actor` is who, for the audit log. A name is of one tenant within its organisation. Raises InvalidTenant,
     TenantNameTaken.
     """
-    faults = []
-    if not 1 <= len(name) <= 200 or not name.isprintable() or name != name.strip():
-        faults.append(
-            FieldError(pointer="/name", code="invalid_value", message="A name has 1 to 200 printable characters.")
-        )
-    if len(currency) != 3 or not currency.isascii() or not currency.isalpha() or not currency.isupper():
-        faults.append(
-            FieldError(pointer="/currency", code="invalid_value", message="A currency is an ISO 4217 code, as EUR.")
-        )
-    if faults:
-        raise InvalidTenant(" ".join(fault.message for fault in faults), errors=faults)
+    check_name(name, currency)
     try:
         await conn.exec_driver_sql(
             "insert into tenants (tenant_id, name, plan, currency, org_id) values ($1, $2, $3, $4, $5)",
@@ -181,24 +185,6 @@ async def find_tenant(database: Database, name_or_id: str) -> TenantInfo:
             ids = ", ".join(str(record["tenant_id"]) for record in records)
             raise AmbiguousTenant(f"{len(records)} tenants are named {name_or_id!r}; say the id of one: {ids}.")
         return TenantInfo(**dict(records[0]))
-
-
-async def delete_tenant(database: Database, tenant_id: TenantId, *, actor: Actor = SYSTEM) -> None:
-    """Shut a tenant off: its keys stop within a second, its name is free again. Raises TenantNotFound.
-
-    Upkeep takes its rows and files away (tenants/erasure.py).
-    """
-    async with database.system_session(reason="delete a tenant") as conn:
-        raw = await driver(conn)
-        found = await raw.fetchval(
-            "update tenants set deleted_at = now(), name = 'deleted:' || tenant_id where tenant_id = $1 "
-            "and deleted_at is null returning 1",
-            tenant_id,
-        )
-        if not found:
-            raise TenantNotFound("There is no such tenant, or it was deleted before.")
-        await note(conn, tenant_id, actor, "tenant.delete", now=datetime.now(UTC))
-        await record_change(conn, tenant_id, "tenant")
 
 
 NGRAMS_PREFIX: Final = "char-ngrams-"

@@ -25,9 +25,11 @@ from infra.telemetry import configure_logging, serve_metrics
 from tenants.catalog.imports import HISTORY_JOB, IMPORT_JOB
 from tenants.learned.models import TRAIN_JOB
 from tenants.learned.neighbours import NEIGHBOURS_JOB
+from tenants.portability.exports import EXPORT_JOB
 from workers.encoders.server import EncodeServer
 from workers.jobs.drift import DriftWatch
 from workers.jobs.encode import TextLoop
+from workers.jobs.export import Exports
 from workers.jobs.generations import Keeper
 from workers.jobs.history import HistoryImports
 from workers.jobs.imports import Imports
@@ -90,9 +92,15 @@ async def serve(settings: Settings, queues: Sequence[str], stop: asyncio.Event) 
             if "imports" in queues:
                 imports = Imports(database, blobs, fetcher)
                 stack.push_async_callback(imports.close)
-                history = HistoryImports(database, blobs)
+                history = HistoryImports(database, blobs, secret=load_secret(settings))
                 stack.push_async_callback(history.close)
-                jobs = JobLoop(database, {IMPORT_JOB: imports, HISTORY_JOB: history})
+                scratch = settings.data_dir / "scratch"
+                # Of its own: one long transaction reads all that a shop has.
+                readers = Database(url, direct_url=settings.direct_database_url, hot=0, sessions=1)
+                stack.push_async_callback(readers.close)
+                exports = Exports(readers, blobs, folder=scratch)
+                group.create_task(_every("scratch", 3600, exports.sweep, stop))
+                jobs = JobLoop(database, {IMPORT_JOB: imports, HISTORY_JOB: history, EXPORT_JOB: exports})
                 for _ in range(IMPORTS_AT_ONCE):
                     group.create_task(_keep_running("jobs", jobs.run, stop))
             if "train" in queues:
@@ -113,9 +121,11 @@ async def serve(settings: Settings, queues: Sequence[str], stop: asyncio.Event) 
                 group.create_task(_every("neighbours", 30, neighbours.schedule, stop))
             if "webhooks" in queues:
                 sender = await stack.enter_async_context(open_sender(settings.fetch_allow))
-                webhooks = Webhooks(database, sender, secrets=[load_secret(settings)])
+                webhooks = Webhooks(database, sender, secrets=load_secret(settings).every)
                 group.create_task(_keep_running("webhooks", webhooks.run, stop))
             if "upkeep" in queues:
+                if settings.smtp_url is not None and settings.public_url is None:
+                    log.warning("mail.links_lead_here", origin=settings.public_origin, set="KINDRED_PUBLIC_URL")
                 mails = MailLoop(
                     database, open_mailer(settings), secret=load_secret(settings), origin=settings.public_origin
                 )
@@ -131,10 +141,13 @@ async def serve(settings: Settings, queues: Sequence[str], stop: asyncio.Event) 
                 group.create_task(_every("seal", 10, upkeep.seal, stop))
                 group.create_task(_every("partitions", 3600, upkeep.partitions, stop))
                 group.create_task(_every("settle", 60, upkeep.settle, stop))
+                group.create_task(_every("rehash", 600, upkeep.rehash, stop))
                 group.create_task(_every("replay", 3600, upkeep.replay, stop))
                 group.create_task(_every("shards", 60, upkeep.shards, stop))
                 group.create_task(_every("erase", 60, upkeep.erase, stop))
                 group.create_task(_every("sweep", 3600, upkeep.sweep, stop))
+                group.create_task(_every("files", 3600, upkeep.sweep_files, stop))
+                group.create_task(_every("retain", 3600, upkeep.retain, stop))
             group.create_task(_every("memory", 2, give_back, stop))
             log.info("workers.ready", queues=list(queues))
         log.info("workers.drained")

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import cache
-from hmac import compare_digest
 from secrets import token_urlsafe
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, quote
@@ -149,10 +148,13 @@ def form_nonce(request: AnyRequest) -> str:
     return found
 
 
-def _form_token(request: AnyRequest) -> str:
+def _form_binding(request: AnyRequest) -> str:
     session = find_session(request)
-    binding = form_nonce(request) if session is None else f"session:{session.session_id}"
-    return services_of(request).sessions.form_token(binding)
+    return form_nonce(request) if session is None else f"session:{session.session_id}"
+
+
+def _form_token(request: AnyRequest) -> str:
+    return services_of(request).sessions.form_token(_form_binding(request))
 
 
 def show(request: AnyRequest, template: str, *, status: int = 200, **values: Any) -> Response[str]:
@@ -223,7 +225,7 @@ async def read_upload(request: AnyRequest) -> tuple[dict[str, str], UploadFile |
 
 def _checked(request: AnyRequest, fields: dict[str, str]) -> dict[str, str]:
     request.scope["state"]["typed"] = {name: text for name, text in fields.items() if "password" not in name}
-    if not compare_digest(fields.pop(_TOKEN, "").encode(), _form_token(request).encode()):
+    if not services_of(request).sessions.is_form_token(_form_binding(request), fields.pop(_TOKEN, "")):
         raise FormExpired("Load the page again and send its form once more; nothing was changed.")
     return fields
 

@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from time import perf_counter
@@ -13,7 +12,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct, structs
 
-from api.auth import Caller, UserIdRefused
+from api.auth import Caller
 from api.recommend.asked import Asked, key_of, level_of, logged, own_key_of, placed, read_asked, shopper_of, strategy_of
 from api.recommend.cache import AnswerCache, Entry, Key, Level
 from api.recommend.cards import Cards
@@ -22,13 +21,13 @@ from api.recommend.log import AnswerLog, Shopper, Shown, shown
 from api.recommend.pipeline import rerank, serve
 from api.recommend.profiles import Profile, Profiles
 from api.recommend.sampling import Sampling
+from api.recommend.speaking import expect_any_placement, narrow, speak_for
 from api.recommend.standby import stand_in
 from api.recommend.types import Answer, Query, RerankQuery, Served, Session
 from infra.db import Database
-from infra.decode import InvalidFields
-from infra.errors import FieldError
 from infra.ids import uuid7
 from infra.outage import AWAY
+from infra.secret import Secret
 from tenants.answers import Kind
 from tenants.catalog.validity import next_boundary
 from tenants.lifecycle import TenantRef
@@ -36,7 +35,6 @@ from tenants.placements import Placements
 from tenants.sources.shopper import Mark, ShopperKey, read_mark
 
 _NOBODY: Final = Profile()
-_RANDOM_ID: Final = re.compile(r"[A-Za-z0-9_\-.]{22,128}")
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(Answer).decode
@@ -67,7 +65,7 @@ class Answering:
         cache: AnswerCache,
         profiles: Profiles,
         *,
-        secret: bytes,
+        secret: Secret,
         clock: Callable[[], datetime],
     ) -> None:
         self._database = database
@@ -100,14 +98,16 @@ class Answering:
         """The same of a query made here, which names no placement."""
         started = perf_counter()
         asked = await placed(self._placements, tenant.tenant_id, query, allowed=caller.placements)
-        refuse_names(caller, asked.query)
-        return await self._answer(caller, tenant, asked, started)
+        return await self._answer(caller, tenant, _for_caller(caller, asked), started)
 
     async def rerank(self, caller: Caller, tenant: TenantRef, query: RerankQuery) -> bytes:
-        """The answer of `POST /v1/rerank`, encoded. Raises what `rerank` raises, and UserIdRefused."""
+        """The answer of `POST /v1/rerank`, encoded. Raises what `rerank` and `speak_for` raise, PlacementRefused."""
         started = perf_counter()
-        refuse_names(caller, query)
-        served = await rerank(self._database, tenant, query, now=self._clock(), secret=self._secret)
+        expect_any_placement(caller, "a rerank")
+        query = speak_for(caller, query)
+        served = await rerank(
+            self._database, tenant, query, now=self._clock(), secret=self._secret, within=narrow(caller, None)
+        )
         anonymous = structs.replace(query, user_id=None, visitor_id=None, session=Session())
         self.note(
             caller,
@@ -149,10 +149,9 @@ class Answering:
         self._log.record(answer_id, row, key_id=caller.key_id, once=caller.once, shopper=shopper, took_s=took_s)
 
     async def read(self, caller: Caller, tenant: TenantRef, body: bytes) -> Asked:
-        """What a body asks for. Raises what `read_asked` raises, and UserIdRefused."""
+        """What a body asks for. Raises what `read_asked`, `speak_for` and `narrow` raise."""
         asked = await read_asked(self._placements, tenant.tenant_id, body, allowed=caller.placements)
-        refuse_names(caller, asked.query)
-        return asked
+        return _for_caller(caller, asked)
 
     async def made(self, tenant: TenantRef, asked: Asked) -> Made:
         """A list, kept or made anew, that is not yet given to anybody. Raises what `serve` raises."""
@@ -209,7 +208,9 @@ class Answering:
         answer_id = str(uuid7())
         cursor = None
         if len(items) == asked.query.count:
-            cursor = write_cursor(self._secret, tenant.tenant_id, [*made.shown_before, *numbers], now=self._clock())
+            cursor = write_cursor(
+                self._secret.current, tenant.tenant_id, [*made.shown_before, *numbers], now=self._clock()
+            )
         row = shown(
             tenant.tenant_id,
             kind="recommend",
@@ -373,18 +374,12 @@ class Answering:
         return until
 
 
-def refuse_names(caller: Caller, query: Query | RerankQuery) -> None:
-    """A publishable key names visitors alone, by ids that nobody can guess. Raises UserIdRefused, InvalidFields."""
-    if caller.kind != "publishable":
-        return
-    if query.user_id is not None:
-        raise UserIdRefused(
-            "A publishable key can be read by everybody, so nobody is believed to be a user by it. "
-            "Send the random `visitor_id` of this browser."
-        )
-    if query.visitor_id is not None and not _RANDOM_ID.fullmatch(query.visitor_id):
-        message = "With a publishable key a visitor's id has 128 random bits, as a random UUID has."
-        raise InvalidFields(message, errors=[FieldError(pointer="/visitor_id", code="guessable", message=message)])
+def _for_caller(caller: Caller, asked: Asked) -> Asked:
+    """What is asked, for whom and of what the caller may speak. Before any cache: the lists are known by it."""
+    query = speak_for(caller, asked.query)
+    if caller.visitor is not None and caller.visitor.filter is not None:
+        query = structs.replace(query, filter=narrow(caller, query.filter))
+    return asked if query is asked.query else structs.replace(asked, query=query)
 
 
 def shown_of(kind: Kind, served: Served, *, strategy: str, request: bytes, placement: str | None = None) -> Shown:

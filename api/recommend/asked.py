@@ -81,6 +81,8 @@ async def placed(
     placement = await placements.get(tenant_id, query.placement)
     sent = plain_json(body)
     assert isinstance(sent, dict)
+    if allowed is not None and "strategy" in sent:
+        raise PlacementRefused("This key is for placements as they are; leave `strategy` out.")
     merged = apply(placement, sent)
     return Asked(
         query=convert(merged, Query),

@@ -8,7 +8,7 @@ asked again for more, and what the sources cannot fill the fallback does.
 from collections.abc import Sequence
 from datetime import datetime
 from time import perf_counter
-from typing import Final
+from typing import Any, Final
 
 from msgspec import structs
 
@@ -31,6 +31,7 @@ from api.recommend.types import (
 )
 from infra.db import Database
 from infra.ids import uuid7
+from infra.secret import Secret
 from tenants.lifecycle import TenantRef
 from tenants.placements import PlacementSource
 from tenants.retrieval.wanted import Hit
@@ -46,7 +47,7 @@ async def serve(
     query: Query,
     *,
     now: datetime,
-    secret: bytes,
+    secret: Secret,
     sources: Sequence[PlacementSource] = (),
     cards: Cards | None = None,
 ) -> Served:
@@ -64,10 +65,18 @@ async def serve(
     return Served(plan=planned, slate=slate, answer=answer(planned, slate, secret=secret, started=started))
 
 
-async def rerank(database: Database, tenant: TenantRef, query: RerankQuery, *, now: datetime, secret: bytes) -> Served:
+async def rerank(
+    database: Database,
+    tenant: TenantRef,
+    query: RerankQuery,
+    *,
+    now: datetime,
+    secret: Secret,
+    within: dict[str, Any] | None = None,
+) -> Served:
     """The given items that may be shown, in the order of `for_you`. Raises what `plan` raises."""
     started = perf_counter()
-    planned = plan_rerank(query, tenant, now=now, secret=secret)
+    planned = plan_rerank(query, tenant, now=now, secret=secret, within=within)
     slate = await fill(database, planned)
     return Served(plan=planned, slate=slate, answer=answer(planned, slate, secret=secret, started=started))
 
@@ -115,7 +124,7 @@ def _candidate(hit: Hit, source: str = "popular") -> Candidate:
     return Candidate(hit=hit, source=hit.parts[0][0] if hit.parts else source, parts=hit.parts)
 
 
-def answer(planned: Plan, slate: Slate, *, secret: bytes, started: float) -> Answer:
+def answer(planned: Plan, slate: Slate, *, secret: Secret, started: float) -> Answer:
     """The slate as the API shows it."""
     shown = [*planned.shown, *(candidate.hit.item_no for candidate in slate.candidates)]
     full = len(slate.candidates) == planned.count and planned.asked.among is None
@@ -125,7 +134,7 @@ def answer(planned: Plan, slate: Slate, *, secret: bytes, started: float) -> Ans
         model_version=model_version(planned.tenant),
         fallback_used=slate.fallback_used,
         took_ms=round((perf_counter() - started) * 1000, 2),
-        cursor=write_cursor(secret, planned.tenant.tenant_id, shown, now=planned.now) if full else None,
+        cursor=write_cursor(secret.current, planned.tenant.tenant_id, shown, now=planned.now) if full else None,
         warnings=[
             *planned.warnings,
             *slate.warnings,
@@ -141,7 +150,7 @@ def model_version(tenant: TenantRef) -> str:
     return f"g{generation.gen}:{generation.text.name}+{generation.image.name}{behaviour}"
 
 
-def item(candidate: Candidate, rank: int, planned: Plan, secret: bytes) -> RecommendedItem:
+def item(candidate: Candidate, rank: int, planned: Plan, secret: Secret) -> RecommendedItem:
     """One candidate as the API shows it."""
     hit = candidate.hit
     return RecommendedItem(
@@ -150,6 +159,6 @@ def item(candidate: Candidate, rank: int, planned: Plan, secret: bytes) -> Recom
         rank=rank,
         source=candidate.source,
         fallback=candidate.fallback,
-        fields=card(hit, planned.fields, planned.tenant, secret) if planned.fields else None,
+        fields=card(hit, planned.fields, planned.tenant, secret.current) if planned.fields else None,
         explain=explain(candidate, planned) if planned.explain and not candidate.fallback else None,
     )

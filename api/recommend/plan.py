@@ -19,6 +19,7 @@ from api.recommend.types import (
 )
 from infra.decode import InvalidFields, summary
 from infra.errors import FieldError
+from infra.secret import Secret
 from tenants.catalog.filters import parse_filter
 from tenants.learned.blend import CONTENT_BLEND, DEFAULT_BLEND
 from tenants.lifecycle import TenantRef
@@ -60,7 +61,7 @@ def plan(
     tenant: TenantRef,
     *,
     now: datetime,
-    secret: bytes,
+    secret: Secret,
     sources: Sequence[PlacementSource] = (),
 ) -> Plan:
     """`sources` are those of a placement, where the request names no strategy.
@@ -133,14 +134,20 @@ def _unheard(weights: Weights, tenant: TenantRef) -> list[str]:
     return []
 
 
-def plan_rerank(query: RerankQuery, tenant: TenantRef, *, now: datetime, secret: bytes) -> Plan:
-    """The plan of `for_you` among given items, none of them left out for having been met. Raises InvalidFields."""
+def plan_rerank(
+    query: RerankQuery, tenant: TenantRef, *, now: datetime, secret: Secret, within: dict[str, Any] | None = None
+) -> Plan:
+    """The plan of `for_you` among given items, none of them left out for having been met. Raises InvalidFields.
+
+    `within`: a filter that they must pass.
+    """
     ids = list(dict.fromkeys(query.item_ids))
     planned = plan(
         Query(
             user_id=query.user_id,
             visitor_id=query.visitor_id,
             session=query.session,
+            filter=within,
             weights=query.weights,
             include=query.include,
             fields=query.fields,

@@ -22,6 +22,7 @@ from api.recommend.log import AnswerLog, Shown
 from api.recommend.plan import plan
 from api.recommend.recall import recall_or_popular
 from infra.db import Database
+from infra.secret import Secret
 from infra.telemetry import Children, counter
 from tenants.answers import SCORE_UNITS, StoredCandidate
 from tenants.lifecycle import TenantRef
@@ -72,7 +73,7 @@ class Sampling:
     """What stands between answers and their log."""
 
     def __init__(
-        self, database: Database, log: AnswerLog, *, secret: bytes, clock: Callable[[], datetime], pool: int = POOL
+        self, database: Database, log: AnswerLog, *, secret: Secret, clock: Callable[[], datetime], pool: int = POOL
     ) -> None:
         self._database = database
         self._log = log

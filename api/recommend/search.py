@@ -26,6 +26,7 @@ from infra.db import Database
 from infra.decode import InvalidFields
 from infra.encoder import EncoderClient, EncoderUnavailable
 from infra.errors import FieldError
+from infra.secret import Secret
 from tenants.catalog.item import Id
 from tenants.catalog.words import query_tokens
 from tenants.lifecycle import TenantRef
@@ -102,7 +103,7 @@ class QueryVectors:
 
 
 async def search(
-    database: Database, vectors: QueryVectors, tenant: TenantRef, query: SearchQuery, *, now: datetime, secret: bytes
+    database: Database, vectors: QueryVectors, tenant: TenantRef, query: SearchQuery, *, now: datetime, secret: Secret
 ) -> Served:
     """Answer one search. Raises what `plan` and `QueryVectors.photo` raise."""
     started = perf_counter()

@@ -7,12 +7,13 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from litestar import Response, post
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from api.auth import Caller, UserIdRefused
 from api.contract import WriteQuery, contract
 from api.deps import Services, caller_of, services_of, tenant_of
 from api.ingest import Outcome
+from api.recommend.speaking import named_by
 from api.wire import JSON, AnyRequest, answer, expect_media_type
 from api.work import Work, intent_of, writing
 from infra.db import driver
@@ -20,7 +21,18 @@ from infra.decode import InvalidFields, faults, plain_json, summary
 from infra.errors import FieldError, TooLarge
 from infra.telemetry import Children, counter
 from tenants.audience.shoppers import number_ids
-from tenants.events.event import MAX_BYTES, MAX_EVENTS, Event, check, ids_of, live_window, numbered, rows_of, suspicious
+from tenants.events.event import (
+    MAX_BYTES,
+    MAX_EVENTS,
+    Event,
+    EventRow,
+    check,
+    ids_of,
+    live_window,
+    numbered,
+    rows_of,
+    suspicious,
+)
 from tenants.events.ga4 import is_ga4, translate
 
 _taken: Final = Children(counter("events_received_total", "Events by what became of them.", ["status"]))
@@ -60,6 +72,9 @@ class EventsQuery(WriteQuery, frozen=True, kw_only=True, forbid_unknown_fields=T
     """The query of `POST /v1/events`."""
 
     key: Annotated[str | None, Meta(description="A publishable key, where no header can be set (beacons).")] = None
+    visitor_token: Annotated[
+        str | None, Meta(description="A visitor token, where `X-Visitor-Token` cannot be set (beacons).")
+    ] = None
 
 
 class EventFault(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -187,12 +202,26 @@ async def _store(
         if any(flags):
             _taken("bot").inc(sum(flag != 0 for flag in flags))
     numbers = numbered(len(events))
-    rows = rows_of(
-        caller.tenant_id, events, numbers, flags, shoppers=shoppers, items=items, now=now, secret=services.secret
-    )
-    if work is not None:
-        return numbers, await services.ingest.take_inside(work.conn, rows)
-    return numbers, await services.ingest.take(rows)
+
+    def rows(secret: bytes) -> list[list[EventRow]]:
+        return rows_of(caller.tenant_id, events, numbers, flags, shoppers=shoppers, items=items, now=now, secret=secret)
+
+    async def take(made: Sequence[Sequence[EventRow]]) -> Outcome:
+        if work is not None:
+            return await services.ingest.take_inside(work.conn, made)
+        return await services.ingest.take(made)
+
+    outcome = await take(rows(services.secret.current))
+    for older in services.secret.others:
+        odd = [at for at, number in enumerate(numbers) if not outcome.repeats.get(number, True)]
+        if not odd:
+            break
+        # While the secret is changed, what was taken before may be known by its hash under another. Asked for again, it
+        # is a repeat in any case, and stores nothing.
+        hashed = rows(older)
+        again = await take([hashed[at] for at in odd])
+        outcome.repeats.update({number: True for number, same in again.repeats.items() if same})
+    return numbers, outcome
 
 
 async def _read(request: AnyRequest, body: bytes) -> _Read:
@@ -250,13 +279,23 @@ def _convert(plain: Sequence[object], into: Callable[[object], object]) -> _Read
 
 
 def _refuse(read: _Read, caller: Caller, now: datetime, *, texts: bool) -> None:
-    """Take out the events that cannot be used. Raises UserIdRefused."""
+    """Take out the events that cannot be used, and name whom a token speaks for.
+
+    Raises UserIdRefused, ShopperRefused.
+    """
     window = live_window(now)
-    public = caller.kind == "publishable"
-    for index, event in enumerate(read.events):
-        if event is None:
+    public = caller.kind == "publishable" and caller.visitor is None
+    for index, given in enumerate(read.events):
+        if given is None:
             continue
+        event = given
+        if caller.visitor is not None:
+            user, visitor = named_by(caller, event.user_id, event.visitor_id)
+            event = read.events[index] = structs.replace(event, user_id=user, visitor_id=visitor)
         found = check(event, window, texts=texts)
+        if caller.placements is not None and event.placement is not None and event.placement not in caller.placements:
+            message = "The key, or its visitor token, is for other placements than this."
+            found = [*found, FieldError(pointer="/placement", code="placement_refused", message=message)]
         if public:
             if event.user_id is not None:
                 raise UserIdRefused(

@@ -2,16 +2,16 @@
 
 from typing import Final
 
-from litestar import Response, delete, get, post
+from litestar import Response, delete, get, patch, post
 from litestar.params import FromPath
-from msgspec import Struct, structs
+from msgspec import UNSET, Struct, structs
 
 from api.contract import contract
 from api.deps import caller_of, services_of
 from api.wire import AnyRequest, answer, no_content, read_json
 from api.work import writing
 from tenants import keys
-from tenants.keys import KeyInfo, KeyRequest, NewKey
+from tenants.keys import KeyInfo, KeyPatch, KeyRequest, KeyRotation, NewKey
 
 
 class KeyList(Struct, frozen=True, kw_only=True):
@@ -53,12 +53,77 @@ async def create_key(request: AnyRequest) -> Response[bytes]:
     services = services_of(request)
     async with writing(request) as work:
         made = await keys.create_key(
-            work.conn, work.tenant_id, wanted, secret=services.secret, cell=services.settings.cell, now=work.now
+            work.conn,
+            work.tenant_id,
+            wanted,
+            secret=services.secret.current,
+            cell=services.settings.cell,
+            now=work.now,
         )
         await work.note(made.info.key_id, kind=made.info.kind, name=made.info.name, scopes=made.info.scopes)
-        if work.dry_run:  # nobody is to keep a key that works nowhere
-            made = structs.replace(made, key="(none: dry run)")
-        return work.answered(answer(made, status=201, headers={"cache-control": "no-store"}))
+        return work.answered(answer(_shown(made, dry_run=work.dry_run), status=201))
+
+
+def _shown(made: NewKey, *, dry_run: bool) -> NewKey:
+    """The key as it is answered: nobody is to keep one that works nowhere."""
+    return structs.replace(made, key="(none: dry run)") if dry_run else made
+
+
+@patch(
+    "/v1/keys/{key_id:str}",
+    opt=contract(
+        scope="admin",
+        tag="Keys",
+        summary="Change an API key",
+        body=KeyPatch,
+        body_example={"allowed_origins": ["https://shop.example", "https://m.shop.example"], "rate_per_min": 6000},
+        answer=KeyInfo,
+        audit="key.change",
+    ),
+)
+async def patch_key(request: AnyRequest, key_id: FromPath[str]) -> Response[bytes]:
+    """What is sent replaces what was there, null takes a bound away; effective at once here and within a second
+    everywhere. The kind stays."""
+    wanted = await read_json(request, KeyPatch)
+    async with writing(request) as work:
+        info = await keys.patch_key(work.conn, work.tenant_id, key_id, wanted, now=work.now)
+        await work.note(
+            key_id, changed=[name for name in wanted.__struct_fields__ if getattr(wanted, name) is not UNSET]
+        )
+        return work.answered(answer(info))
+
+
+@post(
+    "/v1/keys/{key_id:str}/rotate",
+    status_code=201,
+    opt=contract(
+        scope="admin",
+        tag="Keys",
+        summary="Replace an API key",
+        body=KeyRotation,
+        body_example={"overlap_s": 86400},
+        answer=NewKey,
+        status=201,
+        audit="key.rotate",
+    ),
+)
+async def rotate_key(request: AnyRequest, key_id: FromPath[str]) -> Response[bytes]:
+    """Makes a key of the same name that may do the same, shown here for the only time; the old one works on for
+    `overlap_s` seconds, so that servers can be given the new one in turn."""
+    wanted = await read_json(request, KeyRotation)
+    services = services_of(request)
+    async with writing(request) as work:
+        made = await keys.rotate_key(
+            work.conn,
+            work.tenant_id,
+            key_id,
+            wanted,
+            secret=services.secret.current,
+            cell=services.settings.cell,
+            now=work.now,
+        )
+        await work.note(key_id, new=made.info.key_id, overlap_s=wanted.overlap_s)
+        return work.answered(answer(_shown(made, dry_run=work.dry_run), status=201))
 
 
 @delete(
@@ -74,4 +139,4 @@ async def revoke_key(request: AnyRequest, key_id: FromPath[str]) -> Response[Non
         return work.answered(no_content())
 
 
-ROUTES: Final = (create_key, list_keys, revoke_key)
+ROUTES: Final = (create_key, list_keys, patch_key, rotate_key, revoke_key)

@@ -5,12 +5,14 @@ from typing import Any, Final
 
 import msgspec
 from litestar import Request, Response, post
+from msgspec import structs
 
 from api.auth import Caller
 from api.contract import contract
 from api.deps import Services, services_of
 from api.recommend.search import SearchQuery, logged
 from api.recommend.search import search as find
+from api.recommend.speaking import expect_any_placement, narrow
 from api.recommend.types import Answer
 from api.wire import JSON, encoded, expect_media_type
 from api.work import marked_caller
@@ -23,9 +25,12 @@ MAX_BODY: Final = 15_000_000
 
 
 async def answer_search(services: Services, caller: Caller, body: bytes) -> bytes:
-    """The answer to a JSON body, encoded. Raises what `decode_json` and `api.recommend.search` raise."""
+    """The answer to a JSON body, encoded. Raises what `decode_json`, `narrow` and `api.recommend.search`
+    raise, and PlacementRefused."""
     started = perf_counter()
     query = decode_json(body, SearchQuery)
+    expect_any_placement(caller, "a search")
+    query = structs.replace(query, filter=narrow(caller, query.filter))
     tenant = await services.directory.get(caller.tenant_id)
     served = await find(
         services.database, services.query_vectors, tenant, query, now=services.clock(), secret=services.secret

@@ -17,6 +17,7 @@ from tenants.audience.shoppers import USER, VISITOR
 from tenants.audience.tombstones import put_tombstones
 from tenants.audience.users import KnownUser, User, subject_hash
 from tenants.catalog.item import Id
+from tenants.portability.exports import export_prefix
 
 _EXAMPLE: Final = {"id": "customer-7", "segments": ["vip"], "attributes": {"country": "DE", "age": 34}}
 
@@ -88,7 +89,7 @@ async def get_user(request: AnyRequest, user_id: FromPath[str]) -> Response[byte
     opt=contract(scope="catalog:write", tag="Users", summary="Erase a person", audit="user.erase", status=204),
 )
 async def erase_user(request: AnyRequest, user_id: FromPath[str]) -> Response[None]:
-    """Erases the person everywhere, at once and for good: description, events, merged visitors, caches.
+    """Erases the person everywhere, at once and for good: description, events, merged visitors, exports, caches.
 
     Answers that were given stay as sums, with nobody in them; what is trained from now on knows nothing of the person.
     """
@@ -97,18 +98,23 @@ async def erase_user(request: AnyRequest, user_id: FromPath[str]) -> Response[No
     tenant_id = caller_of(request).tenant_id
     now = services.clock()
     async with services.database.tenant_session(tenant_id) as conn:
-        subjects = await audience.find_subjects(conn, tenant_id, external_id, secret=services.secret)
+        subjects = await audience.find_subjects(conn, tenant_id, external_id, secret=services.secret.current)
     if not intent_of(request).dry_run:
         # Before the erasure: were it not remembered, a backup would bring the person back and nobody would know.
-        await put_tombstones(services.blobs, tenant_id, subjects, now, secret=services.secret)
+        await put_tombstones(services.blobs, tenant_id, subjects, now, secret=services.secret.current)
     async with writing(request) as work:
-        erased = await audience.erase_user(work.conn, tenant_id, external_id, now=now, secret=services.secret)
+        erased = await audience.erase_user(work.conn, tenant_id, external_id, now=now, secret=services.secret.current)
         if not work.dry_run:
             # A visitor who was merged in between.
             late = set(erased.subjects) - set(subjects)
-            await put_tombstones(services.blobs, tenant_id, late, now, secret=services.secret)
-        await work.note(subject_hash(services.secret, tenant_id, USER, external_id).hex(), events=erased.events)
-        return work.answered(no_content())
+            await put_tombstones(services.blobs, tenant_id, late, now, secret=services.secret.current)
+        await work.note(subject_hash(services.secret.current, tenant_id, USER, external_id).hex(), events=erased.events)
+        answered = work.answered(no_content())
+    if not intent_of(request).dry_run:
+        # After the commit: an export that is being made is looked at anew before it is given out
+        # (workers/jobs/export.py).
+        await services.blobs.delete_prefix(export_prefix(tenant_id))
+    return answered
 
 
 @post(
@@ -137,8 +143,8 @@ async def merge_user(request: AnyRequest, user_id: FromPath[str]) -> Response[by
     async with writing(request) as work:
         merged = await audience.merge_visitor(work.conn, work.tenant_id, external_id, merge.visitor_id, now=work.now)
         await work.note(
-            subject_hash(secret, work.tenant_id, USER, external_id).hex(),
-            visitor=subject_hash(secret, work.tenant_id, VISITOR, merge.visitor_id).hex(),
+            subject_hash(secret.current, work.tenant_id, USER, external_id).hex(),
+            visitor=subject_hash(secret.current, work.tenant_id, VISITOR, merge.visitor_id).hex(),
             merged=merged.visitor_no is not None,
         )
         return work.answered(answer(MergeResult(merged=merged.visitor_no is not None, events=merged.events)))

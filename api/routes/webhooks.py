@@ -95,7 +95,7 @@ async def create_webhook(request: AnyRequest) -> Response[bytes]:
             work.tenant_id,
             wanted,
             policy=_policy(request),
-            secret=services_of(request).secret,
+            secret=services_of(request).secret.current,
             now=work.now,
         )
         await work.note(str(made.webhook.id), events=made.webhook.events)
@@ -184,7 +184,7 @@ async def rotate_webhook(request: AnyRequest, webhook_id: FromPath[str]) -> Resp
     rotation = await read_json(request, Rotation)
     async with writing(request) as work:
         made = await endpoints.rotate_secret(
-            work.conn, work.tenant_id, endpoint_id, rotation, secret=services_of(request).secret, now=work.now
+            work.conn, work.tenant_id, endpoint_id, rotation, secret=services_of(request).secret.current, now=work.now
         )
         await work.note(webhook_id, overlap_s=rotation.overlap_s)
         return work.answered(answer(_kept(work, made), headers=_UNSEEN))

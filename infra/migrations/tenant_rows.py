@@ -21,3 +21,11 @@ def insert_only(table: str) -> Iterator[str]:
     """The statements that let the ingest role write rows of any tenant, and read none."""
     yield f"create policy insert_any on {table} for insert to kindred_ingest with check (true)"
     yield f"grant insert on {table} to kindred_ingest"
+
+
+def system_rows(table: str) -> Iterator[str]:
+    """The statements that show every row to the system role, and nothing to anybody else."""
+    yield f"alter table {table} enable row level security"
+    yield f"alter table {table} force row level security"
+    yield f"create policy every_row on {table} to kindred_system using (true) with check (true)"
+    yield f"grant select, insert, update, delete on {table} to kindred_system"

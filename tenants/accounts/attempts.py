@@ -15,6 +15,7 @@ from msgspec import Struct
 from infra.db import Database, driver
 from infra.errors import FieldError, RateLimited
 from infra.outage import AWAY
+from infra.secret import Secret
 from infra.telemetry import Children, counter
 from tenants.accounts.proof import MAX_BITS, BadProof, Challenge, check_proof, make_challenge
 
@@ -53,7 +54,7 @@ _Who = Literal["network", "address", "everybody"]
 
 LIMITS: Final[Mapping[Deed, Mapping[_Who, Limit]]] = {
     "signup": {
-        "network": Limit(span_s=3600, free=10, most=100),
+        "network": Limit(span_s=3600, free=20, most=200),
         "address": Limit(span_s=3600, free=5, most=20),
         "everybody": Limit(span_s=3600, free=300, most=100_000),
     },
@@ -69,6 +70,9 @@ LIMITS: Final[Mapping[Deed, Mapping[_Who, Limit]]] = {
     "link": {"network": Limit(span_s=600, free=100, most=500)},
 }
 
+UNKNOWN_NETWORK: Final = "unknown"
+"""Of who comes from no address."""
+
 _LOCAL_SHARE: Final = 4
 """While the database is away, a process takes this part of what all of them take otherwise."""
 
@@ -81,7 +85,7 @@ _attempts: Final = Children(counter("door_attempts_total", "Attempts at the door
 class Attempts:
     """Counts and decides. One per process."""
 
-    def __init__(self, database: Database, *, secret: bytes) -> None:
+    def __init__(self, database: Database, *, secret: Secret) -> None:
         self._database = database
         self._secret = secret
         self._local: dict[tuple[bytes, datetime], int] = {}
@@ -114,7 +118,7 @@ class Attempts:
                 bits = max(bits, min(MAX_BITS, _FIRST_BITS + int(over).bit_length() - 1))
         if bits > (0 if paid is None else paid.bits):
             _attempts(deed, "proof").inc()
-            challenge = make_challenge(self._secret, deed, bits, now=now)
+            challenge = make_challenge(self._secret.current, deed, bits, now=now)
             raise ProofNeeded(
                 f"Find a number so that the SHA-256 of `{challenge.challenge}:<number>` begins with {bits} zero bits, "
                 "and send the request again with `proof` set to that text.",
@@ -123,7 +127,7 @@ class Attempts:
         _attempts(deed, "admitted").inc()
 
     def _bucket(self, deed: str, who: str, key: bytes) -> bytes:
-        return hmac.digest(self._secret, f"attempts\0{deed}\0{who}\0".encode() + key, "sha256")
+        return hmac.digest(self._secret.current, f"attempts\0{deed}\0{who}\0".encode() + key, "sha256")
 
     async def _count(self, buckets: Sequence[tuple[bytes, datetime]]) -> tuple[list[int], int]:
         """The counts with this attempt, in that order, and what part of the limits they are to be held to."""
@@ -154,7 +158,7 @@ def network_of(address: str) -> str:
     try:
         ip = ip_address(address.partition("%")[0])
     except ValueError:
-        return "unknown"
+        return UNKNOWN_NETWORK
     if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
         ip = ip.ipv4_mapped
     return str(ip_network((ip, 48 if ip.version == 6 else 24), strict=False))

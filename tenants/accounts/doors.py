@@ -11,15 +11,28 @@ from uuid import UUID
 
 import structlog
 from msgspec import Struct
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from infra.db import Database, TenantId
 from infra.errors import Forbidden, Invalid
 from infra.ids import uuid7
+from infra.secret import Secret
 from tenants.accounts.attempts import Attempts
 from tenants.accounts.email import hash_email, normalise
+from tenants.accounts.members import add_member, check_may_grant, get_role
+from tenants.accounts.organisations import name_of_organisation
 from tenants.accounts.outbox import About, queue_mail
 from tenants.accounts.passwords import Passwords, check_password
-from tenants.accounts.people import SignInFailed, find_person, get_person, set_email, set_password
+from tenants.accounts.people import (
+    SignInFailed,
+    add_person,
+    email_taken,
+    find_person,
+    get_person,
+    set_email,
+    set_password,
+)
+from tenants.accounts.roles import Role
 from tenants.accounts.sessions import Session, SignedIn, begin_session, end_sessions
 from tenants.accounts.signup import (
     DEFAULT_SHOP,
@@ -63,6 +76,15 @@ class Asked(Struct, frozen=True, kw_only=True):
     needs_password: bool
 
 
+class Invited(Struct, frozen=True, kw_only=True):
+    """An invitation, as the page shows it."""
+
+    email: str
+    organisation: str
+    role: Role
+    has_account: bool
+
+
 _SAME: Final = "The address, or the password, is not right. Type both again, or ask for a link to sign in without it."
 
 
@@ -73,7 +95,7 @@ class Doors:
         self,
         database: Database,
         *,
-        secret: bytes,
+        secret: Secret,
         cell: str,
         signup: str,
         clock: Callable[[], datetime],
@@ -113,7 +135,7 @@ class Doors:
         address = normalise(email)
         check_password(password, email=address)
         now = self._clock()
-        email_hash = hash_email(self._secret, address)
+        email_hash = hash_email(self._secret.current, address)
         await self.attempts.admit("signup", network=knock.network, now=now, address=email_hash, proof=knock.proof)
         password_hash = await self.passwords.hash(password)
         async with self._database.person_session() as conn:
@@ -157,6 +179,7 @@ class Doors:
             raise PasswordNeeded("This is another browser than the one that signed up: choose the password here.")
         person_id, org_id, tenant_id = uuid7(), uuid7(), TenantId(uuid7())
         async with self._database.person_session(person_id, org_id=org_id, tenant_id=tenant_id) as conn:
+            await self._check_free(conn, signup.email)
             welcome = await make_account(
                 conn,
                 good,
@@ -165,7 +188,7 @@ class Doors:
                 person_id=person_id,
                 org_id=org_id,
                 tenant_id=tenant_id,
-                secret=self._secret,
+                secret=self._secret.current,
                 cell=self._cell,
                 now=now,
             )
@@ -175,12 +198,12 @@ class Doors:
     async def sign_in(self, email: str, password: str, knock: Knock) -> SignedIn:
         """Raises SignInFailed, InvalidEmail, TooManyAttempts, ProofNeeded, BadProof, PasswordsBusy."""
         address = normalise(email)
-        email_hash = hash_email(self._secret, address)
+        email_hash = hash_email(self._secret.current, address)
         await self.attempts.admit(
             "sign_in", network=knock.network, now=self._clock(), address=email_hash, proof=knock.proof
         )
         async with self._database.person_session() as conn:
-            person = await find_person(conn, email_hash)
+            person = await find_person(conn, *self._hashes(address))
         stored = None if person is None else person.password_hash
         if not await self.passwords.matches(stored, password) or person is None or stored is None:
             raise SignInFailed(_SAME)
@@ -197,7 +220,7 @@ class Doors:
         """
         address = normalise(email)
         now = self._clock()
-        email_hash = hash_email(self._secret, address)
+        email_hash = hash_email(self._secret.current, address)
         await self.attempts.admit("mail", network=knock.network, now=now, address=email_hash, proof=knock.proof)
         async with self._database.person_session() as conn:
             await queue_mail(conn, "reset" if to_reset else "magic_link", address, now=now)
@@ -263,7 +286,9 @@ class Doors:
         address = normalise(email)
         now = self._clock()
         await self._confirm(person_id, password, knock)
-        await self.attempts.admit("mail", network=knock.network, now=now, address=hash_email(self._secret, address))
+        await self.attempts.admit(
+            "mail", network=knock.network, now=now, address=hash_email(self._secret.current, address)
+        )
         async with self._database.person_session(person_id) as conn:
             await void_tokens(conn, "email_change", now=now)
             await queue_mail(conn, "email_change", address, now=now, about=About(person_id=person_id))
@@ -284,10 +309,78 @@ class Doors:
             await spend_token(conn, good, now=now)
             person = await get_person(conn, person_id)
             assert person is not None
-            await set_email(conn, person_id, good.email, hash_email(self._secret, good.email))
+            await self._check_free(conn, good.email, but=person_id)
+            await set_email(conn, person_id, good.email, hash_email(self._secret.current, good.email))
             await void_tokens(conn, "reset", "magic_link", now=now)
             await queue_mail(conn, "notice", person.email, now=now, about=About(note="email_changed"))
         return good.email
+
+    async def invite(self, person_id: UUID, org_id: UUID, email: str, role: Role, knock: Knock) -> None:
+        """Mail an invitation to an organisation. Raises RoleTooLow, MemberNotFound, InvalidEmail, TooManyAttempts."""
+        address = normalise(email)
+        now = self._clock()
+        await self.attempts.admit(
+            "mail", network=knock.network, now=now, address=hash_email(self._secret.current, address)
+        )
+        async with self._database.person_session(person_id, org_id=org_id) as conn:
+            check_may_grant(await get_role(conn, org_id, person_id), role)
+            await queue_mail(conn, "invitation", address, now=now, about=About(org_id=org_id, role=role))
+
+    async def look_at_invitation(self, token: str) -> Invited:
+        """What an invitation is to. Raises LinkUnknown, LinkUsed, LinkExpired."""
+        async with self._database.person_session() as conn:
+            good = await get_token(conn, token, "invitation", now=self._clock())
+            assert good.email is not None
+            person = await find_person(conn, *self._hashes(good.email))
+        async with self._database.person_session(org_id=good.org_id) as conn:
+            assert good.org_id is not None
+            name = await name_of_organisation(conn, good.org_id)
+        assert good.role is not None
+        return Invited(email=good.email, organisation=name or "", role=good.role, has_account=person is not None)
+
+    async def accept(self, token: str, person_id: UUID, knock: Knock) -> None:
+        """Join the organisation that the token invites to. Raises LinkUnknown, LinkUsed, LinkExpired, AlreadyMember."""
+        now = self._clock()
+        await self.attempts.admit("link", network=knock.network, now=now)
+        async with self._database.person_session() as conn:
+            good = await get_token(conn, token, "invitation", now=now)
+        async with self._database.person_session(person_id, org_id=good.org_id) as conn:
+            await spend_token(conn, good, now=now)
+            await add_member(conn, good, person_id, now=now)
+
+    async def join(self, token: str, password: str, knock: Knock) -> SignedIn:
+        """Make an account for the address that was invited, and join: the link has proved that it is theirs.
+
+        Raises LinkUnknown, LinkUsed, LinkExpired, WeakPassword, EmailTaken, SignupClosed, PasswordsBusy.
+        """
+        if self.signup == "closed":
+            self.check_open()
+        now = self._clock()
+        await self.attempts.admit("link", network=knock.network, now=now)
+        async with self._database.person_session() as conn:
+            good = await get_token(conn, token, "invitation", now=now)
+        assert good.email is not None
+        check_password(password, email=good.email)
+        password_hash = await self.passwords.hash(password)
+        person_id = uuid7()
+        async with self._database.person_session(person_id, org_id=good.org_id) as conn:
+            await spend_token(conn, good, now=now)
+            await self._check_free(conn, good.email)
+            await add_person(
+                conn, person_id, good.email, hash_email(self._secret.current, good.email), password_hash, now=now
+            )
+            await add_member(conn, good, person_id, now=now)
+        return SignedIn(person_id=person_id, method="invitation")
+
+    def _hashes(self, address: str) -> tuple[bytes, ...]:
+        """What the address may be known under: while the secret is changed, under another than the current one."""
+        return tuple(hash_email(each, address) for each in self._secret.every)
+
+    async def _check_free(self, conn: AsyncConnection, address: str, *, but: UUID | None = None) -> None:
+        """No account has the address, under no secret that is believed. Raises EmailTaken."""
+        other = await find_person(conn, *self._hashes(address))
+        if other is not None and other.person_id != but:
+            raise email_taken()
 
     async def begin(self, signed_in: SignedIn, *, browser: str) -> str:
         """The secret of a new session. Who asks for a second step does so before."""
@@ -308,7 +401,7 @@ class Doors:
             "sign_in",
             network=knock.network,
             now=self._clock(),
-            address=hash_email(self._secret, person.email),
+            address=hash_email(self._secret.current, person.email),
             proof=knock.proof,
         )
         if not await self.passwords.matches(person.password_hash, password):

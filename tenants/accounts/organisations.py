@@ -7,9 +7,8 @@ from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from infra.db import TenantId, driver, fetch
-from infra.errors import Forbidden
+from infra.errors import Forbidden, NotFound
 from tenants.accounts.roles import Role
-from tenants.lifecycle import TenantNotFound
 
 
 class RoleTooLow(Forbidden):
@@ -17,6 +16,13 @@ class RoleTooLow(Forbidden):
 
     code = "role_too_low"
     title = "Your role does not include this"
+
+
+class ShopNotFound(NotFound):
+    """The person belongs to no organisation with such a shop."""
+
+    code = "shop_not_found"
+    title = "There is no such shop"
 
 
 class Membership(Struct, frozen=True, kw_only=True):
@@ -80,7 +86,7 @@ async def list_shops(conn: AsyncConnection) -> list[ShopInfo]:
 async def get_own_shop(conn: AsyncConnection, person_id: UUID, tenant_id: TenantId) -> OwnShop:
     """A shop of an organisation that the person belongs to. `conn` is a session of that person in that tenant.
 
-    Raises TenantNotFound: of others' shops nobody learns that they exist.
+    Raises ShopNotFound: of others' shops nobody learns that they exist.
     """
     record = await (await driver(conn)).fetchrow(
         "select t.name, t.currency, t.org_id, m.role from tenants t "
@@ -89,7 +95,7 @@ async def get_own_shop(conn: AsyncConnection, person_id: UUID, tenant_id: Tenant
         person_id,
     )
     if record is None:
-        raise TenantNotFound("You have no such shop, or it was deleted. “Your shops” lists those you have.")
+        raise ShopNotFound("You have no such shop, or it was deleted. “Your shops” lists those you have.")
     return OwnShop(
         tenant_id=tenant_id,
         name=record["name"],

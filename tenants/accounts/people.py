@@ -1,14 +1,18 @@
 """People: who they are, their passwords and addresses."""
 
+from collections import Counter
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from infra.db import driver
 from infra.errors import Conflict, Unauthenticated
+from infra.secret import Secret, mark_of
+from tenants.accounts.email import hash_email
 
 
 class SignInFailed(Unauthenticated):
@@ -33,18 +37,49 @@ class Person(Struct, frozen=True, kw_only=True):
     password_hash: str | None
 
 
-async def find_person(conn: AsyncConnection, email_hash: bytes) -> Person | None:
-    """Who has the address of that hash; `conn` may be anybody's."""
-    record = await (await driver(conn)).fetchrow("select * from find_person($1)", email_hash)
-    return None if record is None else _person(record)
+async def find_person(conn: AsyncConnection, *email_hashes: bytes) -> Person | None:
+    """Who has the address of these hashes, one for each secret that is believed; `conn` may be anybody's."""
+    raw = await driver(conn)
+    for email_hash in email_hashes:
+        record = await raw.fetchrow("select * from find_person($1)", email_hash)
+        if record is not None:
+            return _person(record)
+    return None
 
 
-async def find_owner(conn: AsyncConnection, email_hash: bytes) -> Person | None:
+async def find_owner(conn: AsyncConnection, *email_hashes: bytes) -> Person | None:
     """The same for a worker: `conn` is a system session."""
     record = await (await driver(conn)).fetchrow(
-        "select person_id, email, password_hash from people where email_hash = $1", email_hash
+        "select person_id, email, password_hash from people where email_hash = any($1::bytea[])", email_hashes
     )
     return None if record is None else _person(record)
+
+
+async def count_emails(system: AsyncConnection, secret: Secret) -> Counter[str]:
+    """People by the mark of the secret that their address is found under; "unknown" for none that is believed."""
+    counts: Counter[str] = Counter()
+    for record in await (await driver(system)).fetch("select email, email_hash from people"):
+        marks = [mark_of(each) for each in secret.every if hash_email(each, record["email"]) == record["email_hash"]]
+        counts[marks[0] if marks else "unknown"] += 1
+    return counts
+
+
+async def rehash_emails(system: AsyncConnection, secret: bytes) -> int:
+    """Let every address be found under this secret; how many were not."""
+    raw = await driver(system)
+    changed = 0
+    for record in await raw.fetch("select person_id, email, email_hash from people order by person_id"):
+        email_hash = hash_email(secret, record["email"])
+        if email_hash != record["email_hash"]:
+            done: str = await raw.execute(
+                # An address that was changed meanwhile has its hash.
+                "update people set email_hash = $2 where person_id = $1 and email_hash = $3",
+                record["person_id"],
+                email_hash,
+                record["email_hash"],
+            )
+            changed += int(done.rpartition(" ")[2])
+    return changed
 
 
 async def get_person(conn: AsyncConnection, person_id: UUID) -> Person | None:
@@ -69,7 +104,7 @@ async def add_person(
         now,
     )
     if not added:
-        raise _taken()
+        raise email_taken()
 
 
 async def set_password(conn: AsyncConnection, person_id: UUID, password_hash: str) -> None:
@@ -81,13 +116,12 @@ async def set_password(conn: AsyncConnection, person_id: UUID, password_hash: st
 
 async def set_email(conn: AsyncConnection, person_id: UUID, email: str, email_hash: bytes) -> None:
     """Replace the address by one that is proved. `conn` is a session of theirs. Raises EmailTaken."""
-    raw = await driver(conn)
-    other = await raw.fetchval("select person_id from find_person($1)", email_hash)
-    if other is not None and other != person_id:
-        raise _taken()
-    await raw.execute(
-        "update people set email = $2, email_hash = $3 where person_id = $1", person_id, email, email_hash
-    )
+    try:
+        await (await driver(conn)).execute(
+            "update people set email = $2, email_hash = $3 where person_id = $1", person_id, email, email_hash
+        )
+    except asyncpg.UniqueViolationError as error:
+        raise email_taken() from error
 
 
 def _person(record: Any) -> Person:
@@ -96,5 +130,6 @@ def _person(record: Any) -> Person:
     )
 
 
-def _taken() -> EmailTaken:
+def email_taken() -> EmailTaken:
+    """What is said to who would be the second with an address."""
     return EmailTaken("Sign in with it; where the password is forgotten, ask for a link to sign in without one.")

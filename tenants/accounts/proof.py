@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from infra.errors import Invalid
+from infra.secret import Secret
 
 MAX_BITS: Final = 24
 """Some 16 million hashes: half a minute in a browser."""
@@ -66,10 +67,10 @@ def make_challenge(secret: bytes, deed: str, bits: int, *, now: datetime) -> Cha
     return Challenge(challenge=f"{body}.{_sign(secret, body)}", bits=bits)
 
 
-def check_proof(secret: bytes, proof: str, deed: str, *, now: datetime) -> Paid:
+def check_proof(secret: Secret, proof: str, deed: str, *, now: datetime) -> Paid:
     """What was paid; who accepts it twice is cheated. Raises BadProof."""
     match = _FORM.fullmatch(proof)
-    if match is None or not hmac.compare_digest(_sign(secret, match[1]), match[2]):
+    if match is None or not any(hmac.compare_digest(_sign(each, match[1]), match[2]) for each in secret.every):
         raise BadProof("Send the challenge as it was given, a colon, and the number that you found.")
     inside = msgspec.json.decode(urlsafe_b64decode(match[1] + "=" * (-len(match[1]) % 4)), type=_Inside)
     if inside.deed != deed or inside.ends <= now.timestamp():

@@ -5,7 +5,7 @@ hash of the id that is keyed with it. It names nobody to whoever lacks that secr
 restored database has back; what it did, it notes where an erasure does, so that the next time there is nothing to do.
 """
 
-import hmac
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from infra.blob import BlobStore
 from infra.db import Database, TenantId, driver
+from infra.secret import Secret, mark_of
 from tenants.audience.users import erase_shoppers, note_erased, subject_hash
 from tenants.lifecycle import TenantNotFound, load_tenant
 
@@ -37,10 +38,10 @@ async def put_tombstones(
 ) -> None:
     """Remember these, durably on return; again changes nothing. Raises BlobsUnavailable."""
     for subject in subjects:
-        await blobs.put(f"{PREFIX}{tenant_id}/{int(at.timestamp())}-{_mark(secret)}-{subject.hex()}", b"")
+        await blobs.put(f"{PREFIX}{tenant_id}/{int(at.timestamp())}-{mark_of(secret)}-{subject.hex()}", b"")
 
 
-async def replay(database: Database, blobs: BlobStore, secret: bytes) -> Replayed:
+async def replay(database: Database, blobs: BlobStore, secret: Secret) -> Replayed:
     """Erase again every person who was erased after the database's backup was made.
 
     Whoever came back after the erasure is another person to us, and stays. A tombstone that the database knows costs
@@ -49,11 +50,32 @@ async def replay(database: Database, blobs: BlobStore, secret: bytes) -> Replaye
     erased = foreign = 0
     async for tenant_id, batch in _batches(blobs):
         unknown = await _unknown(database, tenant_id, batch)
-        readable = {each.subject: each.at for each in unknown if each.mark == _mark(secret)}
-        foreign += len(unknown) - len(readable)
-        if readable:
-            erased += await _erase_again(database, tenant_id, readable, secret)
+        foreign += len(unknown)
+        for each in secret.every:
+            readable = {stone.subject: stone.at for stone in unknown if stone.mark == mark_of(each)}
+            foreign -= len(readable)
+            if readable:
+                erased += await _erase_again(database, tenant_id, readable, each)
     return Replayed(erased=erased, foreign=foreign)
+
+
+async def read_tombstones(blobs: BlobStore, tenant_id: TenantId, *, secret: Secret) -> dict[bytes, datetime]:
+    """The keyed hash of everybody who was erased of a shop under our secrets, and when; the last time of each."""
+    marks = {mark_of(each) for each in secret.every}
+    erased: dict[bytes, datetime] = {}
+    async for key in blobs.iter_keys(f"{PREFIX}{tenant_id}/"):
+        stone = _read(key)
+        if stone.mark in marks:
+            erased[stone.subject] = max(stone.at, erased.get(stone.subject, stone.at))
+    return erased
+
+
+async def count_tombstones(blobs: BlobStore) -> Counter[str]:
+    """Tombstones of all shops by the mark of the secret that their hashes are keyed with."""
+    counts: Counter[str] = Counter()
+    async for _, batch in _batches(blobs):
+        counts.update(each.mark for each in batch)
+    return counts
 
 
 class _Tombstone(Struct, frozen=True):
@@ -84,20 +106,18 @@ async def _batches(blobs: BlobStore) -> AsyncIterator[tuple[TenantId, list[_Tomb
     """The tombstones of a shop, a thousand at a time at most."""
     held: dict[TenantId, list[_Tombstone]] = {}
     async for key in blobs.iter_keys(PREFIX):
-        _, tenant, name = key.split("/")
-        at, mark, subject = name.split("-")
-        tenant_id = TenantId(UUID(tenant))
+        tenant_id = TenantId(UUID(key.split("/")[1]))
         of_tenant = held.setdefault(tenant_id, [])
-        of_tenant.append(_Tombstone(bytes.fromhex(subject), datetime.fromtimestamp(int(at), UTC), mark))
+        of_tenant.append(_read(key))
         if len(of_tenant) == _AT_ONCE:
             yield tenant_id, held.pop(tenant_id)
     for tenant_id, of_tenant in held.items():
         yield tenant_id, of_tenant
 
 
-def _mark(secret: bytes) -> str:
-    """By it a tombstone of another secret is told, whose hash would just match nobody."""
-    return hmac.digest(secret, b"tombstones", "sha256")[:4].hex()
+def _read(key: str) -> _Tombstone:
+    at, mark, subject = key.rpartition("/")[2].split("-")
+    return _Tombstone(bytes.fromhex(subject), datetime.fromtimestamp(int(at), UTC), mark)
 
 
 async def _erase_again(

@@ -16,6 +16,7 @@ from infra.changes import record_change
 from infra.db import TenantId, driver
 from infra.errors import Conflict, FieldError, Invalid, NotFound
 from tenants.audience.shoppers import SHOPPER_CHANGE, USER, VISITOR, number_ids, user_key, visitor_key
+from tenants.audience.traces import scrub
 from tenants.catalog.item import AttributeName, AttributeValue, Id
 
 MAX_USER_BYTES: Final = 16_384
@@ -248,9 +249,12 @@ async def erase_shoppers(conn: AsyncConnection, tenant_id: TenantId, numbers: Se
     raw = await driver(conn)
     events = await erase_numbers(raw, tenant_id, numbers)
     await raw.execute("delete from users where tenant_id = $1 and shopper_no = any($2::int8[])", tenant_id, numbers)
-    await raw.execute(
-        "delete from shopper_ids where tenant_id = $1 and shopper_no = any($2::int8[])", tenant_id, numbers
+    gone = await raw.fetch(
+        "delete from shopper_ids where tenant_id = $1 and shopper_no = any($2::int8[]) returning external_id",
+        tenant_id,
+        numbers,
     )
+    await scrub(raw, tenant_id, [record["external_id"] for record in gone])
     for number in numbers:
         await record_change(conn, tenant_id, SHOPPER_CHANGE, str(number))
     return events
@@ -272,8 +276,9 @@ async def note_erased(conn: AsyncConnection, tenant_id: TenantId, subjects: Mapp
 async def erase_numbers(raw: Any, tenant_id: TenantId, numbers: Sequence[int]) -> int:
     """Take away all that is kept under these numbers; how many rows of events."""
     await raw.execute(
-        # What a list was chosen from says what the shopper did.
-        "update answers set shopper_no = null, candidates = null where tenant_id = $1 and shopper_no = any($2::int8[])",
+        # What a list was chosen from says what the shopper did; what was sent along may say who it was.
+        "update answers set shopper_no = null, candidates = null, request = request - 'context' "
+        "where tenant_id = $1 and shopper_no = any($2::int8[])",
         tenant_id,
         numbers,
     )
@@ -283,15 +288,33 @@ async def erase_numbers(raw: Any, tenant_id: TenantId, numbers: Sequence[int]) -
         tenant_id,
         numbers,
     )
-    done: str = await raw.execute(
-        "delete from events where tenant_id = $1 and shopper_no = any($2::int8[])", tenant_id, numbers
+    # The ids of the events may be made of the shopper's; that they were taken is forgotten, too.
+    rows: int = await raw.fetchval(
+        "with gone as materialized (delete from events where tenant_id = $1 and shopper_no = any($2::int8[]) "
+        "returning event_id), seen as (delete from event_seen where tenant_id = $1 and event_id = any("
+        "array(select event_id from gone where event_id is not null))) select count(*) from gone",
+        tenant_id,
+        numbers,
     )
-    return int(done.rpartition(" ")[2])
+    return rows
 
 
 def subject_hash(secret: bytes, tenant_id: TenantId, kind: int, external_id: str) -> bytes:
     """The keyed hash that an erased id is remembered by (HMAC-SHA256)."""
     return hmac.digest(secret, tenant_id.bytes + bytes([kind]) + external_id.encode(), "sha256")
+
+
+async def erased_since(
+    conn: AsyncConnection, tenant_id: TenantId, subjects: Sequence[bytes], since: datetime
+) -> frozenset[bytes]:
+    """Which of these keyed hashes are of people who were erased at that time or later."""
+    records = await (await driver(conn)).fetch(
+        "select subject from erasures where tenant_id = $1 and subject = any($2::bytea[]) and erased_at >= $3",
+        tenant_id,
+        list(subjects),
+        since,
+    )
+    return frozenset(record["subject"] for record in records)
 
 
 _LATE: Final = """

@@ -8,6 +8,7 @@ from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from infra.db import TenantId
+from infra.ids import moment_of
 from tenants.jobs import create_job, resolve_held
 
 IMPORT_JOB = "import"
@@ -40,6 +41,14 @@ class ImportRequest(Struct, frozen=True, kw_only=True):
 def upload_key(tenant_id: TenantId, name: str) -> str:
     """Where an uploaded feed lies until it has been read."""
     return f"tenants/{tenant_id}/imports/{name}"
+
+
+def uploaded_at(key: str) -> datetime | None:
+    """When the upload of a file began, by the UUIDv7 that names it; None for a name of another form."""
+    try:
+        return moment_of(UUID(key.rpartition("/")[2]))
+    except ValueError:
+        return None
 
 
 async def start_import(

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from infra.changes import record_items
 from infra.db import TenantId, driver
 from infra.errors import Invalid, NotFound
+from infra.secret import Secret
 from tenants.catalog.item import MAX_PHOTOS, ItemNotFound
 
 PHOTO_TYPES: Final = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/avif")
@@ -65,14 +66,14 @@ def photo_path(secret: bytes, tenant_id: TenantId, sha256: str) -> str:
     return "/photos/" + urlsafe_b64encode(body + _tag(secret, body)).decode()
 
 
-def read_photo_token(secret: bytes, token: str) -> tuple[TenantId, str]:
+def read_photo_token(secret: Secret, token: str) -> tuple[TenantId, str]:
     """The tenant and hash that `photo_path` put into a token. Raises PhotoNotFound."""
     try:
         raw = urlsafe_b64decode(token)
     except ValueError:
         raw = b""
     body, tag = raw[:-_TAG], raw[-_TAG:]
-    if len(body) != 48 or not hmac.compare_digest(tag, _tag(secret, body)):
+    if len(body) != 48 or not any(hmac.compare_digest(tag, _tag(each, body)) for each in secret.every):
         raise PhotoNotFound("The address of the photo is not complete.")
     return TenantId(UUID(bytes=body[:16])), body[16:].hex()
 

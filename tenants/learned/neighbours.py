@@ -51,14 +51,14 @@ class OpenBuild(Struct, frozen=True, kw_only=True):
     layout_id: int
 
 
-# What the lists depend on besides the vectors.
-_RECIPE: Final = "sha256(convert_to(g.layout_id || ' ' || g.calibration || ' ' || (g.weights - 'blend'), 'UTF8'))"
+RECIPE: Final = "sha256(convert_to(g.layout_id || ' ' || g.calibration || ' ' || (g.weights - 'blend'), 'UTF8'))"
+"""What the lists of a generation `g` depend on besides the vectors."""
 
 _DUE: Final = f"""
 select t.tenant_id
 from tenants t join generations g on g.tenant_id = t.tenant_id and g.gen = t.active_gen
 left join neighbour_builds b on b.tenant_id = t.tenant_id and b.build = g.neighbours_build
-    and b.layout_id = g.layout_id and b.recipe = {_RECIPE}
+    and b.layout_id = g.layout_id and b.recipe = {RECIPE}
 cross join lateral (
     select count(*) as items from item_facets f where f.tenant_id = t.tenant_id
 ) n
@@ -109,7 +109,7 @@ async def open_build(conn: AsyncConnection, tenant_id: TenantId) -> OpenBuild | 
         f"""
         insert into neighbour_builds (tenant_id, build, layout_id, recipe, watermark, items, status)
         select $1, (select coalesce(max(b.build), 0) + 1 from neighbour_builds b where b.tenant_id = $1), g.layout_id,
-            {_RECIPE}, now(), (select count(*) from item_facets f where f.tenant_id = $1), 'building'
+            {RECIPE}, now(), (select count(*) from item_facets f where f.tenant_id = $1), 'building'
         from generations g join tenants t on t.tenant_id = $1 and t.active_gen = g.gen where g.tenant_id = $1
         returning build, layout_id, (select t.shard from tenants t where t.tenant_id = $1) as shard
         """,

@@ -301,23 +301,28 @@ async def store_halves(
         columns = [list(column) for column in zip(*fresh, strict=True)]
         await raw.execute(_KEEP, tenant_id, *columns)
     for layout in layouts:
-        await raw.execute(
-            _FUSE.format(
-                shard=shard,
-                layout=int(layout.layout_id),
-                text=int(layout.text_space),
-                ngrams=int(layout.ngrams_space),
-                image=int(layout.image_space),
-                text_dim=int(layout.text_dim),
-                image_dim=int(layout.image_dim),
-            ),
-            tenant_id,
-            numbers,
-        )
+        await fuse(raw, tenant_id, shard, layout, numbers)
     served = [layout.layout_id for layout in (*layouts, *untouched)]
     await raw.execute(_UNFUSE.format(shard=shard), tenant_id, numbers, served)
     await record_items(conn, tenant_id, [])
     return numbers
+
+
+async def fuse(raw: Any, tenant_id: TenantId, shard: int, layout: Layout, item_nos: Sequence[int]) -> None:
+    """Write the fused rows of these items anew, of their vectors as they are stored. The caller holds the shard."""
+    await raw.execute(
+        _FUSE.format(
+            shard=shard,
+            layout=int(layout.layout_id),
+            text=int(layout.text_space),
+            ngrams=int(layout.ngrams_space),
+            image=int(layout.image_space),
+            text_dim=int(layout.text_dim),
+            image_dim=int(layout.image_dim),
+        ),
+        tenant_id,
+        list(item_nos),
+    )
 
 
 def _spaces(layout: Layout, modality: Modality) -> list[int]:

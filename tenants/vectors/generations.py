@@ -112,7 +112,8 @@ async def list_generations(conn: AsyncConnection, tenant_id: TenantId, *, all_: 
     ]
 
 
-def _stored(calibration: Calibration, measured_items: int) -> str:
+def store_calibration(calibration: Calibration, measured_items: int) -> str:
+    """A calibration as its column holds it."""
     spaces = {str(space_id): list(pair) for space_id, pair in calibration.items()}
     return msgspec.json.encode({**spaces, _ITEMS_KEY: measured_items}).decode()
 
@@ -138,7 +139,7 @@ async def ensure_generation(
         "on conflict do nothing returning gen",
         tenant_id,
         layout_id,
-        _stored(calibration, 0),
+        store_calibration(calibration, 0),
         _WEIGHTS,
     )
     if made is not None:
@@ -172,7 +173,7 @@ async def open_generation(
         "from (select 1) one left join active a on true returning gen",
         tenant_id,
         layout_id,
-        _stored(calibration, measured_items),
+        store_calibration(calibration, measured_items),
         _WEIGHTS,
         reason,
     )

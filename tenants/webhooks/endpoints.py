@@ -9,7 +9,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from infra.addresses import BlockedAddress, Policy
-from infra.crypt import decrypt, encrypt
+from infra.crypt import Undecipherable, decrypt, encrypt
 from infra.db import TenantId, driver
 from infra.decode import InvalidFields
 from infra.errors import Conflict, FieldError, Forbidden, NotFound
@@ -162,6 +162,46 @@ def _seal(secret: bytes, key: bytes, tenant_id: TenantId, endpoint_id: UUID) -> 
 def unseal(secrets: Sequence[bytes], stored: bytes, tenant_id: TenantId, endpoint_id: UUID) -> bytes:
     """The key that messages are signed with, out of what is stored. Raises Undecipherable."""
     return decrypt(secrets, stored, purpose=_PURPOSE, about=_about(tenant_id, endpoint_id))
+
+
+async def reseal_secrets(conn: AsyncConnection, secrets: Sequence[bytes]) -> int:
+    """Store under the current secret of the installation, the first, what is stored under another; how many endpoints.
+
+    `conn` is a system session. One that none of them decrypts is left as it is.
+    """
+    raw = await driver(conn)
+    resealed = 0
+    for record in await raw.fetch(
+        "select tenant_id, endpoint_id, secret, previous_secret from webhook_endpoints for no key update"
+    ):
+        tenant_id, endpoint_id = TenantId(record["tenant_id"]), UUID(int=record["endpoint_id"].int)
+        anew = [
+            None if stored is None else _under_the_first(secrets, stored, tenant_id, endpoint_id)
+            for stored in (record["secret"], record["previous_secret"])
+        ]
+        if anew == [record["secret"], record["previous_secret"]]:
+            continue
+        await raw.execute(
+            "update webhook_endpoints set secret = $3, previous_secret = $4 where tenant_id = $1 and endpoint_id = $2",
+            tenant_id,
+            endpoint_id,
+            *anew,
+        )
+        resealed += 1
+    return resealed
+
+
+def _under_the_first(secrets: Sequence[bytes], stored: bytes, tenant_id: TenantId, endpoint_id: UUID) -> bytes:
+    try:
+        unseal(secrets[:1], stored, tenant_id, endpoint_id)
+        return stored
+    except Undecipherable:
+        pass
+    try:
+        key = unseal(secrets, stored, tenant_id, endpoint_id)
+    except Undecipherable:
+        return stored
+    return _seal(secrets[0], key, tenant_id, endpoint_id)
 
 
 async def create_webhook(

@@ -553,3 +553,17 @@ def test_the_address_chooses_the_store(s3_address: str, tmp_path: Path) -> None:
     assert (tmp_path / "with blank").is_dir()
     asyncio.run(folder.aclose())
     asyncio.run(bucket.aclose())
+
+
+@pytest.mark.parametrize(("start", "end"), [(0, None), (3, None), (0, 4), (2, 5), (9, 10), (4, 4), (0, 10)])
+def test_a_part_of_a_blob(url: str, start: int, end: int | None) -> None:
+    """A download that broke off goes on where it was: the bytes from one place to another, and how many there are."""
+
+    async def work(store: BlobStore) -> None:
+        await store.put("x", b"0123456789")
+        assert await whole(store.open_stream("x", start=start, end=end)) == b"0123456789"[start:end]
+        assert await store.size("x") == 10
+        with pytest.raises(BlobMissing):
+            await store.size("y")
+
+    using(url, work)

@@ -1,13 +1,14 @@
 """`kindred`: the commands against a running installation, and what they say when something is wrong."""
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.installation import Installation, Shop, free_port, until
+from tests.installation import KINDRED, REPOSITORY, Installation, Shop, free_port, until
 
 
 @pytest.fixture
@@ -52,6 +53,83 @@ def test_a_revoked_key_opens_nothing(installation: Installation, shop: Shop) -> 
     installation.kindred("keys", "revoke", shop.name, made["key_id"])
     until(lambda: shop.client.get("/v1/items", headers=headers).status_code == 401, "the key to end")
     assert shop.client.get("/v1/items", headers=headers).json()["code"] == "key_revoked"
+
+
+def test_a_string_is_told_offline_what_it_is_as_a_key(installation: Installation, shop: Shop) -> None:
+    """Kind, cell and whether it is whole, without a database and without repeating it; a text is searched for keys."""
+    nowhere = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}
+    said = installation.kindred("keys", "check", shop.publishable_key, **nowhere).stdout
+    assert "publishable key" in said
+    assert "of cell 00" in said
+    assert shop.publishable_key not in said
+    cut = installation.kindred("keys", "check", shop.secret_key[:-1], status=2, **nowhere)
+    assert "47 characters instead of 48" in cut.stderr
+    wrong = shop.secret_key[:-1] + ("0" if shop.secret_key[-1] != "0" else "1")
+    assert "checksum is wrong" in installation.kindred("keys", "check", wrong, status=2, **nowhere).stderr
+    done = subprocess.run(
+        [*KINDRED, "keys", "check", "-"],
+        input=f"one {shop.secret_key}, and {wrong}",
+        env={**installation.environ, **nowhere},
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=REPOSITORY,
+    )
+    assert done.returncode == 1
+    assert done.stdout.startswith("at character 4: secret key")
+    assert "1 API keys" in done.stderr
+
+
+def test_a_key_is_rotated_by_the_command(installation: Installation, shop: Shop) -> None:
+    """The new one works at once, the old one ends when the overlap does."""
+    made = json.loads(installation.kindred("keys", "create", shop.name, "--json").stdout)
+    key = installation.kindred("keys", "rotate", shop.name, made["key_id"], "--overlap-s", "0").stdout.strip()
+
+    def status(key: str) -> int:
+        return shop.client.get("/v1/items", headers={"Authorization": f"Bearer {key}"}).status_code
+
+    assert status(key) == 200
+    until(lambda: status(made["key"]) == 401, "the old key to end")
+    assert installation.kindred("keys", "rotate", shop.name, "x", "--overlap-s", "-1", status=2).stderr
+
+
+def test_a_visitor_token_for_trying_works(installation: Installation, shop: Shop) -> None:
+    """With the publishable key of the shop; one that no server would believe is not printed."""
+    token = installation.kindred(
+        "keys", "visitor-token", shop.name, "--user", "u-1", "--filter", '{"eq": ["brand", "Lumo"]}'
+    ).stdout.strip()
+    for name in ("Lumo", "Terra"):
+        shop.client.put(f"/v1/items/{name}", json={"title": "lamp", "brand": name}).raise_for_status()
+    headers = {"Authorization": f"Bearer {shop.publishable_key}", "X-Visitor-Token": token}
+    answer = shop.client.post("/v1/recommend", json={"user_id": "u-1"}, headers=headers).raise_for_status()
+    assert [item["id"] for item in answer.json()["items"]] == ["Lumo"]
+    long = installation.kindred("keys", "visitor-token", shop.name, "--user", "u-1", "--hours", "48", status=2)
+    assert "24 hours" in long.stderr
+    assert installation.kindred("keys", "visitor-token", shop.name, "--user", "u", "--filter", "{", status=2).stderr
+
+
+def test_the_secret_of_a_data_folder_is_changed_by_commands(tmp_path: Path) -> None:
+    """Announced, adopted, forgotten, with a restart between; keys and what depends on them are counted."""
+    own = Installation(tmp_path / "data", free_port())
+    own.data_dir.mkdir()
+    (tmp_path / "data").chmod(0o755)
+    tmp_path.chmod(0o755)
+    key = json.loads(own.kindred("tenants", "create", "Rotating", "--json").stdout)["secret_key"]
+    assert "0 old secrets" in own.kindred("secret", "forget").stdout
+    before = (own.data_dir / "secret_key").read_text()
+    assert "announced" in own.kindred("secret", "rotate").stdout
+    assert (own.data_dir / "secret_key").read_text() == before
+    assert "signs from each process's next start" in own.kindred("secret", "rotate").stdout
+    assert (own.data_dir / "secret_key").read_text() != before
+    status = own.kindred("secret", "status", status=1).stdout
+    assert re.search(r"current +0 +0 +0 +0", status)
+    assert re.search(r"believed +[1-9]\d* +0 +0 +0", status)
+    assert "still depend on an old secret" in own.kindred("secret", "forget", status=1).stderr
+    assert len(key) == 48
+    assert "1 old secrets" in own.kindred("secret", "forget", "--yes").stdout
+    fixed = {"KINDRED_SECRET_KEY": "f" * 32}
+    assert "KINDRED_SECRET_KEY_OLD" in own.kindred("secret", "rotate", **fixed).stdout
+    assert "docs/secrets.md" in own.kindred("secret", "forget", "--yes", status=2, **fixed).stderr
 
 
 def test_the_audit_log_is_checked_and_written_out(installation: Installation, shop: Shop, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ __all__ = ["anonymous", "app", "make_shop"]
 MARK = "ofthevictim"
 """Part of every text that the victim has stored."""
 
-SYSTEM_ONLY = {"shards"}
+SYSTEM_ONLY = {"erasure_certificates", "shards"}
 """Tables about tenants that the application role may not touch at all."""
 
 ADDED_TO_ONLY = {"audit", "audit_seals", "audit_unsealed"}
@@ -41,11 +41,19 @@ class Victim(Struct, frozen=True, kw_only=True):
     segment_id: str
     webhook_id: str
     delivery_id: str
+    shop_name: str
+    export_id: str
 
 
 @pytest.fixture
 async def attacker(app: Application, make_shop: MakeShop) -> Shop:
     """A shop with a key that may do everything, which has something in every table too."""
+    return (await _furnish(app, await make_shop(), "mine")).shop
+
+
+@pytest.fixture
+async def twin(app: Application, make_shop: MakeShop) -> Shop:
+    """A shop with the same as the attacker's: to do the same with other words."""
     return (await _furnish(app, await make_shop(), "mine")).shop
 
 
@@ -100,6 +108,18 @@ async def _furnish(app: Application, shop: Shop, mark: str) -> Victim:
         assert (await client.put(f"/v1/placements/{name}", json=body)).status_code == 201
     answered = (await client.post("/v1/recommend", json={"placement": mark})).json()
     await app.services.answer_log.close()
+    export_id = (await client.post("/v1/exports")).json()["export_id"]
+    await app.services.blobs.put(f"tenants/{shop.tenant_id}/exports/{export_id}", mark.encode())
+    async with app.services.database.tenant_session(shop.tenant_id) as conn:
+        raw = await driver(conn)
+        shop_name = await raw.fetchval("select name from tenants where tenant_id = $1", shop.tenant_id)
+        await raw.execute(
+            "update jobs set status = 'done', finished_at = now(), report = $3::text::jsonb "
+            "where tenant_id = $1 and job_id = $2",
+            shop.tenant_id,
+            UUID(export_id),
+            '{"bytes": 11, "sha256": "' + mark + '", "rows": {}}',
+        )
     return Victim(
         shop=shop,
         item_id=only,
@@ -111,6 +131,8 @@ async def _furnish(app: Application, shop: Shop, mark: str) -> Victim:
         segment_id=segment_id,
         webhook_id=webhook_id,
         delivery_id=delivery_id,
+        shop_name=shop_name,
+        export_id=export_id,
     )
 
 
@@ -155,6 +177,11 @@ async def _fill(app: Application, tenant_id: TenantId, job_id: UUID, mark: str) 
         )
         await raw.execute("insert into import_seen (tenant_id, job_id, item_no) values ($1, $2, 1)", tenant_id, job_id)
         await raw.execute("insert into changes (tenant_id, kind, ref) values ($1, 'key', $2)", tenant_id, mark)
+        await raw.execute(
+            "insert into visitor_secrets (tenant_id, secret_no, derived_under, created_at) values ($1, 1, $2, now())",
+            tenant_id,
+            mark,
+        )
         await _learn(raw, tenant_id, layout, mark)
     assert await seal(app.services.database, tenant_id, now=app.services.clock())
 
@@ -252,6 +279,7 @@ def assert_nothing_leaked(answer: httpx.Response, victim: Victim) -> None:
         victim.segment_id,
         victim.webhook_id,
         victim.delivery_id,
+        victim.export_id,
     )
     for secret in (MARK, str(victim.shop.tenant_id), victim.item_id, victim.job_id, victim.key_id, *others):
         assert secret not in told or secret in said, told

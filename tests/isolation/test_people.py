@@ -10,13 +10,14 @@ from msgspec import Struct
 from api.app import Application
 from infra.db import TenantId, driver
 from infra.ids import uuid7
-from tenants.accounts.organisations import add_organisation, get_own_shop, list_memberships, list_shops
+from tenants.accounts.organisations import ShopNotFound, add_organisation, get_own_shop, list_memberships, list_shops
 from tenants.accounts.outbox import queue_mail
 from tenants.accounts.people import add_person, find_person
 from tenants.accounts.sessions import SignedIn, begin_session, find_session
 from tenants.accounts.signup import ask_for_account, make_shop
 from tenants.accounts.tokens import get_token, hash_token, store_token
-from tenants.lifecycle import TenantNotFound, find_tenant
+from tenants.audit.log import Actor
+from tenants.lifecycle import find_tenant
 from tests.isolation.conftest import OF_PEOPLE
 
 pytestmark = pytest.mark.anyio
@@ -46,7 +47,17 @@ async def _somebody(app: Application) -> Somebody:
     async with database.person_session(person_id, org_id=org_id, tenant_id=tenant_id) as conn:
         await add_person(conn, person_id, f"{mark}@shop.example", email_hash, "hash", now=NOW)
         await add_organisation(conn, org_id, mark, person_id, now=NOW)
-        await make_shop(conn, org_id, tenant_id, "Lumen", currency="EUR", secret=b"s" * 32, cell="00", now=NOW)
+        await make_shop(
+            conn,
+            org_id,
+            tenant_id,
+            "Lumen",
+            currency="EUR",
+            secret=b"s" * 32,
+            cell="00",
+            now=NOW,
+            actor=Actor(kind="person", id=str(person_id)),
+        )
         cookie = await begin_session(conn, SignedIn(person_id=person_id, method="password"), browser="b", now=NOW)
         await ask_for_account(conn, mark, email_hash, "hash", mark, currency="EUR", browser=None, now=NOW)
         await (await driver(conn)).fetch("select * from count_attempts($1, $2)", [email_hash], [NOW])
@@ -208,7 +219,7 @@ async def test_a_shop_is_of_those_who_belong_to_its_organisation(
             if may:
                 assert (await get_own_shop(conn, person.person_id, tenant_id)).role == "owner"
             else:
-                with pytest.raises(TenantNotFound):
+                with pytest.raises(ShopNotFound):
                     await get_own_shop(conn, person.person_id, tenant_id)
 
 

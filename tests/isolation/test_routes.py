@@ -185,9 +185,21 @@ PROBES: dict[tuple[str, str], Callable[[Victim], list[Call]]] = {
         ("/v1/audit", {"headers": {"accept": "application/x-ndjson"}}),
         ("/v1/audit?action=placement.put", {"headers": {"accept": "application/x-ndjson"}}),
     ],
+    ("DELETE", "/v1/tenant"): lambda v: [("/v1/tenant", {"json": {"name": v.shop_name}})],
+    ("POST", "/v1/exports"): lambda v: [("/v1/exports", {})],
+    ("GET", "/v1/exports"): lambda v: [("/v1/exports", {})],
+    ("GET", "/v1/exports/{export_id}"): lambda v: [(f"/v1/exports/{v.export_id}", {})],
+    ("GET", "/v1/exports/{export_id}/file"): lambda v: [(f"/v1/exports/{v.export_id}/file", {})],
+    ("GET", "/v1/retention"): lambda v: [("/v1/retention", {})],
+    ("PUT", "/v1/retention"): lambda v: [("/v1/retention", {"json": {"events": 1, "answers": 1}})],
     ("GET", "/v1/keys"): lambda v: [("/v1/keys", {})],
     ("POST", "/v1/keys"): lambda v: [("/v1/keys", {"json": {"name": "mine"}})],
     ("DELETE", "/v1/keys/{key_id}"): lambda v: [(f"/v1/keys/{v.key_id}", {})],
+    ("PATCH", "/v1/keys/{key_id}"): lambda v: [(f"/v1/keys/{v.key_id}", {"json": {"name": "taken"}})],
+    ("POST", "/v1/keys/{key_id}/rotate"): lambda v: [(f"/v1/keys/{v.key_id}/rotate", {"json": {"overlap_s": 0}})],
+    ("GET", "/v1/visitor-secrets"): lambda v: [("/v1/visitor-secrets", {})],
+    ("POST", "/v1/visitor-secrets"): lambda v: [("/v1/visitor-secrets", {})],
+    ("DELETE", "/v1/visitor-secrets/{kid}"): lambda v: [("/v1/visitor-secrets/v1", {})],
 }
 
 
@@ -207,7 +219,7 @@ def test_public_routes_are_these(app: Application) -> None:
         for route in app.framework.routes
         if isinstance(route, HTTPRoute) and any(each.opt.get("scope") == "public" for each in route.route_handlers)
     }
-    doors = {"v1", "signup", "verify", "signin", "signout", "forgot", "reset", "email", "console"}
+    doors = {"v1", "signup", "verify", "signin", "signout", "forgot", "reset", "email", "invitation", "console"}
     assert public == {"health", "docs", "openapi.json", "demo", "photos"} | doors
     api = {(each.method, each.path) for each in operations(app.framework) if each.scope == "public"}
     assert {each for each in api if each[1].startswith("/v1/")} == {
@@ -273,7 +285,7 @@ async def test_an_address_of_a_photo_cannot_be_made_up(
 ) -> None:
     """Only whole tokens that we signed open a photo."""
     listed = await victim.shop.client.get(f"/v1/items/{_item(victim)}")
-    path = photo_path(app.services.secret, victim.shop.tenant_id, listed.json()["photos"][0]["sha256"])
+    path = photo_path(app.services.secret.current, victim.shop.tenant_id, listed.json()["photos"][0]["sha256"])
     assert (await anonymous.get(path)).status_code == 200
     token = path.removeprefix("/photos/")
     assert (await anonymous.get(f"/photos/{spoil(token)}")).json()["code"] == "photo_not_found"

@@ -45,7 +45,9 @@ class Weights(msgspec.Struct, frozen=True, kw_only=True):
 def scores_of(
     scorers: Mapping[str, Scorer], setting: Setting, questions: Questions, start: int, end: int
 ) -> dict[str, Floats]:
-    """Scores float32[b, n] by model of the questions' rows start…end; -inf where an item may not be recommended."""
+    """Scores float32[b, n] by model of the questions' rows start…end; -inf where an item may not be recommended, or was
+    not there yet.
+    """
     rows = questions.rows[start:end]
     history = setting.train.rows(rows)
     place = np.repeat(np.arange(len(rows)), np.diff(history.weights.indptr))
@@ -54,6 +56,8 @@ def scores_of(
         scores = scorer(rows, history)
         if not setting.repeats:
             scores[place, history.weights.indices] = -np.inf
+        if setting.absent is not None:
+            scores[:, setting.absent] = -np.inf
         found[name] = scores
     return found
 

@@ -194,7 +194,7 @@ def _stored(vectors: ItemVectors, number: dict[str, int]) -> tuple[Content, dict
     return content, {kind: vectors.spaces[kind] for kind, rows in halves.items() if rows is not None}
 
 
-def _setting(data: Data, split: Split, repeats: bool, seed: int) -> Setting:
+def _setting(data: Data, split: Split, repeats: bool, seed: int, *, absent: NDArray[np.bool_] | None = None) -> Setting:
     return make_setting(
         split.train,
         data.shoppers,
@@ -204,6 +204,7 @@ def _setting(data: Data, split: Split, repeats: bool, seed: int) -> Setting:
         repeats=repeats,
         timed=data.timed,
         seed=seed,
+        absent=absent,
     )
 
 
@@ -220,7 +221,11 @@ def _chosen(wanted: tuple[str, ...] | None, there: Sequence[str]) -> set[str]:
 
 
 def _weights(data: Data, repeats: bool, names: Sequence[str], seed: int, tell: Tell) -> Weights:
-    """Weights from windows before the test, each split off from what is left as the test was."""
+    """Weights from windows before the test, each split off from what is left as the test was.
+
+    What nobody had met by the end of a window was not on sale in it: the test is asked for items of which each was met
+    in the end, and with those of the years after it among its candidates, a window would say that new items are lost.
+    """
     train = data.split.train
     moments = []
     for number in range(_WINDOWS if data.split.kind == "time" else 1):
@@ -234,7 +239,9 @@ def _weights(data: Data, repeats: bool, names: Sequence[str], seed: int, tell: T
         except CannotSplit:
             break
         tell(f"fitting the blend, window {number + 1}")
-        setting = _setting(data, window, repeats, seed)
+        # By the events of the training alone; an item of the catalogue that has none there is of the test or later.
+        absent = np.bincount(train.item, minlength=data.items) == 0 if window.kind == "time" else None
+        setting = _setting(data, window, repeats, seed, absent=absent)
         moments.append(Moment(setting=setting, questions=make_questions(setting, window.test)))
         train = window.train
     return learn_weights(moments, names, seed=seed)

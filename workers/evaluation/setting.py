@@ -34,8 +34,9 @@ class Content(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """A moment to learn at. `log` has shoppers 0…m-1 and items 0…n-1; `train` is its matrix [m × n]; `now` seconds;
-    `repeats` whether items that a shopper has met may be recommended; `timed` whether `ts` are times; `shared` what
-    several models learn in common, kept so that it is learnt once.
+    `repeats` whether items that a shopper has met may be recommended; `timed` whether `ts` are times; `absent` bool[n]
+    the items that were not on sale yet, None where all were; `shared` what several models learn in common, kept so that
+    it is learnt once.
     """
 
     log: Interactions
@@ -45,6 +46,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     repeats: bool
     timed: bool
     seed: int
+    absent: NDArray[np.bool_] | None = None
     shared: dict[str, Any] = msgspec.field(default_factory=dict)
 
     @property
@@ -83,11 +85,22 @@ class Questions(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 def make_setting(
-    log: Interactions, shoppers: int, items: int, content: Content, *, now: int, repeats: bool, timed: bool, seed: int
+    log: Interactions,
+    shoppers: int,
+    items: int,
+    content: Content,
+    *,
+    now: int,
+    repeats: bool,
+    timed: bool,
+    seed: int,
+    absent: NDArray[np.bool_] | None = None,
 ) -> Setting:
     """The setting of a log that is numbered from 0."""
     train = shopper_items(log, items=np.arange(items, dtype=np.int32), shoppers=np.arange(shoppers, dtype=np.int64))
-    return Setting(log=log, train=train, content=content, now=now, repeats=repeats, timed=timed, seed=seed)
+    return Setting(
+        log=log, train=train, content=content, now=now, repeats=repeats, timed=timed, seed=seed, absent=absent
+    )
 
 
 def make_questions(setting: Setting, test: Interactions) -> Questions:

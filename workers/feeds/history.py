@@ -15,7 +15,7 @@ from workers.feeds.convert import ConversionError, to_currency, to_datetime, to_
 from workers.feeds.delimited import DelimitedReader
 from workers.feeds.lines import BadLine, iter_lines
 from workers.feeds.source import Source
-from workers.feeds.types import FeedFault, FeedReport, FeedRow, error, show
+from workers.feeds.types import FeedFault, FeedReport, FeedRow, error
 
 _ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
     "type": ("type", "event", "event type", "event name", "action", "behavior", "behaviour"),
@@ -131,7 +131,8 @@ def _row(
             else:
                 event[field] = _READ.get(field, str)(text)
         except ConversionError as problem:
-            return error(line, f"bad_{field}", f"{show(text)} {problem}", header[at])
+            # Not quoted: what stands in the wrong column may be a person's id.
+            return error(line, f"bad_{field}", f"The value {problem}", header[at])
     return FeedRow(line=line, item=event)
 
 

@@ -7,7 +7,7 @@ is stored once, however often its file is imported: by its id and time, and wher
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from datetime import datetime, timedelta
 from functools import partial
 from hashlib import blake2b
@@ -16,16 +16,19 @@ from typing import BinaryIO, Final
 import msgspec
 import structlog
 from msgspec import Struct
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from infra.blob import BlobStore
 from infra.db import Database, driver
 from infra.decode import faults
-from infra.errors import FieldError
+from infra.errors import FieldError, Overloaded
 from infra.partitions import floor_to, make_partition
-from tenants.audience.shoppers import number_ids
-from tenants.catalog.imports import HistoryRequest
+from infra.secret import Secret
+from tenants.audience.shoppers import USER, VISITOR, number_ids
+from tenants.audience.users import erased_since, subject_hash
+from tenants.catalog.imports import HistoryRequest, uploaded_at
 from tenants.events.agents import is_bot
-from tenants.events.event import BOT, Event, check, ids_of, numbered, rows_of
+from tenants.events.event import BOT, Event, check, ids_of, numbered, rows_of, shopper_of
 from tenants.events.history import history_window, store_history
 from tenants.jobs import LEASE, ClaimedJob, JobFault, advance, finish
 from tenants.lifecycle import load_tenant
@@ -42,6 +45,13 @@ PIECE: Final = 50
 _encode = msgspec.json.Encoder().encode
 
 
+class ErasedMeanwhile(Overloaded):
+    """A person in an imported file was erased in the moment in which the file was read."""
+
+    code = "erased_meanwhile"
+    title = "A person was erased meanwhile"
+
+
 class HistoryState(Struct, kw_only=True):
     """How far an import got; `taken`: lines and faults of the file that are committed."""
 
@@ -52,13 +62,16 @@ class HistoryState(Struct, kw_only=True):
     duplicate: int = 0
     rejected: int = 0
     bots: int = 0
+    erased: int = 0
     types: dict[str, int] = {}
     earliest: datetime | None = None
     latest: datetime | None = None
 
 
 class HistoryReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a shop is told of its history. `types` counts all good events; `duplicate`: those that were there before."""
+    """What a shop is told of its history. `types` counts all good events; `duplicate`: those that were there before;
+    `erased`: those of people who were erased after the file was sent, which are not stored.
+    """
 
     stored: int
     duplicate: int
@@ -69,6 +82,7 @@ class HistoryReport(Struct, frozen=True, kw_only=True, omit_defaults=True):
     latest: datetime | None
     format: str | None
     columns: dict[str, ColumnUse] = {}
+    erased: int = 0
 
 
 class _Checked(Struct):
@@ -82,7 +96,11 @@ class _Checked(Struct):
 class HistoryImports:
     """The handler of imports of events."""
 
-    def __init__(self, database: Database, blobs: BlobStore, *, clock: Clock = utc_now, piece: int = PIECE) -> None:
+    def __init__(
+        self, database: Database, blobs: BlobStore, *, secret: Secret, clock: Clock = utc_now, piece: int = PIECE
+    ) -> None:
+        """`secret`: what erased ids are hashed with."""
+        self._secret = secret
         self._database = database
         self._blobs = blobs
         self._clock = clock
@@ -137,12 +155,15 @@ class HistoryImports:
         """One transaction: the events, the faults, and how far the job got; before it the numbers and partitions."""
         now = self._clock()
         checked = await asyncio.to_thread(_check, block.rows, job.started_at)
-        events = checked.events
-        await self._make_months({floor_to("month", event.ts) for event in events if event.ts is not None})
-        shoppers, items = ids_of(events)
+        await self._make_months({floor_to("month", event.ts) for event in checked.events if event.ts is not None})
         async with self._database.tenant_session(job.tenant_id) as conn:
             # A transaction of its own: a live visitor who is new must not wait for a thousand rows.
+            erased = await self._leave_out_erased(conn, job, checked)
+            events = checked.events
+            shoppers, items = ids_of(events)
             shopper_nos, item_nos = await number_ids(await driver(conn), job.tenant_id, sorted(shoppers), sorted(items))
+            if await self._erased(conn, job, shoppers):
+                raise ErasedMeanwhile("A person was erased while the file was read; it is read again from here.")
         made = await asyncio.to_thread(
             rows_of,
             job.tenant_id,
@@ -161,6 +182,7 @@ class HistoryImports:
             state.stored += new
             state.duplicate += len(events) - new
             state.rejected += rejected
+            state.erased += erased
             state.bots += sum(flag != 0 for flag in checked.flags)
             state.types = dict((Counter(state.types) + Counter(event.type for event in events)).most_common(50))
             times = [event.ts for event in events if event.ts is not None]
@@ -183,6 +205,26 @@ class HistoryImports:
                 faults=checked.faults,
                 lease=timedelta(0) if block.let_go else LEASE,
             )
+
+    async def _leave_out_erased(self, conn: AsyncConnection, job: ClaimedJob, checked: _Checked) -> int:
+        """Drop the events of people who were erased after the file was sent, lest it brings them back; how many."""
+        erased = await self._erased(conn, job, ids_of(checked.events)[0])
+        kept = [at for at, event in enumerate(checked.events) if shopper_of(event) not in erased]
+        left_out = len(checked.events) - len(kept)
+        if left_out:
+            checked.flags = [checked.flags[at] for at in kept]
+            checked.events = [checked.events[at] for at in kept]
+        return left_out
+
+    async def _erased(self, conn: AsyncConnection, job: ClaimedJob, shoppers: Set[str]) -> frozenset[str]:
+        subjects = {
+            subject_hash(secret, job.tenant_id, USER if key[0] == "u" else VISITOR, key[1:]): key
+            for key in shoppers
+            for secret in self._secret.every
+        }
+        request = msgspec.json.decode(job.payload, type=HistoryRequest)
+        sent = min(job.created_at, uploaded_at(request.source.key) or job.created_at)
+        return frozenset(subjects[each] for each in await erased_since(conn, job.tenant_id, list(subjects), sent))
 
     async def _make_months(self, months: set[datetime]) -> None:
         missing = sorted(months - self._months)
@@ -235,6 +277,7 @@ def _report(state: HistoryState, read: FeedReport) -> HistoryReport:
         latest=state.latest,
         format=read.format,
         columns=dict(itertools.islice(read.columns.items(), 200)),
+        erased=state.erased,
     )
 
 

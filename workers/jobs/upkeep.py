@@ -1,25 +1,29 @@
 """Upkeep: takes away what nobody needs any more, and counts what waits."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
 import asyncpg
 import structlog
-from sqlalchemy import text
 
 from infra.blob import BlobStore
 from infra.db import Database, driver
 from infra.errors import UpstreamFailed
 from infra.partitions import drop_partition, ensure_partitions, old_partitions
+from infra.secret import Secret
 from infra.telemetry import counter, gauge
 from tenants.accounts.outbox import prune_accounts
+from tenants.accounts.people import rehash_emails
 from tenants.audience.tombstones import replay
 from tenants.audience.users import settle_late
 from tenants.audit.sealing import prune, seal, unsealed_tenants
-from tenants.erasure import ERASE_AFTER, deleted_tenants, erase_tenant
+from tenants.catalog.imports import uploaded_at
+from tenants.erasure import deleted_tenants, erase_tenant
 from tenants.idempotency import forget_old
 from tenants.lifecycle import TenantNotFound
+from tenants.retention import JUST_SENT, drop_old_rows, files_in_use, kept
+from tenants.retention import prune as prune_rows
 from tenants.vectors.encoding import count_pending
 from tenants.vectors.shards import (
     LARGE,
@@ -32,17 +36,16 @@ from tenants.vectors.shards import (
     remove_old_rows,
 )
 from tenants.webhooks import deliveries
+from tenants.webhooks.endpoints import reseal_secrets
 from workers.jobs.encode import Clock, utc_now
 
 log = structlog.get_logger(__name__)
 
-CHANGES_KEPT: Final = timedelta(hours=1)
-"""Every API process reads the change feed within seconds; a process that was away longer starts anew."""
-
-FAULTS_KEPT: Final = timedelta(days=30)
-
 LATE: Final = timedelta(minutes=10)
 """An API process believes what it remembers of a shopper for less than a second; the rest is for its clock."""
+
+_NO_SECRET: Final = Secret(current=b"")
+"""Of who has no erasures to replay."""
 
 INDEX_MB: Final = 256
 """What the building of a large tenant's index may take."""
@@ -62,7 +65,7 @@ class Upkeep:
         *,
         clock: Clock = utc_now,
         events_days: int | None = None,
-        secret: bytes = b"",
+        secret: Secret = _NO_SECRET,
     ) -> None:
         """`events_days`: how long events are kept; None for ever. `secret`: what erased ids are hashed with."""
         self._database = database
@@ -79,25 +82,30 @@ class Upkeep:
             queue_pending.labels("image").set(await count_pending(system, None, "image"))
             webhooks_pending.set(await deliveries.count_pending(system))
 
+    async def rehash(self) -> int:
+        """While the secret is changed: let people be found and webhooks be signed by the current one; how many were not.
+
+        API keys are hashed anew when they are used, for only then are they known.
+        """
+        if not self._secret.others:
+            return 0
+        async with self._database.system_session(reason="store secrets of webhooks under the current secret") as system:
+            resealed = await reseal_secrets(system, self._secret.every)
+        async with self._database.system_session(reason="hash addresses under the current secret") as system:
+            return resealed + await rehash_emails(system, self._secret.current)
+
     async def prune(self) -> int:
-        """Drop old changes, faults, kept answers, audit entries, deliveries, and what of accounts is over; how many."""
-        async with self._database.system_session(reason="prune the change feed") as system:
-            changes = await system.execute(
-                text("delete from changes where at < :before"), {"before": self._clock() - CHANGES_KEPT}
-            )
-            faults = await system.execute(
-                text(
-                    "delete from job_faults f using jobs j where j.tenant_id = f.tenant_id and j.job_id = f.job_id "
-                    "and j.finished_at < :before"
-                ),
-                {"before": self._clock() - FAULTS_KEPT},
-            )
-            accounts = await prune_accounts(system, self._clock())
-        forgotten = await forget_old(self._database, self._clock())
-        expired = await prune(self._database, now=self._clock())
+        """Drop old changes, reports, jobs, answers, audit entries, deliveries, what of accounts is over; how many."""
+        now = self._clock()
+        async with self._database.system_session(reason="prune the change feed, reports and jobs") as system:
+            rows = await prune_rows(system, now=now) + await prune_accounts(system, now)
         async with self._database.system_session(reason="forget old deliveries") as system:
-            told = await deliveries.prune_deliveries(system, self._clock() - deliveries.KEPT)
-        return int(changes.rowcount) + int(faults.rowcount) + accounts + forgotten + expired + told
+            rows += await deliveries.prune_deliveries(system, now - deliveries.KEPT)
+        return rows + await forget_old(self._database, now) + await prune(self._database, now=now)
+
+    async def retain(self) -> int:
+        """Drop the events and answers that are older than their tenants keep them, to the row; how many rows."""
+        return await drop_old_rows(self._database, now=self._clock(), events_days=self._events_days)
 
     async def seal(self) -> int:
         """Seal the entries of the audit log that are in no seal yet; how many."""
@@ -129,12 +137,14 @@ class Upkeep:
         async with self._database.system_session(reason="late events of merged and erased shoppers") as system:
             return await settle_late(await driver(system), self._clock() - LATE)
 
-    async def erase(self, *, after: timedelta = ERASE_AFTER) -> int:
-        """Erase the tenants that were deleted at least so long ago, to the last row and file; how many."""
+    async def erase(self) -> int:
+        """Erase the deleted tenants whose days of grace are over, to the last row and file; how many."""
         erased = 0
-        for tenant_id in await deleted_tenants(self._database, after=after):
+        for tenant_id in await deleted_tenants(self._database, self._clock()):
             try:
-                rows = await erase_tenant(self._database, self._blobs, tenant_id)
+                rows = await erase_tenant(
+                    self._database, self._blobs, tenant_id, now=self._clock(), secret=self._secret.current
+                )
             except (TenantNotFound, UpstreamFailed) as error:
                 # Another worker was quicker, or the files cannot be reached now: the others go on.
                 log.info("tenant.erasure_postponed", tenant_id=str(tenant_id), error=error.code)
@@ -174,6 +184,26 @@ class Upkeep:
         await index_shards(self._database, memory_mb=INDEX_MB)
         return moved
 
+    async def sweep_files(self) -> int:
+        """Delete uploads that no work needs any more and bundles whose time is over; how many files."""
+        now = self._clock()
+        old: list[str] = []
+        async for key in self._blobs.iter_keys("tenants/"):
+            made = _made(key)
+            if made is not None and now - made > JUST_SENT:
+                old.append(key)
+        if not old:
+            return 0
+        async with self._database.system_session(reason="files that work needs") as system:
+            used = await files_in_use(system, now=now)
+        # What has been there for so long is in nobody's way of work any more, whatever its job says.
+        doomed = [key for key in old if key not in used or ("/imports/" in key and _is_over(key, now))]
+        for key in doomed:
+            await self._blobs.delete(key)
+        if doomed:
+            log.info("files.swept", count=len(doomed))
+        return len(doomed)
+
     async def sweep(self) -> int:
         """Delete the photos that no item shows; how many.
 
@@ -210,6 +240,17 @@ class Upkeep:
                 [sha256 for _, sha256 in named],
             )
         return {keys[record["at"] - 1] for record in records}
+
+
+def _made(key: str) -> datetime | None:
+    """When an upload was begun or a bundle was asked for, by its name; None for any other key."""
+    parts = key.split("/")
+    return uploaded_at(key) if len(parts) == 4 and parts[2] in ("imports", "exports") else None
+
+
+def _is_over(key: str, now: datetime) -> bool:
+    made = uploaded_at(key)
+    return made is not None and now - made > kept("uploads")
 
 
 def _photo(key: str) -> tuple[UUID, bytes] | None:

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from infra.db import Database
 from infra.errors import KindredError
 from infra.mail import Mail, Mailer, MailRefused
+from infra.secret import Secret
 from infra.telemetry import Children, counter
 from tenants.accounts.email import hash_email
 from tenants.accounts.organisations import name_of_organisation
@@ -40,7 +41,7 @@ class MailLoop:
         database: Database,
         mailer: Mailer,
         *,
-        secret: bytes,
+        secret: Secret,
         origin: str,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -154,13 +155,13 @@ class MailLoop:
                 assert_never(mail.kind)
 
     async def _owner(self, conn: AsyncConnection, address: str) -> Person | None:
-        return await find_owner(conn, hash_email(self._secret, address))
+        return await find_owner(conn, *(hash_email(each, address) for each in self._secret.every))
 
     async def _link(
         self, conn: AsyncConnection, mail: QueuedMail, kind: TokenKind, page: str, now: datetime, **stands_for: Any
     ) -> str:
         """The address with the token, which is good from now on for what it stands for."""
-        token = derive_token(self._secret, mail.mail_id)
+        token = derive_token(self._secret.current, mail.mail_id)
         expires_at = mail.created_at + LIFE[mail.kind]
         await store_token(
             conn, hash_token(token), kind, now=now, expires_at=expires_at, signup_id=mail.about.signup_id, **stands_for

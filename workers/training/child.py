@@ -48,9 +48,9 @@ async def scratch(parent: Path | None = None) -> AsyncIterator[Path]:
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
 
-def sweep_scratch(parent: Path, *, now: float) -> int:
-    """Remove the folders that killed workers left a day ago; how many. `now`: seconds since 1970."""
-    old = [each for each in parent.glob(f"{_PREFIX}*") if each.stat().st_mtime < now - _FORGOTTEN_S]
+def sweep_scratch(parent: Path, *, now: float, prefix: str = _PREFIX, after_s: float = _FORGOTTEN_S) -> int:
+    """Remove the folders that killed workers left so long ago; how many. `now`: seconds since 1970."""
+    old = [each for each in parent.glob(f"{prefix}*") if each.stat().st_mtime < now - after_s]
     for each in old:
         shutil.rmtree(each, ignore_errors=True)
     return len(old)

@@ -92,7 +92,7 @@ class OwnOrganisation(Struct, frozen=True, kw_only=True):
 
 
 async def _shop(request: AnyRequest, tenant_id: str) -> tuple[Session, OwnShop]:
-    """The shop of the address, which is one of the person's. Raises SignInNeeded, TenantNotFound."""
+    """The shop of the address, which is one of the person's. Raises SignInNeeded, ShopNotFound."""
     session = needs_session(request)
     return session, await services_of(request).sessions.own_shop(session.person_id, tenant_id)
 
@@ -149,7 +149,7 @@ async def create_shop(request: AnyRequest) -> Response[Any]:
                 tenant_id,
                 form.name.strip(),
                 currency=form.currency,
-                secret=services.secret,
+                secret=services.secret.current,
                 cell=services.settings.cell,
                 now=services.clock(),
                 actor=_person(session),
@@ -179,8 +179,11 @@ async def _show_shop(
     async with services.database.tenant_session(shop.tenant_id) as conn:
         counts = await count_states(conn, shop.tenant_id)
         keys = await list_keys(conn, shop.tenant_id) if shop.role in MANAGES_KEYS else []
+    async with services.database.person_session(org_id=shop.org_id) as conn:
+        siblings = await list_shops(conn)
     values: dict[str, Any] = {
         "shop": shop,
+        "siblings": siblings,
         "items": sum(counts["text"].values()),
         "pending": counts["text"]["pending"] + counts["image"]["pending"],
         "keys": [key for key in keys if key.revoked_at is None],
@@ -207,7 +210,7 @@ async def make_key(request: AnyRequest, tenant_id: FromPath[str]) -> Response[An
                 conn,
                 shop.tenant_id,
                 KeyRequest(kind=form.kind, name=form.name),
-                secret=services.secret,
+                secret=services.secret.current,
                 cell=services.settings.cell,
                 now=services.clock(),
             )

@@ -79,7 +79,7 @@ async def make_shop(app: Application) -> AsyncIterator[MakeShop]:
                 tenant_id,
                 KeyRequest(name="test"),
                 scopes=SCOPES,
-                secret=services.secret,
+                secret=services.secret.current,
                 cell="00",
                 now=services.clock(),
             )

@@ -236,6 +236,24 @@ async def test_no_effect_without_its_entry(
     assert await rows_of(app, furnished.shop.tenant_id) == before
 
 
+@pytest.mark.parametrize("route", [route for route in CALLS if route[0] == "POST"], ids=lambda route: route[1])
+async def test_a_repeat_is_answered_alike_and_changes_nothing(
+    app: Application, furnished: Victim, blobs: Any, route: tuple[str, str]
+) -> None:
+    """Every POST that writes takes an Idempotency-Key; the second call leaves every row and file as it was."""
+    path, sent, _ = CALLS[route](furnished)
+    client, tenant_id = furnished.shop.client, furnished.shop.tenant_id
+    sent = {**sent, "headers": {**sent.get("headers", {}), "idempotency-key": "once"}}
+    first = await client.post(path, **sent)
+    assert first.is_success, first.text
+    before, files = await rows_of(app, tenant_id), await blobs()
+    again = await client.post(path, **sent)
+    assert (again.status_code, again.content) == (first.status_code, first.content)
+    assert again.headers["idempotent-replayed"] == "true"
+    assert await rows_of(app, tenant_id) == before
+    assert await blobs() == files
+
+
 @pytest.mark.parametrize("route", CALLS, ids=lambda route: f"{route[0]} {route[1]}")
 async def test_a_mistyped_dry_run_writes_nothing(app: Application, furnished: Victim, route: tuple[str, str]) -> None:
     """422, and nothing is changed: who asked for a trial must not get the real thing."""

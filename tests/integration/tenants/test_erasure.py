@@ -11,22 +11,32 @@ import pytest
 from infra.blob import BlobsUnavailable
 from infra.blob_folder import FolderBlobs
 from infra.db import Database, TenantId, driver
+from infra.secret import Secret
 from tenants import erasure
 from tenants.catalog.item import Item
 from tenants.catalog.store import upsert_items
+from tenants.deletion import delete_tenant
 from tenants.erasure import deleted_tenants, erase_tenant
 from tenants.keys import KeyRequest, create_key
-from tenants.lifecycle import TenantNotFound, create_tenant, delete_tenant, load_tenant
+from tenants.lifecycle import TenantNotFound, create_tenant, load_tenant
+from tests.conftest import START
 from workers.jobs.upkeep import Upkeep
 
 pytestmark = pytest.mark.anyio
 
-NOW = timedelta()
+LATER = START + timedelta(minutes=2)
+SECRET = b"s" * 32
 _ITEMS = 10
 _OF_OTHER_TABLES = (
     "insert into placements (tenant_id, placement_id, doc) select $1, n::text, '{}' from generate_series(1, 4) n",
     "insert into item_minutes (tenant_id, minute, item_no, views) select $1, $2, n, 1 from generate_series(1, 4) n",
 )
+
+
+async def remove(database: Database, tenant_id: TenantId) -> None:
+    """Delete it at the frozen time, without grace."""
+    async with database.tenant_session(tenant_id) as conn:
+        await delete_tenant(conn, tenant_id, now=START, grace=timedelta())
 
 
 class _Killed(BaseException):
@@ -70,13 +80,13 @@ async def test_an_erased_tenant_leaves_nothing(database: Database, make_shop: An
     """No row in any table but the change feed, and no file; another tenant keeps everything."""
     gone, other = await make_shop(), await make_shop()
     kept = await _counts(database, other)
-    await delete_tenant(database, gone)
-    assert await erase_tenant(database, blobs, gone) > 4 * _ITEMS
-    assert set(await _counts(database, gone)) == {"changes"}
+    await remove(database, gone)
+    assert await erase_tenant(database, blobs, gone, now=LATER, secret=SECRET) > 4 * _ITEMS
+    assert set(await _counts(database, gone)) == {"changes", "erasure_certificates"}
     assert await _counts(database, other) == kept
     assert [key async for key in blobs.iter_keys("tenants/")] == [f"tenants/{other}/imports/feed"]
     with pytest.raises(TenantNotFound):
-        await erase_tenant(database, blobs, gone)
+        await erase_tenant(database, blobs, gone, now=LATER, secret=SECRET)
 
 
 async def test_an_erasure_that_is_killed_goes_on(
@@ -84,7 +94,7 @@ async def test_an_erasure_that_is_killed_goes_on(
 ) -> None:
     """What was erased until then stays erased, and the next turn of upkeep erases the rest."""
     tenant_id = await make_shop()
-    await delete_tenant(database, tenant_id)
+    await remove(database, tenant_id)
     before = await _counts(database, tenant_id)
     whole = erasure._erase_rows
 
@@ -94,16 +104,16 @@ async def test_an_erasure_that_is_killed_goes_on(
         return await whole(database, erased, table)
 
     monkeypatch.setattr(erasure, "_erase_rows", killed)
-    upkeep = Upkeep(database, blobs)
+    upkeep = Upkeep(database, blobs, clock=lambda: LATER, secret=Secret(current=SECRET))
     with pytest.raises(_Killed):
-        await upkeep.erase(after=NOW)
+        await upkeep.erase()
     half = await _counts(database, tenant_id)
     assert sum(half.values()) < sum(before.values())
     assert half["items"] == _ITEMS
     monkeypatch.setattr(erasure, "_erase_rows", whole)
-    assert await upkeep.erase(after=NOW) >= 1
-    assert set(await _counts(database, tenant_id)) == {"changes"}
-    assert tenant_id not in await deleted_tenants(database, after=NOW)
+    assert await upkeep.erase() >= 1
+    assert set(await _counts(database, tenant_id)) == {"changes", "erasure_certificates"}
+    assert tenant_id not in await deleted_tenants(database, LATER)
 
 
 async def test_files_that_cannot_be_reached_are_tried_again(
@@ -111,25 +121,25 @@ async def test_files_that_cannot_be_reached_are_tried_again(
 ) -> None:
     """The tenant stays on the list until its last file is gone."""
     tenant_id = await make_shop()
-    await delete_tenant(database, tenant_id)
+    await remove(database, tenant_id)
 
     async def away(prefix: str) -> int:
         raise BlobsUnavailable("The store is away.")
 
     with monkeypatch.context() as broken:
         broken.setattr(blobs, "delete_prefix", away)
-        await Upkeep(database, blobs).erase(after=NOW)
-    assert tenant_id in await deleted_tenants(database, after=NOW)
-    await Upkeep(database, blobs).erase(after=NOW)
-    assert tenant_id not in await deleted_tenants(database, after=NOW)
+        await Upkeep(database, blobs, clock=lambda: LATER, secret=Secret(current=SECRET)).erase()
+    assert tenant_id in await deleted_tenants(database, LATER)
+    await Upkeep(database, blobs, clock=lambda: LATER, secret=Secret(current=SECRET)).erase()
+    assert tenant_id not in await deleted_tenants(database, LATER)
     assert not await blobs.exists(f"tenants/{tenant_id}/imports/feed")
 
 
 async def test_a_tenant_just_deleted_is_left_alone(database: Database, make_shop: Any, blobs: FolderBlobs) -> None:
     """What is being answered for it may still write."""
     tenant_id = await make_shop()
-    await delete_tenant(database, tenant_id)
-    await Upkeep(database, blobs).erase()
+    await remove(database, tenant_id)
+    await Upkeep(database, blobs, clock=lambda: START, secret=Secret(current=SECRET)).erase()
     assert (await _counts(database, tenant_id))["items"] == _ITEMS
 
 
@@ -137,8 +147,8 @@ async def test_a_living_tenant_cannot_be_erased(database: Database, make_shop: A
     """It must be deleted first."""
     tenant_id = await make_shop()
     with pytest.raises(TenantNotFound, match="no deleted tenant"):
-        await erase_tenant(database, blobs, tenant_id)
-    assert tenant_id not in await deleted_tenants(database, after=NOW)
+        await erase_tenant(database, blobs, tenant_id, now=LATER, secret=SECRET)
+    assert tenant_id not in await deleted_tenants(database, LATER)
 
 
 async def _counts(database: Database, tenant_id: TenantId) -> dict[str, int]:

@@ -1,13 +1,14 @@
 """Tenants are made, found, loaded and deleted."""
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import uuid4
 
 import pytest
 
 from infra.changes import ChangeFeed
 from infra.db import Database
+from tenants.deletion import delete_tenant
 from tenants.directory import Directory
 from tenants.keys import KeyRequest, create_key, find_key, hash_key
 from tenants.lifecycle import (
@@ -16,7 +17,6 @@ from tenants.lifecycle import (
     TenantNameTaken,
     TenantNotFound,
     create_tenant,
-    delete_tenant,
     find_tenant,
     list_tenants,
     load_tenant,
@@ -121,7 +121,8 @@ async def test_a_deleted_tenant_is_gone_for_everybody(database: Database, name: 
     async with database.tenant_session(tenant_id) as conn:
         made = await create_key(conn, tenant_id, KeyRequest(name="k"), secret=SECRET, cell="00", now=clock())
     assert await find_key(database, hash_key(SECRET, made.key)) is not None
-    await delete_tenant(database, tenant_id)
+    async with database.tenant_session(tenant_id) as conn:
+        await delete_tenant(conn, tenant_id, now=clock(), grace=timedelta(days=1))
     assert await find_key(database, hash_key(SECRET, made.key)) is None
     with pytest.raises(TenantNotFound):
         await load_tenant(database, tenant_id)
@@ -129,4 +130,5 @@ async def test_a_deleted_tenant_is_gone_for_everybody(database: Database, name: 
         await find_tenant(database, name)
     assert await create_tenant(database, name) != tenant_id
     with pytest.raises(TenantNotFound):
-        await delete_tenant(database, tenant_id)
+        async with database.tenant_session(tenant_id) as conn:
+            await delete_tenant(conn, tenant_id, now=clock(), grace=timedelta())

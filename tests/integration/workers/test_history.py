@@ -13,6 +13,7 @@ import pytest
 
 from infra.blob_folder import FolderBlobs
 from infra.db import Database, TenantId
+from infra.secret import Secret
 from tenants.catalog.imports import HISTORY_JOB, BlobSource, HistoryRequest, start_history, upload_key
 from tenants.jobs import Job, JobFault, claim_job, get_job, iter_faults
 from workers.jobs.history import HistoryImports
@@ -49,7 +50,7 @@ def run(database: Database, blobs: FolderBlobs, clock: Any, begin: Any) -> Run:
     async def run(tenant_id: TenantId, file: bytes, **options: Any) -> Job:
         clock.advance(1)
         job_id = await begin(tenant_id, file, **options)
-        handler = HistoryImports(database, blobs, clock=clock, piece=2)
+        handler = HistoryImports(database, blobs, secret=Secret(current=b"s" * 32), clock=clock, piece=2)
         jobs = JobLoop(database, {HISTORY_JOB: handler}, clock=clock)
         while await jobs.step():
             pass
@@ -160,14 +161,14 @@ async def test_a_dead_worker_loses_no_line_and_doubles_none(
     """Another takes the job up at the last commit."""
     tenant_id = await make_shop()
     await begin(tenant_id, views(3500, clock))
-    first = HistoryImports(database, blobs, clock=clock, piece=2)
+    first = HistoryImports(database, blobs, secret=Secret(current=b"s" * 32), clock=clock, piece=2)
     async with database.system_session(reason="claim a job") as system:
         job = await claim_job(system, [HISTORY_JOB], clock())
     assert job is not None
     await run_job(database, job, first, clock=clock)  # a piece; then it is never heard of again
     assert await query(tenant_id, COUNT) == [(2000,)]
     clock.advance(120)
-    second = HistoryImports(database, blobs, clock=clock)
+    second = HistoryImports(database, blobs, secret=Secret(current=b"s" * 32), clock=clock)
     jobs = JobLoop(database, {HISTORY_JOB: second}, clock=clock)
     while await jobs.step():
         pass

@@ -380,6 +380,21 @@ async def test_the_installations_secret_can_change(bench: Bench) -> None:
         assert verified(made.secret, headers_of(site), site.bodies[0], now=bench.clock())
 
 
+async def test_secrets_are_stored_anew_while_the_installations_changes(bench: Bench) -> None:
+    """Upkeep does it, once; then the old one can be forgotten. What nobody can decrypt is left alone."""
+    tenant_id = await bench.tenant()
+    new = b"n" * 32
+    async with serving(answer()) as site:
+        made = await bench.endpoint(tenant_id, site.url())
+        for secrets, count in (((new,), 0), ((new, SECRET), 1), ((new, SECRET), 0)):
+            async with bench.database.system_session(reason="test") as conn:
+                assert await endpoints.reseal_secrets(conn, secrets) == count
+        await bench.happen(tenant_id)
+        bench.webhooks = bench.worker(secrets=(new,))
+        await bench.send()
+        assert verified(made.secret, headers_of(site), site.bodies[0], now=bench.clock())
+
+
 async def test_secrets_are_not_stored_in_clear(bench: Bench, query: Any) -> None:
     """Neither as bytes nor as they are shown."""
     import base64

@@ -9,6 +9,8 @@ from uuid import UUID
 import httpx
 import pytest
 import uvicorn
+from hypothesis import example, given
+from hypothesis import strategies as st
 from litestar import Litestar, Request, Response, get, post, put
 from litestar.params import FromPath
 from structlog.testing import capture_logs
@@ -38,7 +40,7 @@ class _Authenticator:
     def __init__(self) -> None:
         self.origins: list[str | None] = []
 
-    async def authenticate(self, key: str | None, origin: str | None) -> Caller:
+    async def authenticate(self, key: str | None, origin: str | None, token: str | None = None) -> Caller:
         self.origins.append(origin)
         if key == "broken":
             raise RuntimeError("secret inside")
@@ -299,15 +301,19 @@ async def test_an_answer_that_broke_half_way_is_cut(authenticator: _Authenticato
         await Edge(broken, authenticator)(_scope("/x"), send, send)  # type: ignore[arg-type]
 
 
-async def test_one_line_is_logged_without_the_query_string(client: httpx.AsyncClient) -> None:
-    """Method, path, status, time, tenant and key id; a key in the query string never."""
+async def test_one_line_is_logged_without_the_address(client: httpx.AsyncClient) -> None:
+    """Method, route, status, time, tenant and key id; never what stands in the address: a key, or a person's id."""
     with capture_logs() as logs:
-        await client.get("/v1/read/a?key=pk_secret", headers={"x-api-key": "good"})
-    (line,) = logs
+        await client.get("/v1/read/maria?key=pk_secret", headers={"x-api-key": "good"})
+        await client.get("/v1/nowhere/maria?key=pk_secret", headers={"x-api-key": "good"})
+    line, lost = logs
     assert line["event"] == "http.request"
-    assert (line["method"], line["path"], line["status"], line["key_id"]) == ("GET", "/v1/read/a", 200, "k")
+    told = (line["method"], line["route"], line["status"], line["key_id"])
+    assert told == ("GET", "/v1/read/{item_id}", 200, "k")
     assert line["tenant_id"] == str(CALLER.tenant_id)
-    assert "pk_secret" not in str(line)
+    assert lost["route"] == "unknown"
+    for word in ("pk_secret", "maria"):
+        assert word not in str(logs)
 
 
 async def test_a_page_may_ask_first(client: httpx.AsyncClient, authenticator: _Authenticator) -> None:
@@ -316,17 +322,107 @@ async def test_a_page_may_ask_first(client: httpx.AsyncClient, authenticator: _A
         "/v1/read/a", headers={"origin": "https://shop.example", "access-control-request-method": "POST"}
     )
     assert answer.status_code == 204
-    assert answer.headers["access-control-allow-origin"] == "*"
-    assert "authorization" in answer.headers["access-control-allow-headers"]
+    assert answer.headers["access-control-allow-origin"] == "https://shop.example"
+    assert "x-visitor-token" in answer.headers["access-control-allow-headers"]
+    assert "Origin" in answer.headers["vary"]
     assert authenticator.origins == []
 
 
-async def test_a_page_may_read_answers_and_errors(client: httpx.AsyncClient) -> None:
-    """CORS headers on every answer to an origin, none without one."""
+async def test_a_page_may_read_why_its_key_is_refused(client: httpx.AsyncClient) -> None:
+    """By its own origin, never by any; and nothing is said without one."""
     answer = await client.get("/v1/read/a", headers={"origin": "https://shop.example"})
     assert answer.status_code == 401
-    assert answer.headers["access-control-allow-origin"] == "*"
+    assert answer.headers["access-control-allow-origin"] == "https://shop.example"
     assert "access-control-allow-origin" not in (await client.get("/v1/read/a")).headers
+
+
+async def test_a_page_may_not_read_by_a_secret_key(client: httpx.AsyncClient) -> None:
+    """A secret key on a page is a leak, which shall not work by accident."""
+    answer = await client.get("/v1/read/a", headers={"origin": "https://shop.example", "x-api-key": "good"})
+    assert answer.status_code == 200
+    assert "access-control-allow-origin" not in answer.headers
+
+
+async def test_what_is_no_api_is_not_opened_to_other_pages(client: httpx.AsyncClient) -> None:
+    """Neither by a preflight nor by a request."""
+    headers = {"origin": "https://shop.example"}
+    asked = await client.options("/take", headers={**headers, "access-control-request-method": "POST"})
+    sent = await client.post("/take", headers=headers, content=b"x")
+    for answer in (asked, sent):
+        assert "access-control-allow-origin" not in answer.headers
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                (b"authorization", b"Bearer good"),
+                (b"authorization", b"bearer  good "),
+                (b"authorization", b"Bearer other"),
+                (b"authorization", b"Basic Z29vZA=="),
+                (b"x-api-key", b"good"),
+                (b"x-api-key", b"other"),
+            ]
+        ),
+        max_size=4,
+    )
+)
+async def test_two_keys_that_differ_are_no_key(headers: list[tuple[bytes, bytes]]) -> None:
+    """Whichever headers they stand in, in whichever order; a scheme that is none of ours holds none."""
+    keys = {value.split()[-1] for _, value in headers if not value.startswith(b"Basic")}
+    answer = await _get("/v1/read/a", headers)
+    expected = {frozenset({b"good"}): None}.get(frozenset(keys), "key_missing")
+    if len(keys) > 1:
+        expected = "ambiguous_key"
+    assert answer.get("code") == expected
+
+
+@given(st.binary(max_size=60).map(lambda value: value.replace(b"\r", b"").replace(b"\n", b"")))
+@example(b"Bearer")
+@example(b"Bearer ")
+@example(b"Bearer \xff\xfe")
+@example(b"Bearer " + b"x" * 10_000)
+async def test_no_authorization_header_breaks_anything(value: bytes) -> None:
+    """Whatever bytes it holds, who sends it is told that no key was found."""
+    assert (await _get("/v1/read/a", [(b"authorization", value)]))["code"] == "key_missing"
+
+
+async def test_two_origins_are_none(authenticator: _Authenticator) -> None:
+    """A proxy and we shall not believe different ones."""
+    await _get("/v1/read/a", [(b"origin", b"https://a.example"), (b"origin", b"https://b.example")], authenticator)
+    assert authenticator.origins == ["https://a.example, https://b.example"]
+
+
+@pytest.mark.parametrize("path", ["/v1/read/a", "/v1/admin", "/take", "/defect", "/nowhere"])
+async def test_every_answer_has_the_headers_of_safety(client: httpx.AsyncClient, path: str) -> None:
+    """Good or bad; over HTTPS also that it stays HTTPS."""
+    answer = await client.get(path, headers={"x-api-key": "good"})
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+    assert answer.headers["referrer-policy"] == "no-referrer"
+    assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+    assert ("cache-control" in answer.headers) is path.startswith("/v1/")
+    assert "strict-transport-security" not in answer.headers
+    secured = await client.get(path, headers={"x-forwarded-proto": "https"})
+    assert secured.headers["strict-transport-security"].startswith("max-age=63072000")
+
+
+async def _get(
+    path: str, headers: list[tuple[bytes, bytes]], authenticator: _Authenticator | None = None
+) -> dict[str, Any]:
+    """The body of an answer to exactly these header lines, as a struct where it is a problem."""
+    framework = Litestar(
+        [read],
+        guards=[requires],
+        exception_handlers={Exception: answer_problem},
+        openapi_config=None,
+        logging_config=None,
+    )
+    edge = Edge(framework, authenticator or _Authenticator())  # type: ignore[arg-type]
+    transport = httpx.ASGITransport(edge)
+    async with httpx.AsyncClient(transport=transport, base_url="http://kindred", headers={}) as client:
+        answer = await client.get(path, headers=headers)
+    return answer.json() if answer.headers["content-type"].startswith("application/problem") else {}
 
 
 @pytest.mark.parametrize(

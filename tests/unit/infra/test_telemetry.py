@@ -114,6 +114,83 @@ def test_secrets_are_cut_out(text: str) -> None:
     assert "[redacted]" in cleaned["event"]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mail to maria@shop.example failed",
+        "maria.o'neil+x@a-b.co.uk",
+        "/v1/users/maria%40shop.example",
+        "мария@магазин.рф",
+        "'maria@shop.example'",
+        "user=maria@shop.example;",
+        "<maria@shop.example>",
+    ],
+)
+def test_email_addresses_are_cut_out(text: str) -> None:
+    """Whatever stands around them, and escaped ones too."""
+    cleaned = str(redact(None, "info", {"event": text, "deep": [{"x": text}]}))
+    assert "[email]" in cleaned
+    for word in ("maria", "shop.example", "мария", "a-b.co"):
+        assert word not in cleaned
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["203.0.113.7", "10.1.2.3", "2001:db8::7", "2001:db8:0:1:2:3:4:5", "fe80::1", "::ffff:203.0.113.7", "2001:db8::"],
+)
+@pytest.mark.parametrize("around", ["{}", "from {} to x", "[{}]:443", "({}),", "http://[{}]/x", "peer={}"])
+def test_internet_addresses_are_cut_out(address: str, around: str) -> None:
+    """Of either version."""
+    cleaned = redact(None, "info", {"event": around.format(address)})["event"]
+    assert "[ip]" in cleaned
+    assert address.removeprefix("::ffff:") not in cleaned
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "127.0.0.1:8000",
+        "::1",
+        "PostgreSQL 18.4",
+        "1.2.3",
+        "12:30:59",
+        "2026-11-29T09:44:20.123456Z",
+        "std::vector",
+        "infra.telemetry:redact",
+        "@media",
+        "a@b",
+        "items.encoded",
+    ],
+)
+def test_what_is_nobodys_address_stays(text: str) -> None:
+    """Versions, times, names, and this machine itself."""
+    assert redact(None, "info", {"event": text, "timestamp": text}) == {"event": text, "timestamp": text}
+
+
+@pytest.mark.parametrize("unit", ["a", "a.", "1:", "1.", "@", "a@", "%40", "'", ":", "sk_", "/"])
+def test_long_texts_take_no_time(unit: str) -> None:
+    """No pattern looks at a text more often than a few times over."""
+    assert len(redact(None, "info", {"exception": unit * 400_000})["exception"]) <= 4010
+
+
+def test_a_traceback_does_not_quote(log: io.StringIO) -> None:
+    """Where it happened and what kind of thing, but not with which text, nor the row that PostgreSQL refused."""
+    try:
+        try:
+            int("secretword")
+        except ValueError as error:
+            raise KeyError("secretword") from error
+    except KeyError:
+        structlog.get_logger().exception("http.failed")
+    structlog.get_logger().error("x", reason="duplicate key\nDETAIL:  Key (id)=(secretword) exists.\nHINT:  None.")
+    first, second = lines(log)
+    assert "KeyError" in first["exception"]
+    assert "ValueError: invalid literal for int() with base 10: " in first["exception"]
+    assert "test_telemetry.py" in first["exception"]
+    assert "secretword" not in first["exception"].replace('int("secretword")', "").replace('KeyError("secretword")', "")
+    assert second["reason"] == "duplicate key\nDETAIL: [redacted]\nHINT:  None."
+
+
 @pytest.mark.parametrize("name", ["api_key", "apikey", "Authorization", "secret_key", "token", "key", "cookie"])
 def test_fields_named_like_secrets(name: str) -> None:
     """A field that is called a secret is one, whatever its value looks like."""

@@ -1,6 +1,8 @@
 """API keys: their form and what a mistyped one is told."""
 
+import re
 import string
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -8,11 +10,13 @@ from hypothesis import strategies as st
 
 from tenants.keys import (
     KEY_LENGTH,
+    KEY_PATTERN,
     PUBLISHABLE_SCOPES,
     SCOPES,
     Kind,
     MistypedKey,
     default_scopes,
+    find_keys,
     hash_key,
     make_key,
     parse_key,
@@ -73,3 +77,25 @@ def test_only_who_asks_for_it_gets_admin() -> None:
     """The usual secret key may do everything but administer; the usual publishable key only what a page needs."""
     assert set(default_scopes("secret")) == set(SCOPES) - {"admin"}
     assert default_scopes("publishable") == PUBLISHABLE_SCOPES
+
+
+def test_keys_are_found_in_a_text_by_the_documented_pattern() -> None:
+    """A scanner of logs and repositories needs the pattern; the checksum then tells what only looks like a key."""
+    secret, secret_id = make_key("secret", cell="00")
+    public, public_id = make_key("publishable", cell="e1")
+    wrong = secret[:-1] + ("0" if secret[-1] != "0" else "1")
+    text = f'curl -H "Authorization: Bearer {secret}"\nkey={public};\n{wrong} x{secret} {secret}x task_{"0" * 45}\n'
+    assert len(re.findall(KEY_PATTERN, text)) == 3
+    found = list(find_keys(text))
+    assert [(each.kind, each.cell, each.key_id) for _, each in found] == [
+        ("secret", "00", secret_id),
+        ("publishable", "e1", public_id),
+    ]
+    assert text[found[1][0] :].startswith(public)
+    assert KEY_PATTERN in (Path(__file__).parents[3] / "docs" / "keys.md").read_text()
+
+
+def test_a_very_long_string_is_told_its_length() -> None:
+    """And costs nothing."""
+    with pytest.raises(MistypedKey, match="10000 characters"):
+        parse_key("sk_" + "0" * 9_997)

@@ -31,12 +31,17 @@ LEAST: Final = 0.03
 
 _TEMPERATURE: Final = 10.0
 _STEPS: Final = (0.25, 0.5, 0.75, 1.0)
-_SURE: Final = 1.0
-"""Standard errors by which a mixture must be better than the best source alone."""
+_SURE: Final = 2.0
+"""Standard errors by which a mixture must be better than the best source alone: the steps of a fit are several tries,
+and what one standard error shows of a window is often gone in the next."""
 
 _SHARES: Final = np.round(np.arange(0.05, 1.01, 0.05), 2)
-_CLEARLY: Final = 1.5
-_MOST_LOST: Final = 0.03
+_CLEARLY: Final = 2.0
+"""So many times what content alone finds of the unmet: from one window to the next the two differ by half."""
+
+_SPENT: Final = 0.5
+"""The part of what the mixture gains over the best source that new items may cost."""
+
 _TRACE: Final = 0.001
 
 
@@ -179,7 +184,7 @@ def choose_weights(
     exam: Exam, prior: NDArray[np.float64], *, prior_shoppers: float = PRIOR_SHOPPERS
 ) -> NDArray[np.float64]:
     """Weights ≥ 0 with sum 1: of the best source alone, the fitted ones and what lies between, those that gain most;
-    the best source alone, unless another gains more by a standard error. What n shoppers show is drawn to `prior` as
+    the best source alone, unless another gains more by two standard errors. What n shoppers show is drawn to `prior` as
     if that had been shown by `prior_shoppers`.
     """
     count = len(np.unique(exam.union.row[exam.wanted]))
@@ -246,7 +251,7 @@ def fit_blend(windows: Sequence[Window], prior: Mapping[str, float]) -> Blend:
         drawn = [fresh_of([w.lists[name] for name in known], w.few, wanted.shape[1]) for w in windows]
         lists.append(stacked(drawn))
         exam = _exam(lists, wanted)
-        share = _fresh_weight(exam, _exam(lists, new), weights, names.index("similar"))
+        share = _fresh_weight(exam, _asked_for(exam.union, new), weights, names.index("similar"))
         weights = np.r_[weights, share]
         if share > 0:
             # What `fresh` is drawn from must be asked, however little it counts by itself.
@@ -256,24 +261,29 @@ def fit_blend(windows: Sequence[Window], prior: Mapping[str, float]) -> Blend:
 
 
 def _fresh_weight(exam: Exam, new: Exam, weights: NDArray[np.float64], content: int) -> float:
-    """The lowest weight of the last source, `fresh`, at which what nobody had met is found clearly better than by
-    content alone; the best one below, where that would cost more of the Recall of all items than MOST_LOST.
+    """The weight of the last source, `fresh`, at which most of all is found; raised from there until what nobody had
+    met is found clearly better than by content alone, as far as no more than `_SPENT` is lost by it.
 
-    The fit itself would leave it out: what is new is little of what is bought.
+    The fit itself would leave it out, as what is new is little of what is bought. Paid for with a part of what the
+    mixture gains, it never makes a list worse than the best source alone; where nothing is gained nothing is spent.
     """
-    goal = _CLEARLY * float(new.recall(np.eye(len(weights) + 1)[content]).mean())
-    floor = (1 - _MOST_LOST) * float(exam.recall(np.r_[weights, 0.0]).mean())
-    best, most = 0.0, 0.0
+    alone = np.eye(len(weights) + 1)
+    base = float(exam.recall(np.r_[weights, 0.0]).mean())
+    best = max(float(exam.recall(one).mean()) for one in alone[:-1])
+    floor = base - _SPENT * max(base - best, 0.0)
+    goal = _CLEARLY * float(new.recall(alone[content]).mean())
+    recall, found = [base], [float(new.recall(np.r_[weights, 0.0]).mean())]
     for share in _SHARES:
         mixed = np.r_[weights, share]
-        if float(exam.recall(mixed).mean()) < floor:
+        value = float(exam.recall(mixed).mean())
+        if value < floor:
             break
-        found = float(new.recall(mixed).mean())
-        if found > most:
-            best, most = float(share), found
-        if found > goal:
-            break
-    return best
+        recall.append(value)
+        found.append(float(new.recall(mixed).mean()))
+    at = int(np.argmax(recall))
+    enough = np.flatnonzero(np.array(found[at:]) >= goal)
+    at += int(enough[0]) if len(enough) else int(np.argmax(found[at:]))
+    return float(np.r_[0.0, _SHARES][at])
 
 
 def _named(names: Sequence[str], weights: NDArray[np.float64]) -> dict[str, float]:
@@ -286,8 +296,11 @@ def stacked(parts: Sequence[Listed]) -> Listed:
 
 
 def _exam(lists: Sequence[Listed], wanted: csr_array) -> Exam:
+    return _asked_for(unite(lists, wanted.shape[1]), wanted)
+
+
+def _asked_for(union: Union, wanted: csr_array) -> Exam:
     items = np.int64(wanted.shape[1])
-    union = unite(lists, wanted.shape[1])
     asked = np.diff(wanted.indptr)
     pairs = np.repeat(np.arange(wanted.shape[0], dtype=np.int64), asked) * items + wanted.indices
     return Exam(union=union, wanted=np.isin(union.row * items + union.item, pairs), asked=asked)

@@ -5,9 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from structlog.contextvars import merge_contextvars
+from structlog.testing import capture_logs
 
 from infra.db import driver
 from infra.settings import Settings
+from infra.telemetry import redact
 from tenants.accounts.outbox import prune_accounts
 from tests.conftest import FrozenClock
 from tests.integration.api.accounts.conftest import (
@@ -210,6 +213,20 @@ async def test_an_installation_may_be_closed(
         assert said in shown.text
         told = await browser.http.post("/v1/signup", json={"email": new_address(), "password": PASSWORD})
         assert (told.status_code, told.json()["code"]) == (403, "signup_closed")
+
+
+async def test_logs_tell_no_secret_and_nobody(office: Office) -> None:
+    """Neither address, password, token nor key, of people who sign up, in, and fail to."""
+    with capture_logs(processors=[merge_contextvars, redact]) as logs:
+        email, browser = await office.account()
+        await browser.send("/console", "/signout")
+        for password in ("not the password", PASSWORD):
+            await browser.send("/signin", email=email, password=password)
+        await browser.get(await office.link(email))
+    told = repr(logs)
+    assert len(logs) > 8
+    secrets = [email, email.partition("@")[0], PASSWORD, token_of(await office.link(email)), "sk_", "pk_"]
+    assert [secret for secret in secrets if secret in told] == []
 
 
 async def test_only_hashes_of_secrets_are_stored(office: Office) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from api.recommend.pipeline import serve
 from api.recommend.types import Answer, Query, Strategy
+from infra.secret import Secret
 from tenants.placements import SOURCE_NAMES, PlacementSource
 from tenants.sources.shopper import ShopperKey
 from tenants.vectors.form import halfvec_text
@@ -110,7 +111,7 @@ async def _answer(shop: Floor, query: dict[str, Any], sources: list[str]) -> Ans
         shop.tenant,
         msgspec.convert(query, Query),
         now=NOW,
-        secret=SECRET,
+        secret=Secret(current=SECRET),
         sources=[PlacementSource(strategy=name) for name in sources],  # type: ignore[arg-type]
     )
     return served.answer

@@ -10,6 +10,7 @@ import pytest
 from api.recommend.plan import plan, plan_rerank
 from api.recommend.types import Plan, Query, RerankQuery
 from infra.db import TenantId
+from infra.secret import Secret
 from tenants.lifecycle import Generation, SpaceRef, TenantRef
 from tenants.placements import PlacementSource
 
@@ -37,7 +38,13 @@ def _tenant(**generation: Any) -> TenantRef:
 
 def _plan(query: dict[str, Any], sources: list[PlacementSource] | None = None, **generation: Any) -> Plan:
     now = datetime(2026, 1, 15, tzinfo=UTC)
-    return plan(msgspec.convert(query, Query), _tenant(**generation), now=now, secret=b"s" * 32, sources=sources or [])
+    return plan(
+        msgspec.convert(query, Query),
+        _tenant(**generation),
+        now=now,
+        secret=Secret(current=b"s" * 32),
+        sources=sources or [],
+    )
 
 
 def _weights(planned: Plan) -> dict[str, float]:
@@ -83,7 +90,7 @@ def test_a_source_reads_the_model_that_it_names() -> None:
         PlacementSource(strategy="graph", model="2"),
     ]
     now = datetime(2026, 1, 15, tzinfo=UTC)
-    planned = plan(Query(user_id="ann"), tenant, now=now, secret=b"s" * 32, sources=sources)
+    planned = plan(Query(user_id="ann"), tenant, now=now, secret=Secret(current=b"s" * 32), sources=sources)
     assert {chosen.label: chosen.weight for chosen in planned.asked.sources} == {
         "graph": 2.0,
         "als@1": 0.75,
@@ -147,7 +154,7 @@ def test_who_asks_for_a_least_score_wants_no_fallback() -> None:
 def test_reranking_is_among_the_given_items() -> None:
     """Each once, none left out for having been met."""
     query = RerankQuery(item_ids=["b", "a", "b"], user_id="ann")
-    planned = plan_rerank(query, _tenant(), now=datetime(2026, 1, 15, tzinfo=UTC), secret=b"s" * 32)
+    planned = plan_rerank(query, _tenant(), now=datetime(2026, 1, 15, tzinfo=UTC), secret=Secret(current=b"s" * 32))
     assert planned.asked.among == ["b", "a"]
     assert planned.count == 2
     assert planned.asked.leave_out == "nothing"

@@ -1,7 +1,7 @@
 """Weights of sources."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
@@ -103,6 +103,60 @@ def test_items_that_nobody_met_get_a_weight_that_finds_them() -> None:
     assert found.weights["fresh"] > 0
     assert found.weights["similar"] > 0
     assert fit_blend([], {"popular": 0.5, "similar": 1.5}).weights == {"popular": 0.25, "similar": 0.75}
+
+
+def _window(rng: np.random.Generator, strengths: tuple[float, float, float]) -> Window:
+    """300 shoppers, 60 items, the last 30 unmet; `popular` and `item_cf` know the first, `similar` the last."""
+    wanted = rng.random((300, 60)) < np.where(np.arange(60) < 30, 0.1, 0.03)
+    wanted[:, 0] |= ~wanted.any(axis=1)
+    cold = np.arange(60) >= 30
+    ids = np.broadcast_to(np.arange(60, dtype=np.int32), wanted.shape)
+    lists = {}
+    for (name, known), strength in zip(
+        [("popular", ~cold), ("item_cf", ~cold), ("similar", cold)], strengths, strict=True
+    ):
+        score = _source(rng, wanted, strength) * known
+        order = np.argsort(-score, axis=1).astype(np.int32)
+        lists[name] = listed(score, np.take_along_axis(ids, order, axis=1))
+    asked = csr_array(wanted.astype(np.float32))
+    return Window(lists=lists, wanted=asked, new=of_items(asked, cold), few=cold)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.tuples(st.floats(0, 0.6), st.floats(0, 0.6), st.floats(0, 0.6)))
+def test_new_items_cost_at_most_half_of_what_the_mixture_gains(
+    seed: int, strengths: tuple[float, float, float]
+) -> None:
+    """Against the best source alone, on the shoppers that the weights are fitted on."""
+    window = _window(np.random.default_rng(seed), strengths)
+    found = fit_blend([window], dict.fromkeys(window.lists, 1e-9))
+    without = _recall_of(window, {name: w for name, w in found.weights.items() if name != "fresh"})
+    best = max(found.recall[name] for name in window.lists)
+    spent = without - found.recall["blend"]
+    assert spent <= max(without - best, 0) / 2 + 2e-3
+
+
+def test_nothing_is_spent_on_new_items_where_nothing_is_gained() -> None:
+    """Every place of the best source is wanted and content knows nothing: that source stays alone."""
+    rng = np.random.default_rng(0)
+    wanted = rng.random((300, 60)) < np.where(np.arange(60) < 20, 0.9, np.where(np.arange(60) < 30, 0.0, 0.03))
+    cold = np.arange(60) >= 30
+    ids = np.broadcast_to(np.arange(60, dtype=np.int32), wanted.shape)
+    scores = {"popular": np.where(np.arange(60) < 20, 1 - np.arange(60) / 100, 0), "similar": rng.random(60) * cold}
+    lists = {
+        name: listed(np.broadcast_to(score, wanted.shape).astype(np.float32), ids[:, np.argsort(-score)])
+        for name, score in scores.items()
+    }
+    asked = csr_array(wanted.astype(np.float32))
+    window = Window(lists=lists, wanted=asked, new=of_items(asked, cold), few=cold)
+    assert fit_blend([window], {"popular": 1.0, "similar": 1e-9}).weights == {"popular": 1.0}
+
+
+def _recall_of(window: Window, weights: dict[str, float]) -> float:
+    union = unite([window.lists[name] for name in weights], 60)
+    lists = blended(union, np.array(list(weights.values())), 300, 20)
+    sizes = np.diff(window.wanted.indptr)
+    return float((hits(lists, window.wanted).sum(axis=1) / sizes).mean())
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=2), st.integers(1, 12))

@@ -1,0 +1,153 @@
+"""/console/organisations/{id}: who belongs to it; and /invitation, what the mail to a new one opens."""
+
+from typing import Any, Final
+from uuid import UUID
+
+from litestar import Response
+from litestar.params import FromPath
+from msgspec import Struct
+
+from api.console.page import (
+    find_session,
+    go,
+    knock,
+    needs_session,
+    page_get,
+    page_post,
+    read_form,
+    show,
+    show_again,
+    sign_in,
+)
+from api.console.pages.signup import TokenText, show_sent
+from api.deps import services_of
+from api.wire import AnyRequest
+from infra.errors import KindredError
+from tenants.accounts.email import EmailText
+from tenants.accounts.members import get_role, list_members, may_grant, remove_member, set_role
+from tenants.accounts.organisations import name_of_organisation
+from tenants.accounts.passwords import Password
+from tenants.accounts.roles import ROLE_SAYS, ROLES, Role
+from tenants.accounts.sessions import Session
+
+
+class InviteForm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Somebody to be invited."""
+
+    email: EmailText
+    role: Role
+
+
+class RoleForm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A member's new role."""
+
+    person_id: UUID
+    role: Role
+
+
+class RemoveForm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A member to be removed: oneself, to leave."""
+
+    person_id: UUID
+
+
+class JoinForm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An invitation to be accepted; `password` where it makes an account."""
+
+    token: TokenText
+    password: Password | None = None
+
+
+async def _values(request: AnyRequest, session: Session, org_id: UUID) -> dict[str, Any]:
+    """What the page shows. Raises MemberNotFound to who does not belong to the organisation."""
+    async with services_of(request).database.person_session(session.person_id, org_id=org_id) as conn:
+        own = await get_role(conn, org_id, session.person_id)
+        members = await list_members(conn)
+        name = await name_of_organisation(conn, org_id)
+    return {
+        "org_id": org_id,
+        "name": name,
+        "members": members,
+        "changeable": {each.person_id for each in members if may_grant(own, each.role)},
+        "grantable": [role for role in ROLES if may_grant(own, role)],
+        "says": ROLE_SAYS,
+    }
+
+
+@page_get("/console/organisations/{org_id:uuid}")
+async def members_page(request: AnyRequest, org_id: FromPath[UUID]) -> Response[Any]:
+    """The members."""
+    session = needs_session(request)
+    return show(request, "members.html", **await _values(request, session, org_id))
+
+
+@page_post("/console/organisations/{org_id:uuid}/invite")
+async def invite(request: AnyRequest, org_id: FromPath[UUID]) -> Response[Any]:
+    """Mail an invitation; the page is the same whether the address has an account or not."""
+    session = needs_session(request)
+    values = await _values(request, session, org_id)
+    try:
+        form = await read_form(request, InviteForm)
+        await services_of(request).doors.invite(session.person_id, org_id, form.email, form.role, knock(request))
+    except KindredError as error:
+        return show_again(request, "members.html", error, **values)
+    return show_sent(request, form.email, "invitation")
+
+
+@page_post("/console/organisations/{org_id:uuid}/role")
+async def change_role(request: AnyRequest, org_id: FromPath[UUID]) -> Response[Any]:
+    """Change a role; it holds with the member's next request."""
+    session = needs_session(request)
+    values = await _values(request, session, org_id)
+    try:
+        form = await read_form(request, RoleForm)
+        async with services_of(request).database.person_session(session.person_id, org_id=org_id) as conn:
+            await set_role(conn, org_id, form.person_id, form.role, by=session.person_id)
+    except KindredError as error:
+        return show_again(request, "members.html", error, **values)
+    return go(request, f"/console/organisations/{org_id}")
+
+
+@page_post("/console/organisations/{org_id:uuid}/remove")
+async def remove(request: AnyRequest, org_id: FromPath[UUID]) -> Response[Any]:
+    """Remove a member, or leave."""
+    session = needs_session(request)
+    values = await _values(request, session, org_id)
+    try:
+        form = await read_form(request, RemoveForm)
+        async with services_of(request).database.person_session(session.person_id, org_id=org_id) as conn:
+            await remove_member(conn, org_id, form.person_id, by=session.person_id)
+    except KindredError as error:
+        return show_again(request, "members.html", error, **values)
+    return go(request, "/console" if form.person_id == session.person_id else f"/console/organisations/{org_id}")
+
+
+@page_get("/invitation")
+async def invitation_page(request: AnyRequest) -> Response[Any]:
+    """What the mail opens: one click for who is signed in, a password for who has no account."""
+    token = request.query_params.get("token", "")
+    invited = await services_of(request).doors.look_at_invitation(token)
+    return show(request, "invitation.html", token=token, invited=invited)
+
+
+@page_post("/invitation")
+async def accept(request: AnyRequest) -> Response[Any]:
+    """Join, as who is signed in or with a new account."""
+    doors = services_of(request).doors
+    form = await read_form(request, JoinForm)
+    session = find_session(request)
+    if session is not None:
+        await doors.accept(form.token, session.person_id, knock(request))
+        return go(request, "/console")
+    try:
+        signed_in = await doors.join(form.token, form.password or "", knock(request))
+    except KindredError as error:
+        if not error.errors:
+            raise
+        invited = await doors.look_at_invitation(form.token)
+        return show_again(request, "invitation.html", error, token=form.token, invited=invited)
+    await sign_in(request, signed_in)
+    return go(request, "/console")
+
+
+ROUTES: Final = (members_page, invite, change_role, remove, invitation_page, accept)

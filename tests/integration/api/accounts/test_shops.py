@@ -1,0 +1,118 @@
+"""Shops on pages: made, their keys shown once, fed, and asked for a list."""
+
+import re
+
+import pytest
+
+from tests.integration.api.accounts.conftest import Browser, Office, form_token, heading
+
+pytestmark = pytest.mark.anyio
+
+
+async def _shop(browser: Browser) -> str:
+    return (await browser.get("/console")).text.partition("/console/shops/")[2][:36]
+
+
+async def _org(browser: Browser) -> str:
+    return (await browser.get("/console")).text.partition('name="org_id" value="')[2][:36]
+
+
+async def test_a_second_shop_has_keys_of_its_own(office: Office) -> None:
+    """Shown once; its name is taken within the organisation and free for others."""
+    _, browser = await office.account()
+    org_id = await _org(browser)
+    made = await browser.send("/console", "/console/shops", name="Terra", currency="EUR", org_id=org_id)
+    assert heading(made) == "The keys of “Terra”"
+    secret = re.findall(r"sk_\w{45}", made.text)[0]
+    assert (await office.browser().http.get("/v1/keys", headers={"X-API-Key": secret})).status_code == 200
+    again = await browser.send("/console", "/console/shops", name="Terra", currency="EUR", org_id=org_id)
+    assert (again.status_code, "choose another name" in again.text) == (409, True)
+    _, other = await office.account()
+    theirs = await other.send("/console", "/console/shops", name="Terra", currency="EUR", org_id=await _org(other))
+    assert theirs.status_code == 200
+    foreign = await other.send("/console", "/console/shops", name="Mine", currency="EUR", org_id=org_id)
+    assert foreign.status_code == 404
+
+
+@pytest.mark.parametrize(
+    "fields", [{"name": ""}, {"name": "x" * 101}, {"currency": "eur"}, {"currency": ""}, {"org_id": "x"}, {"name": " "}]
+)
+async def test_a_shop_that_cannot_be_is_not_made(office: Office, fields: dict[str, str]) -> None:
+    """422 on the same page, with what was typed."""
+    _, browser = await office.account()
+    sent = {"name": "Terra", "currency": "EURO", "org_id": await _org(browser), **fields}
+    sent = {"currency": "EUR", **{name: value for name, value in sent.items() if value or name == "name"}}
+    if fields.get("currency") is None:
+        sent["currency"] = "EUR"
+    if fields.get("currency") == "":
+        sent["currency"] = "€"
+    shown = await browser.send("/console", "/console/shops", **sent)
+    assert (shown.status_code, heading(shown)) == (422, "Your shops")
+
+
+async def test_keys_are_made_and_revoked(office: Office) -> None:
+    """A new one is shown once, and works; a revoked one does not."""
+    _, browser = await office.account()
+    page = f"/console/shops/{await _shop(browser)}"
+    made = await browser.send(page, f"{page}/keys", name="storefront", kind="publishable")
+    (key,) = re.findall(r"pk_\w{45}", made.text)
+    assert key not in (await browser.get(page)).text
+    asked = await office.browser().http.post("/v1/search", json={"query": "x"}, headers={"X-API-Key": key})
+    assert asked.status_code == 200
+    await browser.send(page, f"{page}/keys/revoke", key_id=key[5:15])
+    asked = await office.browser().http.post("/v1/search", json={"query": "x"}, headers={"X-API-Key": key})
+    assert asked.json()["code"] == "key_revoked"
+    for bad in ("", "x" * 30, "../"):
+        shown = await browser.send(page, f"{page}/keys/revoke", key_id=bad)
+        assert shown.status_code == 422
+    shown = await browser.send(page, f"{page}/keys/revoke", key_id="0123456789")
+    assert shown.status_code == 404
+
+
+async def test_an_empty_feed_says_what_to_do(office: Office) -> None:
+    """Nothing pasted, no file, only spaces; and a page without products leads to the upload."""
+    _, browser = await office.account()
+    page = f"/console/shops/{await _shop(browser)}"
+    for fields in ({}, {"feed": "  \r\n "}):
+        token = form_token(await browser.get(page))
+        shown = await browser.http.post(f"{page}/feed", data={"form_token": token, **fields}, files={"file": ("", b"")})
+        assert (shown.status_code, "Paste your feed" in shown.text) == (400, True)
+    assert heading(await browser.get(f"{page}/first")) == "There is no product yet"
+
+
+async def test_a_feed_becomes_an_import(office: Office) -> None:
+    """As the API would take it; the page waits for the worker. Another's job is not shown."""
+    _, browser = await office.account()
+    shop = await _shop(browser)
+    page = f"/console/shops/{shop}"
+    for data, file in (({"feed": "id,title\na,A\n"}, ("", b"")), ({}, ("../../feed.csv", b"id,title\nb,B\n"))):
+        token = form_token(await browser.get(page))
+        sent = await browser.http.post(f"{page}/feed", data={"form_token": token, **data}, files={"file": file})
+        assert heading(sent) == "Reading your feed"
+        assert 'http-equiv="refresh"' in sent.text
+        job = str(sent.url).rpartition("/")[2]
+        told = (await browser.http.get(f"/v1/jobs/{job}", headers={"Kindred-Shop": shop})).json()
+        assert (told["kind"], told["status"]) == ("import", "queued")
+        _, other = await office.account()
+        stolen = await other.get(f"/console/shops/{await _shop(other)}/imports/{job}")
+        assert stolen.status_code == 404
+
+
+async def test_the_first_list_is_of_own_products(office: Office) -> None:
+    """By words at once, from whichever product one chooses; the call that makes it stands beside it."""
+    _, browser = await office.account()
+    shop = await _shop(browser)
+    items = [
+        {"id": "a/1", "title": "Brass desk lamp", "price": 4900, "currency": "EUR"},
+        {"id": "b", "title": "Steel desk lamp", "sale_price": 500, "price": 600, "currency": "JPY"},
+        {"id": "c", "title": "<b>Mug</b>", "images": ["https://shop.example/mug.jpg"]},
+    ]
+    headers = {"Kindred-Shop": shop}
+    assert (await browser.http.post("/v1/items/bulk", json=items, headers=headers)).json()["accepted"] == 3
+    shown = await browser.get(f"/console/shops/{shop}/first")
+    assert heading(shown) == "Your first recommendation"
+    for text in ("Brass desk lamp", "49.00 EUR", "Steel desk lamp", "500 JPY", "&lt;b&gt;Mug", "/v1/recommend"):
+        assert text in shown.text
+    other = await browser.get(f"/console/shops/{shop}/first?item=a/1")
+    assert "a/1" in other.text
+    assert (await browser.get(f"/console/shops/{shop}/first?item={'x' * 500}")).status_code == 200
