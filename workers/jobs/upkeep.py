@@ -83,7 +83,7 @@ class Upkeep:
             webhooks_pending.set(await deliveries.count_pending(system))
 
     async def rehash(self) -> int:
-        """While the secret is changed: let people be found and webhooks be signed by the current one; how many were not.
+        """While the secret is changed: let people be found, and webhooks signed, by the current one; how many were not.
 
         API keys are hashed anew when they are used, for only then are they known.
         """
