@@ -29,7 +29,7 @@ def main() -> int:
                 file=sys.stderr,
             )
             return 2
-        database = Database(settings.database_url, direct_url=settings.direct_database_url, ingest=2)
+        database = Database(settings.database_url, direct_url=settings.direct_database_url, ingest=2, fair=True)
         app = create_app(settings, database, open_blobs(settings.blob_url))
         metrics = serve_metrics(settings.metrics_port, settings.host) if settings.metrics_port else None
     except KindredError as error:

@@ -11,11 +11,13 @@ from litestar.handlers import HTTPRouteHandler
 from api.auth import Authenticator, requires
 from api.bots import Rates
 from api.console.pages import account, assets, demo, members, shops, signin, signup
-from api.deps import Clock, Services, utc_now
+from api.deps import Clock, Services, metered, utc_now
 from api.direct import direct_routes
-from api.edge import BODY_TIMEOUT_S, Edge
+from api.edge import BODY_TIMEOUT_S, MAX_BODY, Edge
 from api.ingest import Ingest
 from api.key_usage import KeyUsage
+from api.limits.cost import costs_of
+from api.limits.gate import STRANGERS, Gate
 from api.negotiation import acceptable
 from api.openapi import operations
 from api.problems import answer_problem
@@ -49,22 +51,28 @@ from api.routes import (
     segments,
     signups,
     tenant,
+    usage,
     users,
     visitor_secrets,
     webhooks,
 )
 from api.sessions import Sessions
 from api.work import Repeated, answer_repeat, intended
+from billing.entitlements import Entitlements
 from infra.blob import BlobStore
 from infra.changes import ChangeFeed
 from infra.db import Database
 from infra.encoder import EncoderClient
+from infra.lone import LoneConnection
 from infra.secret import load_secret
 from infra.settings import Settings
 from tenants.accounts.doors import Doors
 from tenants.audience.shoppers import ShopperIds
 from tenants.directory import Directory
+from tenants.limits.leases import Leases
+from tenants.limits.store import PostgresBuckets
 from tenants.placements import Placements
+from tenants.usage import Usage
 
 ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     *health.ROUTES,
@@ -89,6 +97,7 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     *exports.ROUTES,
     *retention.ROUTES,
     *models.ROUTES,
+    *usage.ROUTES,
     *webhooks.ROUTES,
     *audit.ROUTES,
     *demo.ROUTES,
@@ -111,6 +120,7 @@ class Application(Edge):
             framework,
             services.authenticator,
             direct_routes(ROUTES, services),
+            services.gate,
             sessions=services.sessions,
             body_timeout_s=body_timeout_s,
             usage=services.key_usage,
@@ -137,6 +147,11 @@ def create_app(
     answer_log = AnswerLog(database)
     directory = Directory(database, feed)
     placed = Placements(database, feed)
+    entitlements = Entitlements(settings.entitlements, directory)
+    # What both write must not wait behind requests: when those wait for a connection is when limits matter.
+    lone = LoneConnection(database, name="kindred limits")
+    leases = Leases(PostgresBuckets(lone))
+    used = Usage(lone, clock=clock)
     answering = Answering(
         database,
         placed,
@@ -165,6 +180,19 @@ def create_app(
         answering=answering,
         ingest=Ingest(database, clock=clock),
         shopper_ids=ShopperIds(database, feed),
+        entitlements=entitlements,
+        leases=leases,
+        usage=used,
+        gate=Gate(
+            leases,
+            entitlements,
+            used,
+            trusted=settings.trusted_proxies,
+            strangers=STRANGERS[settings.entitlements],
+            costs=costs_of(ROUTES, MAX_BODY),
+            secret=secret.current,
+            clock=clock,
+        ),
         doors=Doors(database, secret=secret, cell=settings.cell, signup=settings.signup, clock=clock),
         sessions=Sessions(database, secret=secret, origin=settings.public_origin, clock=clock),
         rates=Rates(),
@@ -173,7 +201,7 @@ def create_app(
     )
     framework = Litestar(
         route_handlers=ROUTES,
-        guards=[requires, acceptable, intended],
+        guards=[requires, acceptable, metered, intended],
         exception_handlers={Repeated: answer_repeat, Exception: answer_problem},
         lifespan=[_running(services, encoder)],
         state=State({"services": services}),
@@ -194,6 +222,8 @@ def _running(services: Services, encoder: EncoderClient) -> Any:
         await services.feed.start()
         services.answer_log.start()
         services.key_usage.start()
+        services.leases.start()
+        services.usage.start()
         try:
             yield
         finally:
@@ -202,6 +232,8 @@ def _running(services: Services, encoder: EncoderClient) -> Any:
             # Requests are answered by now; what waits is of clients that hung up.
             await services.ingest.close()
             await services.key_usage.close()
+            await services.usage.close()
+            await services.leases.close()
             await services.feed.close()
             await encoder.close()
             await services.database.close()

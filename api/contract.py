@@ -8,6 +8,8 @@ from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct, structs
 
+from api.limits.cost import Cost
+from billing.plans import Meter
 from tenants.keys import Scope
 
 KEY: Final = "contract"
@@ -65,9 +67,12 @@ def contract(
     tag: str,
     max_body: int | Literal["default"] | None = "default",
     direct: object = None,
+    cost: Cost | None = None,
+    meter: Meter | None = None,
     **said: Any,
 ) -> dict[str, Any]:
-    """The `opt` of a route. `max_body` is in bytes, None for any size; `direct`: a `DirectHandler` (api/direct.py)."""
+    """The `opt` of a route. `max_body` is in bytes, None for any size; `direct`: a `DirectHandler` (api/direct.py);
+    `cost`: of its rate limits, one use where nothing is said; `meter`: what of the month's quota an answer uses."""
     made = Contract(summary=summary, tag=tag, **said)
     if made.writes and made.query is None:
         made = structs.replace(made, query=WriteQuery)
@@ -76,4 +81,8 @@ def contract(
         opt["max_body"] = max_body
     if direct is not None:
         opt["direct"] = direct
+    if cost is not None:
+        opt["cost"] = cost
+    if meter is not None:
+        opt["meter"] = meter
     return opt

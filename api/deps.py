@@ -7,19 +7,25 @@ answer is made; a failing commit is a 500.
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
+from litestar.connection import ASGIConnection
+from litestar.handlers.base import BaseRouteHandler
 from msgspec import Struct
 
 from api.auth import Authenticator, Caller
 from api.bots import Rates
 from api.ingest import Ingest
 from api.key_usage import KeyUsage
+from api.limits.gate import Gate
 from api.readiness import Readiness
 from api.recommend.answering import Answering
 from api.recommend.log import AnswerLog
 from api.recommend.search import QueryVectors
 from api.sessions import Sessions
 from api.wire import AnyRequest
+from billing.entitlements import Entitlements
+from billing.plans import Plan
 from infra.blob import BlobStore
 from infra.changes import ChangeFeed
 from infra.db import Database
@@ -29,6 +35,8 @@ from tenants.accounts.doors import Doors
 from tenants.audience.shoppers import ShopperIds
 from tenants.directory import Directory
 from tenants.lifecycle import TenantRef
+from tenants.limits.leases import Leases
+from tenants.usage import Usage
 
 Clock = Callable[[], datetime]
 
@@ -54,6 +62,10 @@ class Services(Struct, frozen=True, kw_only=True):
     answering: Answering
     ingest: Ingest
     shopper_ids: ShopperIds
+    entitlements: Entitlements
+    leases: Leases
+    usage: Usage
+    gate: Gate
     doors: Doors
     sessions: Sessions
     rates: Rates
@@ -77,3 +89,26 @@ def caller_of(request: AnyRequest) -> Caller:
 async def tenant_of(request: AnyRequest) -> TenantRef:
     """The tenant who asks, with its active generation. Raises TenantNotFound."""
     return await services_of(request).directory.get(caller_of(request).tenant_id)
+
+
+async def plan_of(request: AnyRequest) -> Plan:
+    """What the tenant who asks may do. Raises TenantNotFound."""
+    return await services_of(request).entitlements.plan_of(caller_of(request).tenant_id)
+
+
+async def spend_rows(request: AnyRequest, rows: int) -> None:
+    """Say how many uses the call is, whose route names `Cost(rows=…)`; one was spent before. Raises TooManyRequests."""
+    state = request.scope["state"]
+    state["rows"] = rows
+    await services_of(request).gate.spend(state["standing"], rows - 1)
+
+
+async def metered(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """Litestar guard of every route: the month's quota of what the route names has something left.
+
+    Raises MonthlyQuotaReached.
+    """
+    meter = handler.opt.get("meter")
+    state = connection.scope["state"]
+    if meter is not None and isinstance(state.get("caller"), Caller):
+        connection.app.state.services.gate.require(state["standing"], meter)

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from api.auth import Caller
 from api.deps import Services
+from billing.plans import Meter
 
 PLAIN_BODY: Final = 1_000_000
 """Bytes; a larger body is for the framework, which knows the limit of the route."""
@@ -32,23 +33,24 @@ DirectHandler = Callable[[Services, Caller, bytes], Awaitable[bytes]]
 
 
 class DirectRoute(Struct, frozen=True):
-    """What the edge needs of a route: the scope, and the bytes of an answer."""
+    """What the edge needs of a route: the scope, the bytes of an answer, and what of a month's quota it uses."""
 
     scope: str
     handle: Callable[[Caller, bytes], Awaitable[bytes]]
+    meter: Meter | None = None
 
 
 def direct_routes(handlers: Iterable[HTTPRouteHandler], services: Services) -> dict[tuple[str, str], DirectRoute]:
     """By method and path, the routes that name a `direct` handler; their paths have no parameters."""
 
-    def route(scope: str, handler: DirectHandler) -> DirectRoute:
+    def route(scope: str, handler: DirectHandler, meter: Meter | None) -> DirectRoute:
         async def handle(caller: Caller, body: bytes) -> bytes:
             return await handler(services, caller, body)
 
-        return DirectRoute(scope, handle)
+        return DirectRoute(scope, handle, meter)
 
     return {
-        (method, path): route(handler.opt["scope"], handler.opt["direct"])
+        (method, path): route(handler.opt["scope"], handler.opt["direct"], handler.opt.get("meter"))
         for handler in handlers
         if "direct" in handler.opt
         for method in handler.http_methods

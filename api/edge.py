@@ -1,4 +1,4 @@
-"""The one wrapper around the framework: request id, caller, limits, CORS, metrics and the access line.
+"""The one wrapper around the framework: request id, caller, rate limits, CORS, metrics and the access line.
 
 Pure ASGI and outside Litestar, because five middlewares cost more than one, and because an error of the framework
 itself must still be answered as problem+json, counted and logged.
@@ -6,7 +6,6 @@ itself must still be answered as problem+json, counted and logged.
 
 import asyncio
 import hashlib
-import re
 from collections.abc import Mapping
 from time import perf_counter
 from typing import Any, Final
@@ -20,10 +19,13 @@ from api.auth import AmbiguousKey, Authenticator, Caller
 from api.direct import PLAIN, PLAIN_BODY, DirectRoute, whole_body
 from api.headers import cross_origin, safe
 from api.key_usage import KeyUsage
+from api.limits.again import Headers
+from api.limits.gate import Gate, Standing, too_many
 from api.problems import BadRequest, Problem, RequestTimeout, headers_for, known, problem
 from api.sessions import Sessions
+from billing.plans import Meter
 from infra.errors import TooLarge
-from infra.ids import uuid7
+from infra.ids import request_id
 from infra.telemetry import Children, counter, histogram
 
 MAX_BODY: Final = 10_000_000
@@ -38,7 +40,6 @@ _SLOWEST: Final = 2_000
 _requests: Final = Children(counter("http_requests_total", "Requests answered.", ["method", "route", "status"]))
 _seconds: Final = Children(histogram("http_request_seconds", "Time to answer a request.", ["method", "route"]))
 
-_SANE_ID: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._\-]{7,63}")
 _BEACONS: Final = "/v1/events"
 """Where a publishable key may stand in the query: a browser's beacon can set no header."""
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -81,6 +82,7 @@ class Edge:
         app: ASGIApp,
         authenticator: Authenticator,
         direct: Mapping[tuple[str, str], DirectRoute] | None = None,
+        gate: Gate | None = None,
         *,
         sessions: Sessions | None = None,
         body_timeout_s: float = BODY_TIMEOUT_S,
@@ -91,6 +93,7 @@ class Edge:
         self._sessions = sessions
         self._authenticator = authenticator
         self._direct = direct or {}
+        self._gate = gate
         self._body_timeout_s = body_timeout_s
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
@@ -99,26 +102,46 @@ class Edge:
             await self._app(scope, receive, send)
             return
         started = perf_counter()
+        gate = self._gate
+        if gate is not None and gate.again and (said := _again(gate, scope)) is not None:
+            await _give(send, 429, *said)
+            _count_refused(scope)
+            return
         exchange = _Exchange(scope, receive, send, self._body_timeout_s)
-        # Each request of the server runs in a context of its own, so nothing needs to be taken back.
-        structlog.contextvars.bind_contextvars(request_id=exchange.request_id)
         try:
+            if exchange.path.startswith("/v1/") and not exchange.preflight:
+                caller = scope["state"]["caller"] = await self._caller(exchange)
+                if isinstance(caller, Caller):
+                    exchange.caller = caller
+            if gate is not None and await exchange.refused(gate):
+                return
+            # Each request of the server runs in a context of its own, so nothing needs to be taken back.
+            structlog.contextvars.bind_contextvars(request_id=exchange.request_id)
             if exchange.preflight:
                 await exchange.answer(204, [], b"")
                 return
-            if exchange.path.startswith("/v1/"):
-                caller = scope["state"]["caller"] = await self._caller(exchange)
-                route = self._direct.get((scope["method"], exchange.path))
-                if route is not None and exchange.plain and isinstance(caller, Caller) and route.scope in caller.scopes:
-                    scope["path_template"] = exchange.path
-                    body = await route.handle(caller, await whole_body(exchange.receive))
-                    await exchange.answer(200, [(b"content-type", b"application/json")], body)
-                    return
+            route = self._direct.get((scope["method"], exchange.path))
+            if route is not None and exchange.plain and await self._answer(exchange, route):
+                return
             await self._app(scope, exchange.receive, exchange.send)
+            exchange.count(scope["route_handler"].opt.get("meter") if "route_handler" in scope else None)
         except Exception as error:
             await exchange.fail(error)
         finally:
             exchange.account(perf_counter() - started)
+
+    async def _answer(self, exchange: "_Exchange", route: DirectRoute) -> bool:
+        """Answer without the framework; False where the caller may not, which the framework is to say."""
+        caller = exchange.caller
+        if caller is None or route.scope not in caller.scopes:
+            return False
+        exchange.route()
+        if route.meter is not None:
+            exchange.require(route.meter)
+        body = await route.handle(caller, await whole_body(exchange.receive))
+        await exchange.answer(200, [(b"content-type", b"application/json")], body)
+        exchange.count(route.meter)
+        return True
 
     async def _caller(self, exchange: "_Exchange") -> object:
         """The caller, or the exception that says why there is none: only the route knows whether one is needed."""
@@ -148,6 +171,11 @@ class _Exchange:
         self._send = send
         self._left: float | None = None
         self._length: int | None = None
+        self._gate: Gate | None = None
+        self._standing: Standing | None = None
+        self._quiet = False
+        self._inside = False
+        self.caller: Caller | None = None
         self.status = 0
         self.key: str | None = None
         self.token: str | None = None
@@ -160,7 +188,7 @@ class _Exchange:
         # Whether there is nothing about it but a key and a body of JSON that is not large.
         self.plain = True
         self.sent = Sent()
-        request_id = b""
+        given = b""
         for name, value in scope["headers"]:
             if name == b"authorization":
                 self._take_key(_bearer(value))
@@ -178,8 +206,8 @@ class _Exchange:
                 self.shop = value.decode("latin-1")
             elif name == b"content-length":
                 self._length = int(value) if value.isdigit() else None
-            elif name == b"x-request-id" and _SANE_ID.fullmatch(value):
-                request_id = value
+            elif name == b"x-request-id":
+                given = value
             elif name == b"x-forwarded-proto":
                 # Believed for what only concerns who sends it: a browser heeds the header over HTTPS alone.
                 self._https = value == b"https"
@@ -195,7 +223,7 @@ class _Exchange:
         if self.key is None and scope["path"] == _BEACONS and scope["method"] == "POST" and scope["query_string"]:
             self.key, token = _beacon(scope["query_string"])
             self.token = self.token or token
-        self.request_id = request_id.decode() if request_id else str(uuid7())
+        self.request_id = request_id(given)
         self.path = scope["path"]
         raw_path = scope.get("raw_path")
         if raw_path and b"%" in raw_path:
@@ -213,6 +241,42 @@ class _Exchange:
         if key:
             self.ambiguous |= self.key is not None and self.key != key
             self.key = key
+
+    def route(self) -> None:
+        """Count it under its path, which no framework finds for it."""
+        self.scope["path_template"] = self.path
+
+    async def refused(self, gate: Gate) -> bool:
+        """Whether the rate limits let it not pass; then it is answered. Nothing of the body was read."""
+        scope = self.scope
+        self._gate = gate
+        self._standing, refusal = await gate.enter(self.caller, scope, self.path, self._length)
+        scope["state"]["standing"] = self._standing
+        if refusal is None:
+            if self._standing.crowd is not None:
+                self._standing.crowd.enter()
+                self._inside = True
+            return False
+        self._quiet = True
+        self.status = 429
+        told = problem(too_many(refusal), path=self.path, request_id=self.request_id)
+        headers = list(gate.refuse(self._standing, refusal, scope["headers"], told))
+        body = msgspec.json.encode(told)
+        headers += ((b"content-length", b"%d" % len(body)), (b"x-request-id", self.request_id.encode()))
+        if self.origin is not None:
+            headers += cross_origin(self.origin, self.path, scope["state"].get("caller"), preflight=False)
+        await _give(self._send, 429, headers, body)
+        return True
+
+    def require(self, meter: Meter) -> None:
+        """Raises MonthlyQuotaReached."""
+        if self._gate is not None and self._standing is not None:
+            self._gate.require(self._standing, meter)
+
+    def count(self, meter: Meter | None) -> None:
+        """Note what a good answer used of the month's quota."""
+        if meter is not None and 200 <= self.status < 300 and self._gate is not None and self._standing is not None:
+            self._gate.count(self._standing, meter, self.scope["state"].get("rows", 1))
 
     async def receive(self) -> Any:
         """The framework's `receive`: refuses a body over the limit of the route, which is known by now."""
@@ -258,6 +322,8 @@ class _Exchange:
             self.status = message["status"]
             headers = safe(message["headers"], self.path, https=self._https)
             headers.append((b"x-request-id", self.request_id.encode()))
+            if self._gate is not None and self._standing is not None:
+                headers += self._gate.fields(self._standing)
             if self.origin is not None:
                 caller = self.scope["state"].get("caller")
                 headers += cross_origin(self.origin, self.path, caller, preflight=self.preflight)
@@ -284,6 +350,11 @@ class _Exchange:
     def account(self, seconds: float) -> None:
         """Count the request, and log one line: its route, never its address, which may hold a key or name a person."""
         scope = self.scope
+        if self._inside and self._standing is not None and self._standing.crowd is not None:
+            self._standing.crowd.inside -= 1
+        if self._quiet:
+            _count_refused(scope)
+            return
         route = scope.get("path_template") or ("preflight" if self.preflight else "unknown")
         method = scope["method"] if scope["method"] in _METHODS else "other"
         _requests(method, route, str(self.status)).inc()
@@ -304,6 +375,26 @@ class _Exchange:
             ms=round(seconds * 1000, 2),
             **told,
         )
+
+
+def _again(gate: Gate, scope: Any) -> tuple[Headers, bytes] | None:
+    """The answer for a caller that was refused a moment ago."""
+    path: str = scope["path"]
+    if not path.startswith("/v1/") or scope["method"] == "OPTIONS" or b"%" in (scope.get("raw_path") or b""):
+        return None
+    return gate.refused_again(scope["headers"], path)
+
+
+async def _give(send: Send, status: int, headers: Headers, body: bytes) -> None:
+    """A whole answer as it is."""
+    start: Any = {"type": "http.response.start", "status": status, "headers": headers}
+    await send(start)
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _count_refused(scope: Any) -> None:
+    """Neither routed nor logged one by one: a refusal is to cost as little as can be."""
+    _requests(scope["method"] if scope["method"] in _METHODS else "other", "refused", "429").inc()
 
 
 def _too_large(limit: int) -> TooLarge:

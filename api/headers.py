@@ -27,7 +27,7 @@ _OPEN: Final = ("/photos/", "/openapi.json")
 """What any page may read: it needs no key."""
 _EXPOSED: Final[Header] = (
     b"access-control-expose-headers",
-    b"x-request-id, retry-after, ratelimit, ratelimit-policy, idempotent-replayed",
+    b"x-request-id, retry-after, ratelimit, ratelimit-policy, kindred-quota, idempotent-replayed",
 )
 _PREFLIGHT: Final[tuple[Header, ...]] = (
     (b"access-control-allow-methods", b"GET, POST"),

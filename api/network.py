@@ -1,28 +1,36 @@
 """Where a request comes from, as far as it can be believed."""
 
-from ipaddress import IPv4Network, IPv6Network, ip_address
-from typing import Any
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Any, Final
 
 from tenants.accounts.attempts import network_of
+
+_HOPS: Final = 10
+"""Entries of `X-Forwarded-For` that are read, from the nearest on."""
 
 
 def client_address(scope: Any, trusted: tuple[IPv4Network | IPv6Network, ...]) -> str:
     """The client's address: of the connection, or the last one that `X-Forwarded-For` names before our proxies.
 
-    Whoever connects may write that header, so it is read from its end, for as long as a trusted proxy vouches.
+    Whoever connects may write that header, so it is read from its end, for as long as a trusted proxy vouches; what is
+    no address ends it.
     """
     client = scope.get("client")
     address: str = client[0] if client else ""
     if not trusted:
         return address
     hops = [
-        hop.strip()
+        hop
         for name, value in scope["headers"]
         if name == b"x-forwarded-for"
         for hop in value.decode("latin-1").split(",")
-    ]
-    while hops and _within(address, trusted):
-        address = hops.pop()
+    ][-_HOPS:]
+    nearest = parse_address(address)
+    while hops and nearest is not None and _within(nearest, trusted):
+        given = parse_address(hops.pop())
+        if given is None:
+            break
+        nearest, address = given, str(given)
     return address
 
 
@@ -31,9 +39,21 @@ def client_network(scope: Any, trusted: tuple[IPv4Network | IPv6Network, ...]) -
     return network_of(client_address(scope, trusted))
 
 
-def _within(address: str, networks: tuple[IPv4Network | IPv6Network, ...]) -> bool:
+def parse_address(text: str) -> IPv4Address | IPv6Address | None:
+    """An address as `X-Forwarded-For` has it, with or without a port; IPv4 inside IPv6 is IPv4. None for none."""
+    text = text.strip()
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
     try:
-        ip = ip_address(address)
+        address = ip_address(text)
     except ValueError:
-        return False
-    return any(ip.version == network.version and ip in network for network in networks)
+        return None
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
+
+
+def _within(address: IPv4Address | IPv6Address, networks: tuple[IPv4Network | IPv6Network, ...]) -> bool:
+    return any(address.version == network.version and address in network for network in networks)

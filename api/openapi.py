@@ -46,6 +46,11 @@ _TITLES: Final = {
 }
 
 
+_HEADERS: Final[Mapping[str, Any]] = {
+    "X-Request-Id": {"schema": {"type": "string"}, "description": "Names this exchange."},
+    "RateLimit-Policy": {"schema": {"type": "string"}, "description": "The limits: calls `q` in `w` seconds."},
+    "RateLimit": {"schema": {"type": "string"}, "description": "Of each, calls left at once `r`; all of it in `t` s."},
+}
 _FIRST: Final = ("Recommendations", "Search", "Events", "Users", "Catalogue", "Photos", "Imports", "Jobs", "Keys")
 
 
@@ -157,6 +162,8 @@ def _operation(operation: Operation, named: Mapping[int, Any], components: Mappi
         ],
         "responses": _responses(operation, named),
     }
+    if (cost := operation.handler.opt.get("cost")) is not None:
+        told["description"] += f"\n\nIts uses of the rate limits: {cost}."
     if operation.scope == PUBLIC:
         told["security"] = []
     else:
@@ -247,7 +254,7 @@ def _header_parameters(operation: Operation) -> Iterator[dict[str, Any]]:
 
 def _answer_headers(operation: Operation) -> dict[str, Any]:
     said = operation.contract
-    told = {"X-Request-Id": "Names this exchange."}
+    told: dict[str, str] = {}
     if said.tagged and said.status != 204:
         told["ETag"] = "The version of what is shown."
     if said.writes:
@@ -255,7 +262,7 @@ def _answer_headers(operation: Operation) -> dict[str, Any]:
         if operation.method == "POST":
             told["Idempotent-Replayed"] = "`true` where this is the answer that the first request was given."
             told["Idempotent-Results"] = "`omitted` where `results` of the first answer were too long to be kept."
-    return {name: {"schema": {"type": "string"}, "description": text} for name, text in told.items()}
+    return {**_HEADERS, **{name: {"schema": {"type": "string"}, "description": text} for name, text in told.items()}}
 
 
 def _query_parameters(said: Contract, components: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -288,9 +295,9 @@ def _responses(operation: Operation, named: Mapping[int, Any]) -> dict[str, Any]
     responses = {str(said.status): good}
     for status, text in said.also.items():
         responses[str(status)] = {**good, "description": text}
-    expected = {400, 405, 406, 413, 500, 503}
+    expected = {400, 405, 406, 413, 429, 500, 503}
     if operation.scope != PUBLIC:
-        expected |= {401, 403}
+        expected |= {401, 402, 403}
     if said.query is not None or said.body is not None or said.body_types or "{" in operation.path:
         expected |= {404, 408, 415, 422, 409}
     if said.tagged and said.writes:
@@ -317,7 +324,7 @@ def _errors() -> dict[str, Any]:
         made[str(status)] = {
             "description": f"{title}. `code` is one of:{listed}" if listed else f"{title}.",
             "headers": {
-                "X-Request-Id": {"schema": {"type": "string"}},
+                **_HEADERS,
                 **{name.title(): {"schema": {"type": "string"}} for name in headers_of(status)},
             },
             "content": {MEDIA_TYPE: {"schema": {"$ref": _REF.format(name="Problem")}}},

@@ -22,6 +22,9 @@ PROGRAMS = (
     "behaviour",
     "learning",
     "neighbours",
+    "limits",
+    "overhead",
+    "neighbour",
 )
 
 

@@ -14,7 +14,6 @@ import socket
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -22,14 +21,15 @@ import httpx
 import msgspec
 import numpy as np
 import uvloop
-from litestar import Litestar, post
+from litestar import Litestar
+from litestar import post as route
 
 from api.recommend.types import Answer, Query, RecommendedItem
+from benchmarks.load import CLIENTS, load, post
 from benchmarks.report import Line, print_report
 from benchmarks.stage import Stage, Tenant, cpu_s
 from infra.db import driver
 
-_CLIENTS: Final = 16
 _ITEMS: Final = [
     RecommendedItem(id=f"item-{rank:04}", score=round(1 / rank, 4), rank=rank, source="new", fallback=False)
     for rank in range(1, 11)
@@ -39,7 +39,7 @@ _ITEMS: Final = [
 def bare() -> Litestar:
     """An application of one route that does nothing."""
 
-    @post("/v1/recommend", status_code=200)
+    @route("/v1/recommend", status_code=200)
     async def recommend(data: Query) -> Answer:
         return Answer(
             recommendation_id="01993b6e-7a10-7cc3-9f0e-3f6f6a4f2b11",
@@ -51,59 +51,6 @@ def bare() -> Litestar:
         )
 
     return Litestar([recommend], openapi_config=None, logging_config=None)
-
-
-class _Client(asyncio.Protocol):
-    """One connection that sends the next request as soon as it has its answer."""
-
-    def __init__(self, requests: Sequence[bytes], times: list[float]) -> None:
-        self._requests = requests
-        self._times = times
-        self._next = 0
-        self._sent = 0.0
-        self._buffer = b""
-        self.stopped = False
-
-    def connection_made(self, transport: Any) -> None:
-        self._transport = transport
-        self._send()
-
-    def _send(self) -> None:
-        if self.stopped:
-            self._transport.close()
-            return
-        self._sent = time.perf_counter()
-        self._transport.write(self._requests[self._next % len(self._requests)])
-        self._next += 1
-
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        head, mark, body = self._buffer.partition(b"\r\n\r\n")
-        if not mark:
-            return
-        assert head.startswith(b"HTTP/1.1 200"), self._buffer[:500]
-        length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
-        if len(body) >= length:
-            self._buffer = b""
-            self._times.append(time.perf_counter() - self._sent)
-            self._send()
-
-
-async def _load(port: int, requests: Sequence[bytes], seconds: float) -> list[float]:
-    """Seconds that each request took."""
-    times: list[float] = []
-    loop = asyncio.get_running_loop()
-    share = len(requests) // _CLIENTS
-    clients = []
-    for number in range(_CLIENTS):
-        own = requests[number * share :]
-        _, client = await loop.create_connection(lambda own=own: _Client(own, times), "127.0.0.1", port)
-        clients.append(client)
-    await asyncio.sleep(seconds)
-    for client in clients:
-        client.stopped = True
-    await asyncio.sleep(0.2)
-    return times
 
 
 def _requests(tenant: Tenant, *, shoppers: bool) -> list[bytes]:
@@ -118,11 +65,7 @@ def _requests(tenant: Tenant, *, shoppers: bool) -> list[bytes]:
         if shoppers:
             query["user_id"] = f"shopper-{name}"
         body = msgspec.json.encode(query)
-        head = (
-            f"POST /v1/recommend HTTP/1.1\r\nHost: k\r\nAuthorization: Bearer {tenant.secret_key}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        made.append(head.encode() + body)
+        made.append(post("/v1/recommend", tenant.secret_key, body))
     return made
 
 
@@ -177,13 +120,13 @@ async def _compare(
 ) -> list[Line]:
     ours, theirs, cpu = [], [], []
     own = stage.settings.port
-    await _load(own, requests, 1)
+    await load(own, requests, 1)
     await asyncio.sleep(1)
     before, answered = await _rows(stage), 0
     for _ in range(rounds):
-        theirs.append(len(await _load(port, requests, seconds)) / seconds)
+        theirs.append(len(await load(port, requests, seconds)) / seconds)
         used = cpu_s(stage.api_pid)
-        times = await _load(own, requests, seconds)
+        times = await load(own, requests, seconds)
         cpu.append((cpu_s(stage.api_pid) - used) / len(times) * 1e6)
         ours.append(len(times) / seconds)
         answered += len(times)
@@ -199,7 +142,7 @@ async def _compare(
             f"{what}: answers in the log",
             f"{logged:,} of {answered:,}",
             "all",
-            abs(logged - answered) <= _CLIENTS * rounds,
+            abs(logged - answered) <= CLIENTS * rounds,
         ),
     ]
 

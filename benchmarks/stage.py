@@ -10,17 +10,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
+from uuid import UUID
 
 import httpx
 
 from infra import migrate
-from infra.db import Database
+from infra.db import Database, TenantId
 from infra.embedded import EmbeddedPostgres
 from infra.roles import APP, OWNER, database_url
 from infra.secret import load_secret
@@ -46,10 +47,14 @@ class Tenant(NamedTuple):
 class Stage:
     """Starts on entry, ends on exit; everything lies in a temporary folder."""
 
-    def __init__(self, *, workers: bool = True, encoder_threads: int = 2) -> None:
+    def __init__(
+        self, *, workers: bool = True, encoder_threads: int = 2, environment: Mapping[str, str] | None = None
+    ) -> None:
+        """`environment`: further settings of all its processes."""
         self._folder = Path(tempfile.mkdtemp(prefix="kindred-bench-"))
         self._folder.chmod(0o755)
         self._workers = workers
+        self._environment = environment or {}
         with socket.create_server(("127.0.0.1", 0)) as free, socket.create_server(("127.0.0.1", 0)) as also_free:
             port, metrics_port = free.getsockname()[1], also_free.getsockname()[1]
         self.settings = Settings(
@@ -85,9 +90,10 @@ class Stage:
         shutil.rmtree(self._folder, ignore_errors=True)
         shutil.rmtree(self.server.home, ignore_errors=True)
 
-    def _start(self, role: str, *, port: int | None = None) -> subprocess.Popen[bytes]:
+    def _start(self, role: str, *arguments: str, port: int | None = None) -> subprocess.Popen[bytes]:
         environment = {
             **os.environ,
+            **self._environment,
             "KINDRED_DATA_DIR": str(self._folder),
             "KINDRED_PORT": str(port or self.settings.port),
             # Of the first API process alone.
@@ -96,7 +102,7 @@ class Stage:
             "KINDRED_ENCODER_THREADS": str(self.settings.encoder_threads),
             "DATABASE_URL": self.server.url(APP),
         }
-        child = subprocess.Popen([sys.executable, "-m", role], env=environment)
+        child = subprocess.Popen([sys.executable, "-m", role, *arguments], env=environment)
         self._children.append(child)
         return child
 
@@ -116,13 +122,17 @@ class Stage:
         worker.send_signal(signal.SIGTERM)
         worker.wait(60)
 
-    def start_second_api(self) -> int:
+    def start_second_api(self, module: str = "api", *arguments: str) -> int:
         """A further API process over the same database; its port. Returns when it is ready."""
         with socket.create_server(("127.0.0.1", 0)) as free:
             port: int = free.getsockname()[1]
-        self._start("api", port=port)
+        self._start(module, *arguments, port=port)
         self._wait_ready(port)
         return port
+
+    def pid_of(self, started: int) -> int:
+        """The process id of what was started, in order; a negative number counts from the last."""
+        return self._children[started].pid
 
     @property
     def postgres_pids(self) -> list[int]:
@@ -170,6 +180,29 @@ class Stage:
         """A new, empty tenant with keys; callable where an event loop already runs."""
         self._made += 1
         return _in_thread(self._make_tenant(f"bench {self._made}"))
+
+    def make_key(self, tenant: Tenant, *, rate_per_min: int | None = None) -> str:
+        """A further secret key of a tenant."""
+        return _in_thread(
+            self._make_key(TenantId(UUID(tenant.tenant_id)), KeyRequest(name="b", rate_per_min=rate_per_min))
+        )
+
+    async def _make_key(self, tenant_id: TenantId, wanted: KeyRequest) -> str:
+        database = self.database(hot=0)
+        try:
+            async with database.tenant_session(tenant_id) as conn:
+                made = await create_key(
+                    conn,
+                    tenant_id,
+                    wanted,
+                    secret=load_secret(self.settings),
+                    cell="00",
+                    now=datetime.now(UTC),
+                    scopes=SCOPES,
+                )
+        finally:
+            await database.close()
+        return made.key
 
     async def _make_tenant(self, name: str) -> Tenant:
         database = self.database(hot=0)

@@ -6,7 +6,7 @@ statement itself: one round trip instead of four.
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import lru_cache
 from typing import Any, Final, NewType
 from urllib.parse import urlsplit, urlunsplit
@@ -20,6 +20,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
 from infra.hotpool import Connection, HotPool
 from infra.roles import APP, INGEST, OWNER, SYSTEM, role_url
+from infra.turns import Turns
 
 TenantId = NewType("TenantId", UUID)
 
@@ -92,15 +93,24 @@ class Database:
 
     `hot` asyncpg connections serve the few paths where each 100 µs counts;
     `sessions` bounds the transactions of all others; `ingest` connections, of the ingest role, take group commits
-    of any tenants (0: this process has none to take).
+    of any tenants (0: this process has none to take). `fair`: of each of the first two kinds no tenant takes all.
     """
 
     def __init__(
-        self, url: str, *, direct_url: str | None = None, hot: int = 6, sessions: int = 3, ingest: int = 0
+        self,
+        url: str,
+        *,
+        direct_url: str | None = None,
+        hot: int = 6,
+        sessions: int = 3,
+        ingest: int = 0,
+        fair: bool = False,
     ) -> None:
         self.url = url
         self.direct_url = direct_url or url
         self._hot_size = hot
+        self._hot_turns = Turns(hot) if fair else None
+        self._turns = Turns(sessions) if fair else None
         self._hot: HotPool | None = None
         self._ingest_size = ingest
         self._ingest: asyncpg.Pool | None = None
@@ -170,6 +180,9 @@ class Database:
         self, tenant_id: TenantId, inner: str, *args: object, timeout_s: float | None = None
     ) -> list[asyncpg.Record]:
         """Run `scoped(inner)` in one round trip, in autocommit. Raises TimeoutError, the statement cancelled."""
+        if self._hot_turns is not None:
+            async with self._hot_turns.turn(tenant_id):
+                return await self.hot.fetch(scoped(inner), str(tenant_id), tenant_id, *args, timeout_s=timeout_s)
         return await self.hot.fetch(scoped(inner), str(tenant_id), tenant_id, *args, timeout_s=timeout_s)
 
     def on_commit(self, told: Callable[[Sequence[Any]], None]) -> None:
@@ -184,7 +197,10 @@ class Database:
     @asynccontextmanager
     async def tenant_session(self, tenant_id: TenantId) -> AsyncIterator[AsyncConnection]:
         """One transaction on one tenant's rows; committed at the end, rolled back on any error."""
-        async with self._app.begin() as connection:
+        async with (
+            nullcontext() if self._turns is None else self._turns.turn(tenant_id),
+            self._app.begin() as connection,
+        ):
             await connection.execute(
                 text("select set_config('app.tenant_id', :tenant, true)"), {"tenant": str(tenant_id)}
             )

@@ -25,13 +25,15 @@ class KindredError(Exception):
 
     code: ClassVar[str] = "error"
     title: ClassVar[str] = "Something went wrong"
-    retry_s: ClassVar[int | None] = None
+    retry_s: int | None = None
     """Seconds after which the very same request may succeed, where that is known."""
 
-    def __init__(self, detail: str, *, errors: Sequence[FieldError] = ()) -> None:
+    def __init__(self, detail: str, *, errors: Sequence[FieldError] = (), retry_s: int | None = None) -> None:
         super().__init__(detail)
         self.detail = detail
         self.errors = tuple(errors)
+        if retry_s is not None:
+            self.retry_s = retry_s
 
 
 class Invalid(KindredError):

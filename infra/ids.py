@@ -1,9 +1,13 @@
 """Identifiers that we create: UUIDv7 (RFC 9562), made here because PostgreSQL 16 has no `uuidv7()`."""
 
 import os
+import re
 import time
 from datetime import UTC, datetime
+from typing import Final
 from uuid import UUID
+
+_SANE: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._\-]{7,63}")
 
 
 def uuid7() -> UUID:
@@ -21,3 +25,8 @@ def moment_of(made: UUID) -> datetime | None:
     if made.version != 7:
         return None
     return datetime.fromtimestamp((made.int >> 80) / 1000, tz=UTC)
+
+
+def request_id(given: bytes) -> str:
+    """The name of an exchange: the one that the client gave it, if that is a sane one, else a new one."""
+    return given.decode() if _SANE.fullmatch(given) else str(uuid7())

@@ -217,6 +217,13 @@ class Settings:
         "`photos.lan:9000,10.0.0.0/8,[fd00::/8]:8080`.",
     )
 
+    entitlements: Literal["licence", "plans"] = _setting(
+        "KINDRED_ENTITLEMENTS",
+        _one_of("licence", "plans"),
+        "licence",
+        "What a shop may do: `licence` (an installation of one's own: no limits but those of keys) or `plans` (by the "
+        "plan of each shop).",
+    )
     public_url: str | None = _setting(
         "KINDRED_PUBLIC_URL",
         _origin,

@@ -299,9 +299,11 @@ async def finish(
 ) -> None:
     """End a job, which the tenant's webhooks are told, or hold it until somebody decides.
 
+    The tenant's next job of that kind goes behind those that wait: who queues a hundred is to starve nobody.
     Raises LostClaimError where another worker has it.
     """
-    ended = await (await driver(conn)).fetchrow(
+    raw = await driver(conn)
+    ended = await raw.fetchrow(
         "update jobs set status = $4, error = $5, report = report || coalesce($6::text::jsonb, '{}'), "
         "finished_at = case when $4 = 'held' then null else $7::timestamptz end "
         "where tenant_id = $1 and job_id = $2 and status = 'running' and (state ->> 'claim')::int = $3 "
@@ -316,6 +318,14 @@ async def finish(
     )
     if ended is None:
         raise LostClaimError
+    await raw.execute(
+        "update jobs set due = $4 where tenant_id = $1 and kind = $2 and job_id > $3 and status = 'queued' "
+        "and due < $4",
+        job.tenant_id,
+        job.kind,
+        job.job_id,
+        now,
+    )
     if status != "held":
         await _tell(conn, job.tenant_id, job.job_id, ended, status, now)
 

@@ -10,6 +10,7 @@ from msgspec import Struct
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from infra.changes import record_change
 from infra.db import Database, TenantId, driver, fetch
 from infra.errors import Conflict, FieldError, Invalid, NotFound
 from infra.ids import uuid7
@@ -86,6 +87,7 @@ class TenantRef(Struct, frozen=True, kw_only=True):
     shard: int
     currency: str
     generation: Generation
+    plan: str = "free"
     event_weights: Mapping[str, float] = DEFAULT_WEIGHTS
     models: Mapping[int, Mapping[str, float]] = {}
     """The models of behaviour that can serve, each with the blend that was fitted with it."""
@@ -187,11 +189,27 @@ async def find_tenant(database: Database, name_or_id: str) -> TenantInfo:
         return TenantInfo(**dict(records[0]))
 
 
+async def set_plan(database: Database, tenant_id: TenantId, plan: str, *, actor: Actor = SYSTEM) -> None:
+    """Let another plan hold, in every API process within a second. Raises TenantNotFound.
+
+    What a plan is, and which there are, is not known here (billing/plans.py).
+    """
+    async with database.system_session(reason="change a tenant's plan") as conn:
+        found = await (await driver(conn)).fetchval(
+            "update tenants set plan = $2 where tenant_id = $1 and deleted_at is null returning 1", tenant_id, plan
+        )
+        if not found:
+            raise TenantNotFound("There is no such tenant, or it was deleted before.")
+        await note(conn, tenant_id, actor, "tenant.plan", details={"plan": plan}, now=datetime.now(UTC))
+        await record_change(conn, tenant_id, "tenant")
+
+
 NGRAMS_PREFIX: Final = "char-ngrams-"
 """How the spaces are named that stand in where a text encoder does not cover a language."""
 
 LOAD_TENANT: Final = f"""
-select t.name, t.shard, t.currency, g.gen, g.layout_id, g.calibration::text as calibration, g.weights::text as weights,
+select t.name, t.plan, t.shard, t.currency,
+    g.gen, g.layout_id, g.calibration::text as calibration, g.weights::text as weights,
     (select jsonb_object_agg(m.model, coalesce(m.settings -> 'blend', '{{}}')) from behaviour_models m
         where m.tenant_id = $2::uuid and m.status = 'ready')::text as models,
     g.behaviour_model, g.neighbours_build, (t.settings -> 'event_weights')::text as event_weights,
@@ -235,6 +253,7 @@ async def load_tenant(source: Database | AsyncConnection, tenant_id: TenantId) -
     return TenantRef(
         tenant_id=tenant_id,
         name=record["name"],
+        plan=record["plan"],
         shard=record["shard"],
         currency=record["currency"],
         generation=NO_GENERATION if record["layout_id"] is None else _generation(record),

@@ -163,6 +163,14 @@ CLASSES: Final[Sequence[DataClass]] = (
         note="24 hours",
     ),
     DataClass(
+        name="usage",
+        what="how much of its plan a tenant has used, in numbers",
+        where="usage_months, quota_notices",
+        since="",
+        days=FOR_EVER,
+        note="until the tenant is erased",
+    ),
+    DataClass(
         name="catalogue",
         what="items, photos, vectors, placements, models",
         where="items and others, object store, photos/",

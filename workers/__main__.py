@@ -90,7 +90,7 @@ async def serve(settings: Settings, queues: Sequence[str], stop: asyncio.Event) 
                 group.create_task(_keep_running("photos", photos.run, stop))
                 group.create_task(_every("generations", 0.5, keeper.tick, stop))
             if "imports" in queues:
-                imports = Imports(database, blobs, fetcher)
+                imports = Imports(database, blobs, fetcher, mode=settings.entitlements)
                 stack.push_async_callback(imports.close)
                 history = HistoryImports(database, blobs, secret=load_secret(settings))
                 stack.push_async_callback(history.close)

@@ -13,6 +13,7 @@ from api.auth import Caller, UserIdRefused
 from api.contract import WriteQuery, contract
 from api.deps import Services, caller_of, services_of, tenant_of
 from api.ingest import Outcome
+from api.limits.cost import Cost
 from api.recommend.speaking import named_by
 from api.wire import JSON, AnyRequest, answer, expect_media_type
 from api.work import Work, intent_of, writing
@@ -139,6 +140,7 @@ class _Read(Struct):
         ),
         unaudited="Events are what shoppers do.",
         max_body=MAX_BYTES,
+        cost=Cost(body_bytes=20_000),
     ),
 )
 async def post_events(request: AnyRequest) -> Response[bytes]:
@@ -160,16 +162,20 @@ async def post_events(request: AnyRequest) -> Response[bytes]:
     read = await _read(request, body)
     _refuse(read, caller, now, texts=suspicious(body))
     good = [event for event in read.events if event is not None]
+    standing = request.scope["state"]["standing"]
+    services.gate.require(standing, "events")
     agent = request.headers.get("user-agent", "") if caller.kind == "publishable" else None
     if intent_of(request).plain:
         made = _result(read, *await _store(services, caller, good, agent, now))
         _count(made)
+        services.gate.count(standing, "events", made.accepted)
         return answer(made)
     async with writing(request) as work:
         made = _result(read, *await _store(services, caller, good, agent, now, work))
         response = work.answered(answer(made))
     if not work.dry_run:
         _count(made)
+        services.gate.count(standing, "events", made.accepted)
     return response
 
 

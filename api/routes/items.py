@@ -12,9 +12,11 @@ from litestar.params import FromPath
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from api.contract import contract
-from api.deps import caller_of, services_of, tenant_of
+from api.deps import caller_of, plan_of, services_of, tenant_of
+from api.limits.cost import Cost
 from api.wire import JSON, NDJSON, AnyRequest, answer, decode_id, expect_media_type, no_content, read_json, read_query
 from api.work import intent_of, writing
+from billing.quotas import make_room
 from infra.decode import InvalidFields, MalformedJson, convert, faults, plain_json, summary
 from infra.errors import FieldError, Invalid, TooLarge
 from tenants.catalog import store as catalog
@@ -185,7 +187,9 @@ async def put_item(request: AnyRequest, item_id: FromPath[str]) -> Response[byte
         raise InvalidFields("Leave `id` out of the body, or give the id of the address.", errors=[fault])
     item = convert(plain, Item)
     tenant = await tenant_of(request)
+    plan = await plan_of(request)
     async with writing(request) as work:
+        await make_room(work.conn, plan, work.tenant_id, "items", [item.id], now=work.now)
         return work.answered(_stored(await catalog.put_item(work.conn, tenant, item, now=work.now)))
 
 
@@ -245,6 +249,7 @@ async def delete_item(request: AnyRequest, item_id: FromPath[str]) -> Response[N
     "/v1/items/bulk",
     status_code=200,
     opt=contract(
+        cost=Cost(body_bytes=100_000),
         scope="catalog:write",
         tag="Catalogue",
         summary="Store many items",
@@ -276,12 +281,18 @@ async def bulk_items(request: AnyRequest) -> Response[bytes]:
     items, results = _read_rows(_rows(b"".join([piece async for piece in request.stream()]), ndjson))
     tenant = await tenant_of(request)
     services = services_of(request)
+    plan = await plan_of(request)
+    ids = [item.id for item in items] if "items" in plan.quotas else []
     if intent_of(request).plain:
         outcomes: list[Outcome] = []
+        if ids:
+            async with services.database.tenant_session(tenant.tenant_id) as conn:
+                await make_room(conn, plan, tenant.tenant_id, "items", ids, now=services.clock())
         if items:
             outcomes = await catalog.upsert_many(services.database, tenant, items, now=services.clock())
         return answer(_bulk_result(results, items, outcomes))
     async with writing(request) as work:
+        await make_room(work.conn, plan, work.tenant_id, "items", ids, now=work.now)
         outcomes = await catalog.upsert_items(work.conn, tenant, items, now=work.now)
         return work.answered(answer(_bulk_result(results, items, outcomes)))
 

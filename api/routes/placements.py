@@ -10,11 +10,12 @@ from msgspec import Struct
 
 from api.conditions import condition_of, not_modified
 from api.contract import contract
-from api.deps import caller_of, services_of, tenant_of
+from api.deps import caller_of, plan_of, services_of, tenant_of
 from api.recommend.plan import plan
 from api.recommend.types import Query
 from api.wire import AnyRequest, answer, decode_id, no_content, read_json
 from api.work import writing
+from billing.quotas import make_room
 from infra.decode import InvalidFields, faults, summary
 from infra.errors import FieldError, Invalid
 from tenants import placements
@@ -98,7 +99,9 @@ async def put_placement(request: AnyRequest, placement_id: FromPath[str]) -> Res
     name, condition = decode_id(placement_id), condition_of(request)
     wanted = await read_json(request, Placement)
     await _check(request, wanted)
+    allowed = await plan_of(request)
     async with writing(request) as work:
+        await make_room(work.conn, allowed, work.tenant_id, "placements", [name], now=work.now)
         stored, new = await placements.put_placement(
             work.conn, work.tenant_id, name, wanted, now=work.now, condition=condition
         )

@@ -9,7 +9,8 @@ from msgspec import Meta, Struct, structs
 
 from api.auth import Caller
 from api.contract import contract
-from api.deps import Services, caller_of, services_of, tenant_of
+from api.deps import Services, caller_of, services_of, spend_rows, tenant_of
+from api.limits.cost import Cost
 from api.problems import known, problem
 from api.recommend.batch import MAX_REQUESTS, answer_page
 from api.recommend.types import Answer, Count, Query, RerankQuery, Weight, Weights
@@ -50,6 +51,7 @@ async def answer_recommend(services: Services, caller: Caller, body: bytes) -> b
         summary="Recommend items",
         tag=_TAG,
         direct=answer_recommend,
+        meter="requests",
         computes=True,
         body=Query,
         body_example={
@@ -93,6 +95,8 @@ class BatchBody(Struct, frozen=True, kw_only=True):
         scope="recommend",
         summary="Recommend several lists for one page",
         tag=_TAG,
+        cost=Cost(rows="requests"),
+        meter="requests",
         computes=True,
         body=BatchBody,
         body_example={
@@ -107,6 +111,7 @@ async def recommend_batch(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Up to 20 requests of `POST /v1/recommend`, answered side by side as `results`, in order; one that cannot be
     answered has its problem in its place. With `distinct`, the default, no list shows an item of a list before it."""
     wanted = await read_json(request, BatchRequest)
+    await spend_rows(request, len(wanted.requests))
     services = services_of(request)
     caller = marked_caller(request)
     tenant = await tenant_of(request)
@@ -144,6 +149,7 @@ class SimilarQuery(RowQuery, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         scope="recommend",
         summary="Items similar to one",
         tag=_TAG,
+        meter="requests",
         query=SimilarQuery,
         answer=Answer,
         answer_example=_ANSWER,
@@ -163,6 +169,7 @@ async def similar(request: Request[Any, Any, Any], item_id: FromPath[str]) -> Re
         scope="recommend",
         summary="Put items in a shopper's order",
         tag=_TAG,
+        meter="requests",
         computes=True,
         body=RerankQuery,
         body_example={"item_ids": ["lamp-1", "lamp-7"], "user_id": "u-1", "explain": True},
@@ -184,6 +191,7 @@ async def rerank(request: Request[Any, Any, Any]) -> Response[bytes]:
         scope="recommend",
         summary="Items for a user",
         tag=_TAG,
+        meter="requests",
         query=RowQuery,
         answer=Answer,
         answer_example=_ANSWER,
@@ -198,7 +206,13 @@ async def for_user(request: Request[Any, Any, Any], user_id: FromPath[str]) -> R
 @get(
     "/v1/trending",
     opt=contract(
-        scope="recommend", summary="Items on the rise", tag=_TAG, query=RowQuery, answer=Answer, answer_example=_ANSWER
+        scope="recommend",
+        summary="Items on the rise",
+        tag=_TAG,
+        meter="requests",
+        query=RowQuery,
+        answer=Answer,
+        answer_example=_ANSWER,
     ),
 )
 async def trending(request: Request[Any, Any, Any]) -> Response[bytes]:

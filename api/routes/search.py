@@ -49,6 +49,7 @@ async def answer_search(services: Services, caller: Caller, body: bytes) -> byte
         tag="Search",
         max_body=MAX_BODY,
         direct=answer_search,
+        meter="requests",
         computes=True,
         body=SearchQuery,
         body_example={"query": "red desk lamp", "count": 10, "fields": ["title", "price"]},

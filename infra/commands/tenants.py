@@ -9,6 +9,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from billing.plans import plan_named
 from infra.commands.database import with_database
 from infra.commands.keys import make_key
 from infra.db import Database, TenantId
@@ -17,12 +18,13 @@ from infra.settings import Settings
 from tenants.audit.log import command_line
 from tenants.certificates import CertificateInvalid, CertificateNotFound, get_certificate, verify
 from tenants.deletion import Deletion, delete_tenant, find_deletion, list_deletions, undelete_tenant
-from tenants.lifecycle import create_tenant, find_tenant, list_tenants
+from tenants.lifecycle import create_tenant, find_tenant, list_tenants, set_plan
 
 
 @with_database
 async def create(database: Database, settings: Settings, arguments: Namespace) -> int:
     """Make a shop and its first keys."""
+    plan_named(arguments.plan)
     tenant_id = await create_tenant(
         database, arguments.name, plan=arguments.plan, currency=arguments.currency, actor=command_line()
     )
@@ -50,6 +52,18 @@ async def list_(database: Database, settings: Settings, arguments: Namespace) ->
             since = f"{tenant.created_at:%Y-%m-%d}"
             table.add_row(str(tenant.tenant_id), tenant.name, tenant.plan, f"{tenant.items:,}", since)
     Console().print(table)
+    return 0
+
+
+@with_database
+async def plan(database: Database, settings: Settings, arguments: Namespace) -> int:
+    """Let another plan hold for a shop."""
+    wanted = plan_named(arguments.plan)
+    tenant = await find_tenant(database, arguments.name)
+    await set_plan(database, tenant.tenant_id, wanted.name, actor=command_line())
+    print(f"kindred: {tenant.name} has the plan {wanted.name}, before it was {tenant.plan}.")
+    if settings.entitlements == "licence":
+        print("kindred: it is not heeded here: KINDRED_ENTITLEMENTS is licence, so nobody's use is limited.")
     return 0
 
 

@@ -7,7 +7,7 @@ from api.app import ROUTES
 from api.contract import KEY
 
 _PAGE = Path(__file__).parents[2] / "docs" / "audit.md"
-_BY_COMMAND = {"tenant.create", "tenant.delete"}
+_BY_COMMAND = {"tenant.create", "tenant.delete", "tenant.undelete", "tenant.plan"}
 """Noted where the shop is made, whoever asked."""
 _BY_WORKER = {"webhook.disable"}
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import api
+import billing
 import infra
 import tenants
 import workers
@@ -19,7 +20,7 @@ _PAGE = Path(__file__).parents[2] / "docs" / "errors.md"
 
 
 def _all_errors() -> list[type[KindredError]]:
-    for package in (api, infra, tenants, workers):
+    for package in (api, billing, infra, tenants, workers):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             # The training needs torch, which the service is installed without.
             if module.name.startswith("workers.training"):

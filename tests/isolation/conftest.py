@@ -1,5 +1,6 @@
 """Two shops of one application; one of them is full of things that the other must never see."""
 
+from datetime import date
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -19,8 +20,8 @@ __all__ = ["anonymous", "app", "make_shop"]
 MARK = "ofthevictim"
 """Part of every text that the victim has stored."""
 
-SYSTEM_ONLY = {"erasure_certificates", "shards"}
-"""Tables about tenants that the application role may not touch at all."""
+SYSTEM_ONLY = {"erasure_certificates", "shards", "stranger_buckets"}
+"""Tables that the application role may not touch at all."""
 
 ADDED_TO_ONLY = {"audit", "audit_seals", "audit_unsealed"}
 """Tables whose rows the application role can neither change nor take away."""
@@ -180,6 +181,20 @@ async def _fill(app: Application, tenant_id: TenantId, job_id: UUID, mark: str) 
         await raw.execute(
             "insert into visitor_secrets (tenant_id, secret_no, derived_under, created_at) values ($1, 1, $2, now())",
             tenant_id,
+            mark,
+        )
+        await raw.execute(
+            "insert into rate_buckets (tenant_id, bucket, full_at, since) values ($1, $2, 0, 0)", tenant_id, mark
+        )
+        month = date(2020, 1, 1)
+        await raw.execute(
+            "insert into usage_months (tenant_id, period, meter, used) values ($1, $2, $3, 7)", tenant_id, month, mark
+        )
+        await raw.execute(
+            "insert into quota_notices (tenant_id, period, meter, percent, used, quota, at) "
+            "values ($1, $2, $3, 80, 8, 10, now())",
+            tenant_id,
+            month,
             mark,
         )
         await _learn(raw, tenant_id, layout, mark)

@@ -32,6 +32,7 @@ AS_OWNER: Final = {
     "shops_of_organisation": "kindred_app",
     "spend_token": "kindred_app",
     "take_events": "kindred_ingest",
+    "take_own_events": "kindred_app",
     "void_tokens": "kindred_app",
 }
 """Functions that run with the owner's rights, and who may call them. A new one is a decision."""

@@ -95,6 +95,7 @@ PROBES: dict[tuple[str, str], Callable[[Victim], list[Call]]] = {
     ("POST", "/v1/recommend/batch"): lambda v: [
         ("/v1/recommend/batch", {"json": {"requests": [{"strategy": "similar", "item_ids": [v.item_id]}, {}]}})
     ],
+    ("GET", "/v1/usage"): lambda v: [("/v1/usage", {})],
     ("GET", "/v1/analytics"): lambda v: [
         ("/v1/analytics", {"params": {"from": _days(-1), "to": _days(1), "by": by}})
         for by in ("placement", "strategy", "position")

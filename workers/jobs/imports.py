@@ -16,6 +16,8 @@ import structlog
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from billing.entitlements import Mode, plan_for
+from billing.quotas import make_room
 from infra.blob import BlobStore
 from infra.db import Database, driver
 from infra.errors import FieldError, Invalid
@@ -106,12 +108,14 @@ class Imports:
         blobs: BlobStore,
         fetcher: Fetcher | None,
         *,
+        mode: Mode = "licence",
         clock: Clock = utc_now,
         piece: int = PIECE,
     ) -> None:
         self._database = database
         self._blobs = blobs
         self._fetcher = fetcher
+        self._mode: Mode = mode
         self._clock = clock
         self._piece = piece
         self._sources = OpenSources(blobs)
@@ -177,7 +181,10 @@ class Imports:
     async def _store(
         self, job: ClaimedJob, request: ImportRequest, state: ImportState, source: OpenSource, block: Block
     ) -> None:
-        """One transaction: the items, which of them the feed named, the faults, and how far the job got."""
+        """One transaction: the items, which of them the feed named, the faults, and how far the job got.
+
+        Raises QuotaReached where the plan has no room for these; what came before them is stored.
+        """
         given = [row for row in block.rows if isinstance(row, FeedRow)]
         faults = [feed_fault(row) for row in block.rows if isinstance(row, FeedFault)]
         items, bad = check_items([row.item for row in given])
@@ -186,6 +193,8 @@ class Imports:
         now = self._clock()
         async with self._database.tenant_session(job.tenant_id) as conn:
             tenant = await load_tenant(conn, job.tenant_id)
+            ids = [item.id for _, item in good]
+            await make_room(conn, plan_for(self._mode, tenant), job.tenant_id, "items", ids, now=now)
             outcomes = await upsert_items(conn, tenant, [item for _, item in good], now=now)
             refused = len(given) - len(good)
             for (row, _), outcome in zip(good, outcomes, strict=True):

@@ -22,6 +22,7 @@ from tenants.catalog.imports import uploaded_at
 from tenants.erasure import deleted_tenants, erase_tenant
 from tenants.idempotency import forget_old
 from tenants.lifecycle import TenantNotFound
+from tenants.limits.store import prune_buckets
 from tenants.retention import JUST_SENT, drop_old_rows, files_in_use, kept
 from tenants.retention import prune as prune_rows
 from tenants.vectors.encoding import count_pending
@@ -40,6 +41,9 @@ from tenants.webhooks.endpoints import reseal_secrets
 from workers.jobs.encode import Clock, utc_now
 
 log = structlog.get_logger(__name__)
+
+RATES_KEPT: Final = timedelta(hours=1)
+"""A rate limit that has been all free for so long is not worth a row, whatever the clocks differ by."""
 
 LATE: Final = timedelta(minutes=10)
 """An API process believes what it remembers of a shopper for less than a second; the rest is for its clock."""
@@ -95,10 +99,11 @@ class Upkeep:
             return resealed + await rehash_emails(system, self._secret.current)
 
     async def prune(self) -> int:
-        """Drop old changes, reports, jobs, answers, audit entries, deliveries, what of accounts is over; how many."""
+        """Drop old changes, reports, jobs, rates, answers, audit entries, deliveries, old accounts; how many."""
         now = self._clock()
         async with self._database.system_session(reason="prune the change feed, reports and jobs") as system:
             rows = await prune_rows(system, now=now) + await prune_accounts(system, now)
+            rows += await prune_buckets(await driver(system), now - RATES_KEPT)
         async with self._database.system_session(reason="forget old deliveries") as system:
             rows += await deliveries.prune_deliveries(system, now - deliveries.KEPT)
         return rows + await forget_old(self._database, now) + await prune(self._database, now=now)

@@ -1,7 +1,9 @@
 """A real application over a real database, called over ASGI; shops with keys to call it with."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -37,12 +39,12 @@ def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recall, "BUDGET_S", 30.0)
 
 
-@pytest.fixture
-async def app(database_url: str, tmp_path: Path, anyio_backend: str) -> AsyncIterator[Application]:
-    """The application, started."""
-    settings = Settings(data_dir=tmp_path, secret_key=SECRET, database_url=database_url)
-    database = Database(database_url, hot=2, sessions=3, ingest=1)
-    made = create_app(settings, database, FolderBlobs(tmp_path / "blobs"))
+@asynccontextmanager
+async def started(database_url: str, folder: Path, **settings: Any) -> AsyncIterator[Application]:
+    """An application over this database, following the changes; what it writes by and by it writes when told."""
+    chosen = Settings(data_dir=folder, secret_key=SECRET, database_url=database_url, **settings)
+    database = Database(database_url, hot=2, sessions=3, ingest=1, fair=True)
+    made = create_app(chosen, database, FolderBlobs(folder / "blobs"))
     await database.open()
     async with database.system_session(reason="test set-up") as conn:
         text = await ensure_space(conn, name="test-text", kind="text", dim=384)
@@ -53,8 +55,17 @@ async def app(database_url: str, tmp_path: Path, anyio_backend: str) -> AsyncIte
     yield made
     await made.services.answering.close()
     await made.services.answer_log.close()
+    await made.services.usage.close()
+    await made.services.leases.close()
     await made.services.feed.close()
     await database.close()
+
+
+@pytest.fixture
+async def app(database_url: str, tmp_path: Path, anyio_backend: str) -> AsyncIterator[Application]:
+    """The application, started."""
+    async with started(database_url, tmp_path) as made:
+        yield made
 
 
 @pytest.fixture

@@ -87,6 +87,11 @@ async def test_a_deletion_can_be_undone(app: Application, shop: Shop) -> None:
     deletion = await find_deletion(app.services.database, name, now=now)
     assert deletion.erase_after - deletion.deleted_at == GRACE
     async with app.services.database.tenant_session(shop.tenant_id) as conn:
+        noted = await (await driver(conn)).fetch(
+            "select actor_kind, subject from audit where tenant_id = $1 and action = 'tenant.delete'", shop.tenant_id
+        )
+    assert [tuple(record) for record in noted] == [("key", str(shop.tenant_id))]
+    async with app.services.database.tenant_session(shop.tenant_id) as conn:
         assert await undelete_tenant(conn, deletion, now=now) == name
     assert (await shop.client.get("/v1/items/a")).json()["title"] == "Lamp"
     with pytest.raises(TenantNotFound):

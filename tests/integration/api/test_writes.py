@@ -34,6 +34,9 @@ VISITOR_ID = "3f0c2a9e5b7d41f8a6c4e2d09b8f7a61"
 
 Call = tuple[str, dict[str, Any], str]
 
+DELETE_TENANT = ("DELETE", "/v1/tenant")
+"""After it no key reads the audit log; test_tenant.py looks into the table."""
+
 # How each write is called so that it changes something, and what the audit log calls its subject ("*": a new id).
 CALLS: dict[tuple[str, str], Callable[[Victim], Call]] = {
     ("PUT", "/v1/items/{item_id}"): lambda v: (f"/v1/items/{v.item_id}", {"json": {"title": "new"}}, ""),
@@ -81,6 +84,14 @@ CALLS: dict[tuple[str, str], Callable[[Victim], Call]] = {
     ("PUT", "/v1/segments/{segment_id}"): lambda v: ("/v1/segments/new", {"json": {"filter": {"exists": "id"}}}, "new"),
     ("DELETE", "/v1/segments/{segment_id}"): lambda v: (f"/v1/segments/{v.segment_id}", {}, v.segment_id),
     ("POST", "/v1/keys"): lambda v: ("/v1/keys", {"json": {"name": "new"}}, "*"),
+    ("PATCH", "/v1/keys/{key_id}"): lambda v: (f"/v1/keys/{v.key_id}", {"json": {"name": "renamed"}}, v.key_id),
+    ("POST", "/v1/keys/{key_id}/rotate"): lambda v: (
+        f"/v1/keys/{v.key_id}/rotate",
+        {"json": {"overlap_s": 60}},
+        v.key_id,
+    ),
+    ("POST", "/v1/visitor-secrets"): lambda v: ("/v1/visitor-secrets", {}, "*"),
+    ("DELETE", "/v1/visitor-secrets/{kid}"): lambda v: ("/v1/visitor-secrets/v1", {}, "v1"),
     ("DELETE", "/v1/keys/{key_id}"): lambda v: (f"/v1/keys/{v.key_id}", {}, v.key_id),
     ("POST", "/v1/webhooks"): lambda v: (
         "/v1/webhooks",
@@ -109,6 +120,9 @@ CALLS: dict[tuple[str, str], Callable[[Victim], Call]] = {
         {"json": {"since": "2026-01-01T00:00:00Z"}},
         v.webhook_id,
     ),
+    ("POST", "/v1/exports"): lambda v: ("/v1/exports", {}, "*"),
+    ("PUT", "/v1/retention"): lambda v: ("/v1/retention", {"json": {"events": 30}}, ""),
+    DELETE_TENANT: lambda v: ("/v1/tenant", {"json": {"name": v.shop_name}}, str(v.shop.tenant_id)),
     ("POST", "/v1/models/train"): lambda v: ("/v1/models/train", {}, "*"),
     ("POST", "/v1/models/{model}/activate"): lambda v: ("/v1/models/1/activate", {}, "1"),
 }
@@ -179,11 +193,26 @@ def _comparable(answer: httpx.Response) -> Any:
             for name, each in value.items()
             if name not in new
         }
+        new = {
+            "job_id",
+            "key",
+            "key_id",
+            "secret",
+            "created_at",
+            "updated_at",
+            "dry_run",
+            "export_id",
+            "deleted_at",
+            "erase_after",
+        }
+        return {name: plain(each) for name, each in value.items() if name not in new}
 
     return plain(msgspec.json.decode(answer.content))
 
 
-@pytest.mark.parametrize("route", CALLS, ids=lambda route: f"{route[0]} {route[1]}")
+@pytest.mark.parametrize(
+    "route", [route for route in CALLS if route != DELETE_TENANT], ids=lambda route: f"{route[0]} {route[1]}"
+)
 async def test_a_write_is_in_the_audit_log_as_declared(
     app: Application, furnished: Victim, route: tuple[str, str]
 ) -> None:
@@ -207,7 +236,7 @@ async def test_a_write_is_in_the_audit_log_as_declared(
     assert entry["request_id"] == "request-of-this-test"
     assert entry["actor"] == {"kind": "key", "id": furnished.shop.secret_key[5:15]}
     if subject.startswith("user "):
-        secret = app.services.secret
+        secret = app.services.secret.current
         assert entry["subject"] == subject_hash(secret, tenant_id, USER, subject.removeprefix("user ")).hex()
         assert furnished.user_id not in str(entry)
         assert VISITOR_ID not in str(entry)

@@ -11,6 +11,7 @@ from uuid import UUID
 import msgspec
 import pytest
 
+from billing import plans
 from infra.allowance import Allowance
 from infra.blob_folder import FolderBlobs
 from infra.db import Database, TenantId
@@ -205,6 +206,51 @@ async def test_one_shop_s_imports_run_one_after_the_other(
     async with database.system_session(reason="test") as conn:
         assert await claim_job(conn, ["import"], clock()) is not None
         assert await claim_job(conn, ["import"], clock()) is None
+
+
+async def test_a_shop_that_queues_many_imports_starves_nobody(
+    database: Database, blobs: FolderBlobs, make_shop: Any, begin: Begin, clock: Any
+) -> None:
+    """When one of its imports ends, its next goes behind those that wait."""
+    busy, other = await make_shop(), await make_shop()
+    queued = [await begin(busy, ndjson(shoes(1))) for _ in range(6)]
+    waiting = await begin(other, ndjson(shoes(2_500)))
+    imports = Imports(database, blobs, None, clock=clock, piece=1)
+    loop = JobLoop(database, {"import": imports}, clock=clock)
+    while (await job_of(database, other, waiting)).status != "done":
+        assert await loop.step()
+        clock.advance(1)
+    statuses = [(await job_of(database, busy, job_id)).status for job_id in queued]
+    # Three pieces of the large one, and a turn of the busy shop before each of them.
+    assert statuses.count("done") <= 4
+    await imports.close()
+
+
+async def test_an_import_ends_where_the_plan_has_no_more_room(
+    database: Database,
+    blobs: FolderBlobs,
+    make_shop: Any,
+    begin: Begin,
+    query: Any,
+    clock: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Telling which plan has more; what came before stays."""
+    less = msgspec.structs.replace(plans.FREE, quotas={"items": plans.Quota(limit=1_500, beyond="refuse")})
+    monkeypatch.setattr(plans, "PLANS", {**plans.PLANS, "free": less})
+    tenant_id = await make_shop()
+    job_id = await begin(tenant_id, ndjson(shoes(2_500)))
+    imports = Imports(database, blobs, None, mode="plans", clock=clock, piece=1)
+    loop = JobLoop(database, {"import": imports}, clock=clock)
+    while await loop.step():
+        clock.advance(1)
+    job = await job_of(database, tenant_id, job_id)
+    assert (job.status, job.done) == ("failed", 1_000)
+    assert "includes 1,500 items" in (job.error or "")
+    assert "pro has more" in (job.error or "")
+    assert await query(tenant_id, "select count(*) from items where tenant_id = $1") == [(1_000,)]
+    assert await query(tenant_id, "select percent from quota_notices where tenant_id = $1") == []
+    await imports.close()
 
 
 async def test_an_incremental_import_removes_nothing(make_shop: Any, begin: Any, work: Any, query: Any) -> None:

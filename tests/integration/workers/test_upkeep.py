@@ -29,6 +29,21 @@ async def test_old_changes_are_dropped(database: Database, make_shop: Any, blobs
     assert await query(tenant_id, "select count(*) from changes where tenant_id = $1") == [(1,)]
 
 
+async def test_limits_that_are_all_free_are_forgotten(
+    database: Database, make_shop: Any, blobs: FolderBlobs, query: Any, clock: Any
+) -> None:
+    """Those that somebody has used up stay, however old."""
+    tenant_id = await make_shop()
+    now = int(clock().timestamp() * 1_000_000)
+    hours = {"old": -2, "fresh": -0.5, "debt": 3}
+    for name, ahead in hours.items():
+        at = now + int(ahead * 3_600_000_000)
+        await query(tenant_id, "insert into rate_buckets values ($1, $2, $3, 0)", name, at)
+    await Upkeep(database, blobs, clock=clock).prune()
+    found = await query(tenant_id, "select bucket from rate_buckets where tenant_id = $1 order by 1")
+    assert found == [("debt",), ("fresh",)]
+
+
 async def test_photos_that_no_item_shows_are_swept(
     database: Database, make_shop: Any, blobs: FolderBlobs, clock: Any
 ) -> None:

@@ -1,0 +1,81 @@
+"""What happens at the end of a quota: it is refused, naming the plan that has more, or it goes on and is billed."""
+
+import math
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Literal
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from billing.plans import Meter, Plan, plan_with_more
+from infra.db import TenantId
+from infra.errors import PaymentRequired, QuotaExceeded
+from tenants.usage import Usage, count_fresh, end_of, month_of, note_near
+
+
+class QuotaReached(PaymentRequired):
+    """The plan includes no more of these; nothing of the call was stored."""
+
+    code = "quota_reached"
+    title = "The plan includes no more of these"
+
+
+class MonthlyQuotaReached(QuotaExceeded):
+    """What the plan includes for this month is used up."""
+
+    code = "monthly_quota_reached"
+    title = "The month's quota is used up"
+
+
+def require_month(plan: Plan, usage: Usage, tenant_id: TenantId, meter: Meter, *, now: datetime) -> None:
+    """Raises MonthlyQuotaReached where the month's quota of a meter is used up and more is refused. Never waits."""
+    quota = plan.quotas.get(meter)
+    if quota is None or quota.beyond == "bill" or usage.used(tenant_id, meter) < quota.limit:
+        return
+    until = end_of(month_of(now))
+    raise MonthlyQuotaReached(
+        f"The plan {plan.name} includes {quota.limit:,} {meter} a month, and they are used. {_more(plan, meter)} "
+        f"The next month begins at {until.isoformat()}.",
+        retry_s=math.ceil((until - now).total_seconds()),
+    )
+
+
+def require_room(plan: Plan, meter: Meter, *, has: int, adding: int) -> None:
+    """Raises QuotaReached where `adding` to what a tenant has of a meter would exceed its plan, and is refused."""
+    quota = plan.quotas.get(meter)
+    if quota is None or quota.beyond == "bill" or not adding or has + adding <= quota.limit:
+        return
+    raise QuotaReached(
+        f"The plan {plan.name} includes {quota.limit:,} {meter}; you have {has:,}, and this would add {adding:,}. "
+        f"Nothing of it was stored. Delete some, or change the plan. {_more(plan, meter)}"
+    )
+
+
+async def make_room(
+    conn: AsyncConnection,
+    plan: Plan,
+    tenant_id: TenantId,
+    meter: Literal["items", "placements"],
+    ids: Sequence[str],
+    *,
+    now: datetime,
+    note: bool = True,
+) -> None:
+    """Look, before these are written, whether those that are new have room. `note`: tell the tenant when few are left.
+
+    Two calls in the same moment may exceed the quota by one of them. Raises QuotaReached.
+    """
+    quota = plan.quotas.get(meter)
+    if quota is None:
+        return
+    stored, fresh = await count_fresh(conn, tenant_id, meter, ids)
+    if not fresh:
+        return
+    require_room(plan, meter, has=stored, adding=fresh)
+    if note:
+        await note_near(conn, tenant_id, meter, used=stored + fresh, quota=quota.limit, now=now)
+
+
+def _more(plan: Plan, meter: Meter) -> str:
+    other = plan_with_more(plan, meter)
+    return "No plan has more; ask us." if other is None else f"The plan {other.name} has more."

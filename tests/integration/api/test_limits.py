@@ -1,0 +1,371 @@
+"""Rate limits, quotas and plans over HTTP, with the plans of the hosted service."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import msgspec
+import pytest
+
+from api.app import Application
+from api.limits import gate as gate_module
+from api.limits.gate import TooManyRequests
+from billing import plans
+from billing.plans import FREE, PRO
+from infra.db import Database, driver
+from tenants.keys import KeyRequest, create_key
+from tenants.lifecycle import create_tenant, set_plan
+from tenants.limits.gcra import Rate
+from tests.integration.api.conftest import MakeShop, Shop, anonymous, make_shop, started
+from tests.isolation.test_limits import fields
+
+__all__ = ["anonymous", "make_shop"]
+pytestmark = pytest.mark.anyio
+
+
+class _Still:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def still() -> _Still:
+    return _Still()
+
+
+@pytest.fixture
+async def app(database_url: str, tmp_path: Path, anyio_backend: str, still: _Still) -> AsyncIterator[Application]:
+    """The application as the hosted service runs it; the clock of its limits stands still."""
+    async with started(database_url, tmp_path, entitlements="plans") as made:
+        made.services.leases._clock = still
+        made.services.leases._store._clock_us = lambda: round((still.now + 1_700_000_000) * 1e6)
+        made.services.leases.start()
+        yield made
+
+
+async def _key(app: Application, shop: Shop, **wanted: Any) -> httpx.AsyncClient:
+    """A client of the shop by a key of its own."""
+    services = app.services
+    async with services.database.tenant_session(shop.tenant_id) as conn:
+        made = await create_key(
+            conn,
+            shop.tenant_id,
+            KeyRequest(name="more", **wanted),
+            secret=services.secret,
+            cell="00",
+            now=services.clock(),
+        )
+    return httpx.AsyncClient(
+        transport=httpx.ASGITransport(app, raise_app_exceptions=False),
+        base_url="http://kindred",
+        headers={"authorization": f"Bearer {made.key}"},
+    )
+
+
+async def _wait(app: Application, still: _Still, seconds: float) -> None:
+    """Let time pass, while nothing is being told: the database's clock moves in the same moment."""
+    async with app.services.leases._one:
+        still.now += seconds
+
+
+async def _statuses(client: httpx.AsyncClient, count: int, path: str = "/v1/keys") -> list[int]:
+    return [(await client.get(path)).status_code for _ in range(count)]
+
+
+async def test_the_headers_say_what_is_left(app: Application, shop: Shop) -> None:
+    """Of the plan's limits and of the key's; each call costs one use of all."""
+    first = fields(await shop.client.get("/v1/items"))
+    second = fields(await shop.client.get("/v1/items"))
+    assert {name: (limit["q"], limit["w"]) for name, limit in first.items()} == {
+        "burst": (25, 1),
+        "sustained": (600, 60),
+        "key": (600, 60),
+    }
+    assert first["sustained"]["r"] == 59
+    assert {name: first[name]["r"] - second[name]["r"] for name in first} == {"burst": 1, "sustained": 1, "key": 1}
+    assert second["sustained"]["t"] == 1
+
+
+async def test_too_fast_is_refused_until_it_may_go_on(app: Application, shop: Shop, still: _Still) -> None:
+    """With the seconds to wait; after them it passes."""
+    client = await _key(app, shop, rate_per_min=60)
+    assert (await client.get("/v1/items")).status_code == 200
+    assert (await client.get("/v1/items")).status_code == 200
+    refused = await client.get("/v1/items")
+    assert refused.status_code == 429
+    told = refused.json()
+    assert (told["code"], told["instance"]) == ("too_many_requests", "/v1/items")
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert refused.headers["retry-after"] == "1"
+    assert fields(refused)["key"] == {"q": 60, "w": 60, "r": 0, "t": 2}
+    assert refused.headers["x-request-id"] == told["request_id"]
+    await _wait(app, still, 1)
+    assert (await client.get("/v1/items")).status_code == 200
+    assert (await client.get("/v1/items")).status_code == 429
+
+
+async def test_a_refused_body_is_not_read(app: Application, shop: Shop) -> None:
+    """It is answered before a byte of it has come."""
+    client = await _key(app, shop, rate_per_min=30, scopes=["recommend"])
+    assert (await client.post("/v1/recommend", json={})).status_code == 200
+    read = 0
+    headers = [(b"authorization", client.headers["authorization"].encode())]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        nonlocal read
+        read += 1
+        return {"type": "http.request", "body": b"{}", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope: Any = {"type": "http", "method": "POST", "path": "/v1/recommend", "raw_path": b"/v1/recommend"}
+    scope |= {"query_string": b"", "headers": headers, "client": ("127.0.0.1", 1)}
+    await app(scope, receive, send)
+    assert (sent[0]["status"], read) == (429, 0)
+
+
+async def test_a_page_of_lists_costs_as_many(app: Application, shop: Shop) -> None:
+    """One use for each list; where they do not fit, none is made."""
+    client = await _key(app, shop, rate_per_min=600, scopes=["recommend"])
+    await app.services.leases.settle()
+    page = await client.post("/v1/recommend/batch", json={"requests": [{"strategy": "popular"}] * 12})
+    assert page.status_code == 200
+    assert fields(page)["key"]["r"] == 8
+    refused = await client.post("/v1/recommend/batch", json={"requests": [{"strategy": "popular"}] * 12})
+    assert (refused.status_code, refused.json()["code"]) == (429, "too_many_requests")
+    assert fields(refused)["key"]["r"] == 7
+
+
+async def test_a_large_body_costs_more(app: Application, shop: Shop) -> None:
+    """By its length, which is known before it comes."""
+    before = fields(await shop.client.get("/v1/items"))["sustained"]["r"]
+    events = [{"type": "view", "item_id": "x" * 100, "user_id": "y" * 100} for _ in range(450)]
+    body = msgspec.json.encode({"events": events})
+    assert 100_000 <= len(body) < 120_000
+    answered = await shop.client.post("/v1/events", content=body, headers={"content-type": "application/json"})
+    assert answered.status_code == 200, answered.text
+    assert before - fields(answered)["sustained"]["r"] == 6
+
+
+async def test_keys_of_one_shop_share_its_plan(app: Application, shop: Shop) -> None:
+    """A second key is no second plan; another shop's is its own."""
+    other = await _key(app, shop)
+    taken = [await shop.client.get("/v1/items"), await other.get("/v1/items"), await other.get("/v1/items")]
+    assert [fields(answer)["sustained"]["r"] for answer in taken] == [59, 58, 57]
+    assert fields(taken[2])["key"]["r"] == 58
+
+
+async def test_a_stranger_shares_a_limit_with_its_network(app: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that is not good is a stranger's; health is never refused."""
+    monkeypatch.setattr(app.services.gate, "_strangers", Rate(name="network", quota=60, window_s=60, burst=3))
+
+    def client(address: str) -> httpx.AsyncClient:
+        return httpx.AsyncClient(transport=httpx.ASGITransport(app, client=(address, 5)), base_url="http://kindred")
+
+    near, neighbour, far = client("192.0.2.7"), client("192.0.2.200"), client("198.51.100.7")
+    bad = {"authorization": "Bearer sk_nothing"}
+    assert (await near.get("/docs")).status_code == 200
+    assert (await near.get("/v1/items", headers=bad)).status_code == 401
+    assert (await neighbour.get("/docs")).status_code == 200
+    assert (await neighbour.get("/docs")).status_code == 429
+    assert (await near.get("/v1/items", headers=bad)).status_code == 429
+    assert (await near.get("/health/live")).status_code == 200
+    assert (await far.get("/docs")).status_code == 200
+
+
+async def test_another_plan_holds_within_a_second(app: Application, shop: Shop, database_url: str) -> None:
+    """Told by another process through the change feed; no process is restarted."""
+    assert fields(await shop.client.get("/v1/items"))["sustained"]["q"] == 600
+    other = Database(database_url, hot=0)
+    await set_plan(other, shop.tenant_id, "pro")
+    await app.services.feed.poll()
+    limits = fields(await shop.client.get("/v1/items"))
+    assert limits["sustained"]["q"] == 6_000
+    assert "key" not in limits
+    await set_plan(other, shop.tenant_id, "free")
+    await app.services.feed.poll()
+    assert fields(await shop.client.get("/v1/items"))["sustained"]["q"] == 600
+    await other.close()
+
+
+async def test_when_the_database_is_away_calls_pass(
+    app: Application, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit is not asked, and that is counted; what guesses passwords is decided here alone."""
+    client = await _key(app, shop, rate_per_min=60)
+    assert (await client.get("/v1/items")).status_code == 200
+
+    async def refuse(*_: object) -> None:
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(app.services.leases._store, "charge", refuse)
+    with pytest.raises(ConnectionRefusedError):
+        await app.services.leases.settle()
+    assert await _statuses(client, 5, "/v1/items") == [200] * 5
+    gate, rate = app.services.gate, Rate(name="sign_in", quota=5, window_s=60, burst=2)
+    for _ in range(5):
+        await gate.guard("reset", "someone", rate)
+    for _ in range(2):
+        await gate.guard("sign-in", "someone", rate, fails="closed")
+    with pytest.raises(TooManyRequests) as caught:
+        await gate.guard("sign-in", "someone", rate, fails="closed")
+    assert caught.value.retry_s == 12
+    await gate.guard("sign-in", "somebody else", rate, fails="closed")
+
+
+def _plan(monkeypatch: pytest.MonkeyPatch, **quotas: int) -> None:
+    """Let the free plan include less."""
+    less = msgspec.structs.replace(
+        FREE, quotas={**FREE.quotas, **{meter: plans._refuse(limit) for meter, limit in quotas.items()}}
+    )
+    monkeypatch.setattr(plans, "FREE", less)
+    monkeypatch.setattr(plans, "PLANS", {**plans.PLANS, "free": less})
+
+
+async def test_a_month_of_requests(app: Application, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From 80 % on a header tells; beyond it is refused until the next month, and the plan that has more is named."""
+    _plan(monkeypatch, requests=5)
+    for _ in range(4):
+        answered = await shop.client.post("/v1/recommend", json={"strategy": "popular"})
+        assert answered.status_code == 200
+    assert "kindred-quota" not in answered.headers
+    await app.services.usage.flush()
+    answered = await shop.client.get("/v1/items/none/similar")
+    assert answered.headers["kindred-quota"] == '"requests";used=4;limit=5'
+    for path, sent in (("/v1/recommend", {}), ("/v1/search", {"query": "lamp"}), ("/v1/rerank", {"item_ids": ["a"]})):
+        refused = await shop.client.post(path, json=sent)
+        assert (refused.status_code, refused.json()["code"]) == (429, "monthly_quota_reached")
+        assert "pro has more" in refused.json()["detail"]
+        assert 0 < int(refused.headers["retry-after"]) <= 31 * 86_400
+    assert (await shop.client.get("/v1/items")).status_code == 200
+
+
+async def test_the_tenant_is_told_once(app: Application, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row at 80 and one at 100 %, for mail and console to read."""
+    _plan(monkeypatch, events=10)
+    for count in (7, 2, 1):
+        events = [{"type": "view", "item_id": "a", "visitor_id": "v"}] * count
+        assert (await shop.client.post("/v1/events", json={"events": events})).json()["accepted"] == count
+        await app.services.usage.flush()
+    refused = await shop.client.post("/v1/events", json={"events": [{"type": "view", "item_id": "a"}]})
+    assert refused.json()["code"] == "monthly_quota_reached"
+    async with app.services.database.tenant_session(shop.tenant_id) as conn:
+        rows = await (await driver(conn)).fetch(
+            "select meter, percent, used, quota from quota_notices where tenant_id = $1 order by 1, 2", shop.tenant_id
+        )
+    assert [tuple(row) for row in rows] == [("events", 80, 9, 10), ("events", 100, 10, 10)]
+
+
+async def test_what_is_billed_goes_on(app: Application, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is counted."""
+    billed = msgspec.structs.replace(PRO, quotas={"requests": plans._bill(2)})
+    monkeypatch.setattr(plans, "PLANS", {**plans.PLANS, "pro": billed})
+    await set_plan(app.services.database, shop.tenant_id, "pro")
+    for _ in range(4):
+        assert (await shop.client.post("/v1/recommend", json={"strategy": "popular"})).status_code == 200
+        await app.services.usage.flush()
+    assert app.services.usage.used(shop.tenant_id, "requests") == 4
+
+
+async def test_a_catalogue_has_room_for_so_many(app: Application, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """New items beyond are refused, whole calls at a time; those that are there may change."""
+    _plan(monkeypatch, items=5)
+    rows = [{"id": f"i{n}", "title": "lamp"} for n in range(4)]
+    assert (await shop.client.post("/v1/items/bulk", json=rows)).json()["accepted"] == 4
+    refused = await shop.client.post("/v1/items/bulk", json=[{"id": "i4"}, {"id": "i5"}, {"id": "i0"}])
+    assert (refused.status_code, refused.json()["code"]) == (402, "quota_reached")
+    assert "pro has more" in refused.json()["detail"]
+    assert (await shop.client.put("/v1/items/i4", json={"title": "five"})).status_code == 201
+    assert (await shop.client.put("/v1/items/i5", json={"title": "six"})).status_code == 402
+    assert (await shop.client.put("/v1/items/i4", json={"title": "again"})).status_code == 200
+    assert (await shop.client.delete("/v1/items/i0")).status_code == 204
+    assert (await shop.client.put("/v1/items/i5", json={"title": "six"})).status_code == 201
+
+
+async def test_placements_have_room_for_so_many(app: Application, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """402 beyond, with nothing stored."""
+    _plan(monkeypatch, placements=1)
+    assert (await shop.client.put("/v1/placements/home", json={})).status_code == 201
+    assert (await shop.client.put("/v1/placements/home", json={})).status_code == 200
+    assert (await shop.client.put("/v1/placements/cart", json={})).json()["code"] == "quota_reached"
+
+
+async def test_usage_shows_it_all(app: Application, shop: Shop) -> None:
+    """Limits, the month and what there is; also what was not added up yet."""
+    await shop.client.post("/v1/items/bulk", json=[{"id": "a"}, {"id": "b"}])
+    await shop.client.post("/v1/recommend/batch", json={"requests": [{"strategy": "popular"}] * 3})
+    await app.services.usage.flush()
+    await shop.client.post("/v1/recommend", json={"strategy": "popular"})
+    await shop.client.post("/v1/recommend", json={"strategy": "none such"})
+    told = (await shop.client.get("/v1/usage")).json()
+    assert told["plan"] == "free"
+    month = datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    assert datetime.fromisoformat(told["period"]["begins"]) == month
+    assert [limit["name"] for limit in told["rate_limits"]] == ["burst", "sustained", "key"]
+    meters = {meter["meter"]: meter for meter in told["meters"]}
+    assert meters["requests"] == {"meter": "requests", "used": 4, "limit": 50_000, "beyond": "refuse", "per": "month"}
+    assert (meters["items"]["used"], meters["items"]["limit"], meters["items"]["per"]) == (2, 2_000, "total")
+
+
+async def test_a_flood_of_refusals_is_one_line(
+    app: Application, shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With how many there were, and no line of access for each."""
+    client = await _key(app, shop, rate_per_min=30)
+    await _statuses(client, 30, "/v1/items")
+    counted = gate_module._refused._value.get()
+    assert counted >= 29
+    out = capsys.readouterr().out
+    assert out.count("limits.refused") == 1
+    assert out.count("http.request") == 1
+
+
+async def test_nobody_is_limited_without_plans(database_url: str, tmp_path: Path) -> None:
+    """As an installation of one's own runs, whatever a tenant's row says."""
+    async with started(database_url, tmp_path / str(uuid4())) as own:
+        tenant_id = await create_tenant(own.services.database, f"shop {uuid4()}", plan="free")
+        plan = await own.services.entitlements.plan_of(tenant_id)
+        assert (plan.rates, plan.key, plan.quotas) == ((), None, {})
+
+
+async def test_so_many_at_once_and_no_more(
+    app: Application, shop: Shop, make_shop: MakeShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one shop, by all its keys; another one's calls go on."""
+    monkeypatch.setattr(gate_module, "MAX_AT_ONCE", 2)
+    await set_plan(app.services.database, shop.tenant_id, "pro")
+    other, second = await make_shop(), await _key(app, shop)
+    inside, go = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        inside.set()
+        await go.wait()
+        yield b"[]"
+
+    async def upload(client: httpx.AsyncClient) -> httpx.Response:
+        return await client.post("/v1/items/bulk", content=slow(), headers={"content-type": "application/json"})
+
+    waiting = []
+    for client in (shop.client, second):
+        waiting.append(asyncio.create_task(upload(client)))
+        await inside.wait()
+        inside.clear()
+    refused = await shop.client.get("/v1/items")
+    assert (refused.status_code, refused.json()["code"]) == (429, "too_many_at_once")
+    assert refused.headers["retry-after"] == "1"
+    assert fields(refused)
+    assert (await other.client.get("/v1/items")).status_code == 200
+    go.set()
+    assert [answer.status_code for answer in await asyncio.gather(*waiting)] == [200, 200]
+    assert (await shop.client.get("/v1/items")).status_code == 200
