@@ -53,6 +53,7 @@ PAGES: list[tuple[str, str, dict[str, Any], int]] = [
     ("GET", "/nothing", {}, 404),
     ("GET", "/v1/nothing", {}, 404),
     ("POST", "/health/live", {}, 405),
+    ("GET", "/v1/items", {"headers": {"origin": "https://a"}}, 401),
     ("OPTIONS", "/v1/recommend", {"headers": {"origin": "https://a", "access-control-request-method": "POST"}}, 204),
     ("POST", "/v1/recommend", {"content": b"{", "headers": {"content-type": "application/json"}}, 401),
 ]
