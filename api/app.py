@@ -54,6 +54,7 @@ from api.routes import (
     usage,
     users,
     visitor_secrets,
+    webhooks,
 )
 from api.sessions import Sessions
 from api.work import Repeated, answer_repeat, intended
@@ -100,6 +101,7 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     *retention.ROUTES,
     *models.ROUTES,
     *usage.ROUTES,
+    *webhooks.ROUTES,
     *audit.ROUTES,
     *demo.ROUTES,
     *signups.ROUTES,

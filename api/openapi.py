@@ -20,6 +20,7 @@ from api.problems import MEDIA_TYPE, Problem, headers_of, status_of
 from infra.errors import KindredError
 from tenants.catalog.item import Id
 from tenants.keys import PUBLISHABLE_SCOPES
+from tenants.webhooks import events
 
 VERSION: Final = "1.0.0"
 
@@ -111,6 +112,7 @@ def document(app: Litestar) -> dict[str, Any]:
         kinds += [kind for kind in (operation.contract.body, operation.contract.answer) if kind is not None]
         if operation.contract.query is not None:
             kinds.append(operation.contract.query)
+    kinds += events.DATA.values()
     schemas, components = msgspec.json.schema_components(kinds, ref_template=_REF)
     named = {id(kind): schema for kind, schema in zip(kinds, schemas, strict=True)}
     paths: dict[str, dict[str, Any]] = {}
@@ -129,6 +131,8 @@ def document(app: Litestar) -> dict[str, Any]:
         "servers": [{"url": "/"}],
         "tags": [{"name": tag} for tag in sorted({operation.contract.tag for operation in listed}, key=_tag_order)],
         "paths": paths,
+        # OpenAPI 3.1 calls it `webhooks`; 3.0 leaves it to an extension, which renderers of documents know.
+        "x-webhooks": {type_: {"post": _message(type_)} for type_ in events.DATA},
         "components": {
             "schemas": {name: schema for name, schema in components.items() if name not in queries},
             "responses": _errors(),
@@ -181,6 +185,32 @@ def _operation(operation: Operation, named: Mapping[int, Any], components: Mappi
     if content:
         told["requestBody"] = {"required": said.body_required, "content": content}
     return told
+
+
+def _message(type_: events.EventType) -> dict[str, Any]:
+    """What we send to a tenant's webhooks (docs/webhooks.md)."""
+    example = {"type": type_, "timestamp": "2026-01-15T12:00:00Z", "data": events.EXAMPLES[type_]}
+    content = {"schema": events.message_schema(type_), "example": msgspec.to_builtins(example)}
+    told = {
+        "webhook-id": "The same for each attempt: who has seen it need not act again.",
+        "webhook-timestamp": "Seconds since 1970 of this attempt.",
+        "webhook-signature": "`v1,` and the signature (Standard Webhooks); two, with a space between, in a rotation.",
+    }
+    return {
+        "operationId": "told_" + type_.replace(".", "_"),
+        "summary": type_,
+        "description": inspect.cleandoc(events.DATA[type_].__doc__ or ""),
+        "tags": ["Webhooks"],
+        "parameters": [
+            {"name": name, "in": "header", "required": True, "schema": {"type": "string"}, "description": text}
+            for name, text in told.items()
+        ],
+        "requestBody": {"required": True, "content": {"application/json": content}},
+        "responses": {
+            "2XX": {"description": "Taken, within 15 seconds. Anything else is a failure, and sent again."},
+            "410": {"description": "There is nobody here any more: the webhook is disabled."},
+        },
+    }
 
 
 def _path_parameters(path: str) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar, Final, TypeAlias
 
 import httpcore
+from msgspec import Struct
 
 from infra.allowance import Address, Allowance
 from infra.errors import Invalid, UpstreamFailed
@@ -93,6 +94,40 @@ class SystemResolver:
         return [str(address[0]) for *_, address in found]
 
 
+def literal_address(host: str) -> Address | None:
+    """The address that a host is, however it is written (`127.0.0.1`, `2130706433`, `0x7f.1`); None for a name."""
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        pass
+    try:
+        return ipaddress.IPv4Address(socket.inet_aton(host))
+    except (OSError, UnicodeError):
+        return None
+
+
+class Policy(Struct, frozen=True, kw_only=True):
+    """What may be reached: the public internet on these ports (None: any), and what the operator allowed."""
+
+    allow: tuple[Allowance, ...] = ()
+    ports: frozenset[int] | None = WEB_PORTS
+
+    def may_name(self, port: int) -> bool:
+        """Whether some host may be reached on this port; which, the connection tells."""
+        return self.ports is None or port in self.ports or any(each.port == port for each in self.allow)
+
+    def permits(self, host: str, address: Address, port: int) -> bool:
+        """Public and on a port of the web, or allowed by the operator."""
+        if is_public(address) and (self.ports is None or port in self.ports):
+            return True
+        return self.allowed(host, address, port)
+
+    def allowed(self, host: str, address: Address | None, port: int) -> bool:
+        """Allowed by the operator, by name or by address where that is known."""
+        stands_for = () if address is None else (address, _reached(address))
+        return any(each.covers(host, stands_for, port, self.ports) for each in self.allow)
+
+
 class GuardedBackend(httpcore.AsyncNetworkBackend):
     """Opens connections for httpcore to checked addresses only. Everything that leaves goes through here."""
 
@@ -105,8 +140,7 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
         inner: httpcore.AsyncNetworkBackend | None = None,
     ) -> None:
         """`ports` are those that an address may name without an allowance of its own; None: any."""
-        self._allow = tuple(allow)
-        self._ports = None if ports is None else frozenset(ports)
+        self.policy = Policy(allow=tuple(allow), ports=None if ports is None else frozenset(ports))
         self._resolve: Resolve = resolve or SystemResolver()
         self._inner = inner or httpcore.AnyIOBackend()
 
@@ -114,17 +148,6 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
         """Give the resolver's threads back."""
         if isinstance(self._resolve, SystemResolver):
             self._resolve.close()
-
-    def may_name(self, port: int) -> bool:
-        """Whether some host may be reached on this port; which, the connection tells."""
-        return self._ports is None or port in self._ports or any(each.port == port for each in self._allow)
-
-    def _permits(self, host: str, address: Address, port: int) -> bool:
-        """Public and on a port of the web, or allowed by the operator."""
-        if is_public(address) and (self._ports is None or port in self._ports):
-            return True
-        stands_for = (address, _reached(address))
-        return any(each.covers(host, stands_for, port, self._ports) for each in self._allow)
 
     async def connect_tcp(
         self,
@@ -138,12 +161,14 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
         addresses = await self._addresses(host, port)
         # One forbidden result condemns the name: no honest shop mixes public and inner addresses, and whoever
         # does is fishing for a client that falls back to the second.
-        if not all(self._permits(host, address, port) for address in addresses):
+        if not all(self.policy.permits(host, address, port) for address in addresses):
             if all(map(is_public, addresses)):
-                raise BlockedAddress(f"{host} is not fetched from on port {port}. Use 80 or 443, or upload the file.")
+                raise BlockedAddress(
+                    f"{host} is not reached on port {port}. Use 80 or 443; a file can be uploaded instead."
+                )
             raise BlockedAddress(
-                f"{host} is not on the public internet, so nothing is fetched from it. "
-                "Use a public address, or upload the file."
+                f"{host} is not on the public internet, so nothing is fetched from it or sent to it. "
+                "Use a public address; a file can be uploaded instead."
             )
         failure: Exception | None = None
         for address in addresses[:_MAX_ADDRESSES]:

@@ -1,4 +1,4 @@
-"""What an operator lets photos and feeds be fetched from beside the public internet: `KINDRED_FETCH_ALLOW`."""
+"""What an operator lets be fetched from, and sent to, beside the public internet: `KINDRED_FETCH_ALLOW`."""
 
 import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network

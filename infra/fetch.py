@@ -1,4 +1,4 @@
-"""Fetching from addresses that strangers gave us: photos and feeds.
+"""Requests to addresses that strangers gave us: photos and feeds are fetched from them, webhooks are sent to them.
 
 Nothing here trusts the address or the server. Only public hosts are reached (`infra/addresses.py`), on every
 redirect anew; time, bytes and redirects are bounded; no cookies, credentials or proxies are used.
@@ -7,8 +7,8 @@ redirect anew; time, bytes and redirects are bounded; no cookies, credentials or
 import asyncio
 import ssl
 import zlib
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import ClassVar, Final, Self
 
 import certifi
@@ -16,11 +16,12 @@ import httpcore
 import httpx
 import msgspec
 
-from infra.addresses import WEB_PORTS, GuardedBackend, Resolve
+from infra.addresses import WEB_PORTS, BlockedAddress, GuardedBackend, Policy, Resolve, literal_address
 from infra.allowance import Allowance
 from infra.errors import Invalid, UpstreamFailed
 
 USER_AGENT: Final = "KindredBot/1 (+fetches product feeds and photos on behalf of their shop)"
+SENDER: Final = "Kindred-Webhooks/1"
 MAX_REDIRECTS: Final = 3
 _MAX_URL_CHARS: Final = 4096
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -92,6 +93,13 @@ class Fetched(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
     content_type: str
     final_url: str
+
+
+class Answered(msgspec.Struct, frozen=True, kw_only=True):
+    """What a server answered to something that was sent to it: any status, and the beginning of its body."""
+
+    status: int
+    body: bytes
 
 
 class _Budget:
@@ -201,7 +209,7 @@ class Incoming:
 
 
 class Fetcher:
-    """Fetches by GET from hostile addresses. One per process, for it is a connection pool; close it.
+    """Fetches from hostile addresses, and posts to them. A connection pool: one for each purpose; close it.
 
     `allow` adds hosts and networks to the public internet (KINDRED_FETCH_ALLOW: shops whose photos are on a LAN);
     `ports` are the ports that may be named elsewhere (None: any). At most `per_host` requests run against one host
@@ -274,7 +282,7 @@ class Fetcher:
 
         Leaving the block closes the connection. Raises as `fetch` does, on entering or while reading.
         """
-        target = self._parse(url)
+        target = parse_url(url, self._backend.policy)
         budget = _Budget(timeout_s)
         for _ in range(MAX_REDIRECTS + 1):
             # The turn is given back before a redirect is followed: two hosts pointing at each other never
@@ -294,22 +302,28 @@ class Fetcher:
                     await response.aclose()
         raise TooManyRedirects(f"The address leads elsewhere more than {MAX_REDIRECTS} times. Use the final address.")
 
-    def _parse(self, url: str) -> httpx.URL:
-        if len(url) > _MAX_URL_CHARS:
-            raise BadUrl(f"The address has more than {_MAX_URL_CHARS} characters.")
-        try:
-            parsed = httpx.URL(url.strip())
-        except (httpx.InvalidURL, UnicodeError, ValueError, TypeError) as error:
-            raise BadUrl("The address is not a valid web address.") from error
-        if parsed.scheme not in ("http", "https"):
-            raise BadUrl("The address must begin with https:// or http://.")
-        if not parsed.host or "%" in parsed.host:
-            raise BadUrl("The address names no host.")
-        if parsed.userinfo:
-            raise BadUrl("The address must not contain a user name or password.")
-        if not self._backend.may_name(parsed.port or (443 if parsed.scheme == "https" else 80)):
-            raise BadUrl(f"The address names port {parsed.port}, which is not fetched from. Use 80 or 443.")
-        return parsed.copy_with(fragment=None)
+    async def post(
+        self, url: str, *, content: bytes, headers: Mapping[str, str], max_bytes: int, timeout_s: float
+    ) -> Answered:
+        """Send `content` once, and tell the answer, whatever its status; redirects are told too, not followed.
+
+        The status counts, so an answer whose body is late, damaged or longer than `max_bytes` is cut off there.
+        Raises `BadUrl` and `BlockedAddress` (`Invalid`), `FetchTimeout`, `UnknownHost` and `Unreachable`
+        (`UpstreamFailed`): then nobody knows whether it has arrived.
+        """
+        target = parse_url(url, self._backend.policy)
+        budget = _Budget(timeout_s)
+        received = bytearray()
+        async with self._turn(target.host):
+            response = await self._request(target, budget, content=content, headers=headers)
+            try:
+                incoming = Incoming(response, url=target, max_bytes=max_bytes, budget=budget)
+                with suppress(TooLarge, UpstreamFailed):
+                    async for chunk in incoming:
+                        received += chunk
+            finally:
+                await response.aclose()
+        return Answered(status=response.status, body=bytes(received))
 
     def _follow(self, source: httpx.URL, response: httpcore.Response) -> httpx.URL:
         location = next((value for name, value in response.headers if name.lower() == b"location"), b"")
@@ -319,21 +333,26 @@ class Fetcher:
             joined = str(source.join(location.decode("utf-8", "surrogateescape")))
         except (httpx.InvalidURL, UnicodeError, ValueError) as error:
             raise BadUrl(f"{source.host} redirects to something that is no web address.") from error
-        target = self._parse(joined)
+        target = parse_url(joined, self._backend.policy)
         if source.scheme == "https" and target.scheme == "http":
             raise TooManyRedirects(f"{source.host} redirects from https to http, which is not followed.")
         return target
 
-    async def _request(self, url: httpx.URL, budget: _Budget) -> httpcore.Response:
+    async def _request(
+        self, url: httpx.URL, budget: _Budget, *, content: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> httpcore.Response:
         request = httpcore.Request(
-            "GET",
+            "GET" if content is None else "POST",
             httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
             headers=[
                 (b"Host", url.netloc),
-                (b"User-Agent", USER_AGENT.encode()),
+                (b"User-Agent", (USER_AGENT if content is None else SENDER).encode()),
                 (b"Accept", b"*/*"),
                 (b"Accept-Encoding", b"identity"),
+                *((name.encode(), value.encode()) for name, value in (headers or {}).items()),
+                *(() if content is None else ((b"Content-Length", str(len(content)).encode()),)),
             ],
+            content=content,
             extensions={"timeout": self._timeouts},
         )
         async with budget.waiting(url.host):
@@ -353,6 +372,42 @@ class Fetcher:
             entry.users -= 1
             if entry.users == 0:
                 del self._hosts[host]
+
+
+def parse_url(url: str, policy: Policy) -> httpx.URL:
+    """The address, if it is one that may be asked for as far as its text tells. Raises BadUrl."""
+    if len(url) > _MAX_URL_CHARS:
+        raise BadUrl(f"The address has more than {_MAX_URL_CHARS} characters.")
+    try:
+        parsed = httpx.URL(url.strip())
+    except (httpx.InvalidURL, UnicodeError, ValueError, TypeError) as error:
+        raise BadUrl("The address is not a valid web address.") from error
+    if parsed.scheme not in ("http", "https"):
+        raise BadUrl("The address must begin with https:// or http://.")
+    if not parsed.host or "%" in parsed.host:
+        raise BadUrl("The address names no host.")
+    if parsed.userinfo:
+        raise BadUrl("The address must not contain a user name or password.")
+    if not policy.may_name(_port(parsed)):
+        raise BadUrl(f"The address names port {parsed.port}, which is not fetched from. Use 80 or 443.")
+    return parsed.copy_with(fragment=None)
+
+
+def check_receiver(url: str, policy: Policy) -> None:
+    """Refuse an address to send to as far as its text tells; what its name stands for is seen at every connection.
+
+    Without TLS only to what the operator allowed. Raises BadUrl, BlockedAddress.
+    """
+    parsed = parse_url(url, policy)
+    literal = literal_address(parsed.host)
+    if literal is not None and not policy.permits(parsed.host, literal, _port(parsed)):
+        raise BlockedAddress("The address is not on the public internet, so nothing is sent to it. Use a public one.")
+    if parsed.scheme == "http" and not policy.allowed(parsed.host, literal, _port(parsed)):
+        raise BadUrl("The address must begin with https://, so that nobody on the way reads or changes what is sent.")
+
+
+def _port(url: httpx.URL) -> int:
+    return url.port or (443 if url.scheme == "https" else 80)
 
 
 class _Host:
@@ -380,7 +435,7 @@ def _explained(host: str) -> Iterator[None]:
     except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError, OSError) as error:
         text = str(error)
         if "CERTIFICATE_VERIFY_FAILED" in text:
-            detail = f"The certificate of {host} is not valid, so nothing is fetched from it. Renew it."
+            detail = f"The certificate of {host} is not valid, so we do not talk to it. Renew it."
         elif "without sending complete" in text or "closed connection" in text:
             detail = f"The answer of {host} broke off half-way. Try again later."
         else:
@@ -405,4 +460,4 @@ def _too_large(host: str, max_bytes: int) -> TooLarge:
 
 
 def _too_slow(host: str) -> FetchTimeout:
-    return FetchTimeout(f"{host} is too slow: the file did not arrive in time. Try again later.")
+    return FetchTimeout(f"{host} is too slow: its answer did not arrive in time. Try again later.")

@@ -246,8 +246,9 @@ class Settings:
         "KINDRED_FETCH_ALLOW",
         parse_allowances,
         (),
-        "What photos and feeds may be fetched from beside the public internet on ports 80 and 443: hosts or networks, "
-        "each with a port or without, comma-separated: `photos.lan:9000,10.0.0.0/8,[fd00::/8]:8080`.",
+        "What photos and feeds may be fetched from, and webhooks sent to (these also without TLS), beside the public "
+        "internet on ports 80 and 443: hosts or networks, each with a port or without, comma-separated: "
+        "`photos.lan:9000,10.0.0.0/8,[fd00::/8]:8080`.",
     )
 
     entitlements: Literal["licence", "plans"] = _setting(

@@ -17,11 +17,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from infra.db import TenantId, driver
 from infra.errors import Conflict, NotFound
 from infra.ids import uuid7
+from tenants.webhooks.events import JobFinished
+from tenants.webhooks.outbox import emit
 
 JobStatus = Literal["queued", "running", "held", "done", "failed", "cancelled"]
 
 MAX_FAULTS: Final = 10_000
 """Faults kept of one job; those beyond are counted only."""
+
+QUIET: Final = frozenset({"neighbours"})
+"""Kinds that nobody asks for, and whose end nobody is told."""
 
 LEASE: Final = timedelta(seconds=60)
 """A job whose worker has not said anything for this long is taken up by another."""
@@ -292,15 +297,17 @@ async def finish(
     error: str | None = None,
     report: Struct | None = None,
 ) -> None:
-    """End a job, or hold it until somebody decides. Raises LostClaimError where another worker has it.
+    """End a job, which the tenant's webhooks are told, or hold it until somebody decides.
 
     The tenant's next job of that kind goes behind those that wait: who queues a hundred is to starve nobody.
+    Raises LostClaimError where another worker has it.
     """
     raw = await driver(conn)
-    ended = await raw.fetchval(
+    ended = await raw.fetchrow(
         "update jobs set status = $4, error = $5, report = report || coalesce($6::text::jsonb, '{}'), "
         "finished_at = case when $4 = 'held' then null else $7::timestamptz end "
-        "where tenant_id = $1 and job_id = $2 and status = 'running' and (state ->> 'claim')::int = $3 returning 1",
+        "where tenant_id = $1 and job_id = $2 and status = 'running' and (state ->> 'claim')::int = $3 "
+        "returning kind, total, done, failed, error",
         job.tenant_id,
         job.job_id,
         job.claim,
@@ -319,6 +326,30 @@ async def finish(
         job.job_id,
         now,
     )
+    if status != "held":
+        await _tell(conn, job.tenant_id, job.job_id, ended, status, now)
+
+
+async def _tell(
+    conn: AsyncConnection,
+    tenant_id: TenantId,
+    job_id: UUID,
+    ended: Any,
+    status: Literal["done", "failed", "cancelled"],
+    now: datetime,
+) -> None:
+    if ended["kind"] in QUIET:
+        return
+    data = JobFinished(
+        job_id=job_id,
+        kind=ended["kind"],
+        status=status,
+        total=ended["total"],
+        done=ended["done"],
+        failed=ended["failed"],
+        error=ended["error"],
+    )
+    await emit(conn, tenant_id, "job.finished", data, now=now)
 
 
 async def postpone(conn: AsyncConnection, job: ClaimedJob, *, now: datetime, after_s: float, error: str) -> None:
@@ -357,12 +388,14 @@ async def resolve_held(
             job_id,
         )
     else:
-        await raw.execute(
-            "update jobs set status = 'cancelled', finished_at = $3 where tenant_id = $1 and job_id = $2",
+        ended = await raw.fetchrow(
+            "update jobs set status = 'cancelled', finished_at = $3 where tenant_id = $1 and job_id = $2 "
+            "returning kind, total, done, failed, error",
             tenant_id,
             job_id,
             now,
         )
+        await _tell(conn, tenant_id, job_id, ended, "cancelled", now)
         await raw.execute("delete from import_seen where tenant_id = $1 and job_id = $2", tenant_id, job_id)
 
 

@@ -21,6 +21,7 @@ from tenants.answers import first_id
 from tenants.catalog.imports import HISTORY_JOB, IMPORT_JOB
 from tenants.portability.exports import EXPORT_JOB, export_key
 from tenants.portability.exports import KEPT as EXPORTS_KEPT
+from tenants.webhooks.deliveries import KEPT as DELIVERIES_KEPT
 
 Chosen = Literal["events", "answers"]
 """The classes of which a tenant may choose the days."""
@@ -106,6 +107,13 @@ CLASSES: Final[Sequence[DataClass]] = (
         since="the bundle was made",
         days=EXPORTS_KEPT.days,
         note="gone as soon as a person is erased",
+    ),
+    DataClass(
+        name="deliveries",
+        what="what webhooks were told, and how that went",
+        where="webhook_events, webhook_deliveries, webhook_attempts",
+        since="the event",
+        days=DELIVERIES_KEPT.days,
     ),
     DataClass(
         name="changes",

@@ -1,4 +1,4 @@
-"""`python -m workers [--queues encode,imports,train,upkeep]`: everything heavy or asynchronous."""
+"""`python -m workers [--queues encode,imports,train,upkeep,webhooks]`: everything heavy or asynchronous."""
 
 import argparse
 import asyncio
@@ -39,6 +39,7 @@ from workers.jobs.photos import PhotoLoop
 from workers.jobs.popularity import EVERY_S, Popularity
 from workers.jobs.train import Training
 from workers.jobs.upkeep import Upkeep
+from workers.jobs.webhooks import Webhooks, open_sender
 from workers.mail.loop import MailLoop
 from workers.memory import give_back, use_one_arena
 from workers.models import Models, load_models
@@ -47,7 +48,7 @@ from workers.training.child import sweep_scratch
 
 log = structlog.get_logger(__name__)
 
-QUEUES: Final = ("encode", "imports", "train", "upkeep")
+QUEUES: Final = ("encode", "imports", "train", "upkeep", "webhooks")
 IMPORTS_AT_ONCE: Final = 3
 EXIT_CONFIG: Final = 78
 _PHOTO_BYTES: Final = 10 * 1024 * 1024
@@ -118,6 +119,10 @@ async def serve(settings: Settings, queues: Sequence[str], stop: asyncio.Event) 
                 popularity = Popularity(learned)
                 group.create_task(_every("popularity", EVERY_S, popularity.tick, stop))
                 group.create_task(_every("neighbours", 30, neighbours.schedule, stop))
+            if "webhooks" in queues:
+                sender = await stack.enter_async_context(open_sender(settings.fetch_allow))
+                webhooks = Webhooks(database, sender, secrets=load_secret(settings).every)
+                group.create_task(_keep_running("webhooks", webhooks.run, stop))
             if "upkeep" in queues:
                 if settings.smtp_url is not None and settings.public_url is None:
                     log.warning("mail.links_lead_here", origin=settings.public_origin, set="KINDRED_PUBLIC_URL")

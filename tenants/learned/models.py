@@ -21,6 +21,8 @@ from infra.errors import Conflict, NotFound
 from tenants.jobs import create_job
 from tenants.learned.neighbours import KIND_CONTENT, KIND_GRAPH, copy_lists
 from tenants.vectors.generations import activate_model
+from tenants.webhooks.events import ModelActivated
+from tenants.webhooks.outbox import emit
 
 TRAIN_JOB: Final = "train"
 
@@ -357,8 +359,9 @@ async def close_model(conn: AsyncConnection, tenant_id: TenantId, model: int, tr
 
 
 async def serve_model(conn: AsyncConnection, tenant_id: TenantId, model: int, *, reason: str) -> int:
-    """Answer from this model, with the blend that was fitted with it; the generation. Raises ModelNotFound,
-    ModelNotReady.
+    """Answer from this model, with the blend that was fitted with it; the generation. The tenant's webhooks are told.
+
+    Raises ModelNotFound, ModelNotReady.
     """
     record = await (await driver(conn)).fetchrow(
         "select status, (settings -> 'blend')::text as blend from behaviour_models where tenant_id = $1 and model = $2 "
@@ -371,7 +374,9 @@ async def serve_model(conn: AsyncConnection, tenant_id: TenantId, model: int, *,
     if record["status"] != "ready":
         raise ModelNotReady(f"The model is {record['status']}; only a ready one can serve.")
     blend: dict[str, float] = msgspec.json.decode(record["blend"] or b"{}")
-    return await activate_model(conn, tenant_id, reason=reason, behaviour_model=model, blend=blend)
+    gen = await activate_model(conn, tenant_id, reason=reason, behaviour_model=model, blend=blend)
+    await emit(conn, tenant_id, "model.activated", ModelActivated(model=model, generation=gen, reason=reason))
+    return gen
 
 
 async def retire_models(conn: AsyncConnection, tenant_id: TenantId) -> list[int]:

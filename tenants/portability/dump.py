@@ -126,6 +126,11 @@ LEFT_OUT: Final[dict[str, str]] = {
     "rate_buckets": "how much was asked of this installation lately",
     "usage_months": "what it used of its plan on this installation",
     "visitor_secrets": "no secret leaves the installation; they are made anew",
+    "webhook_attempts": "what this installation has sent",
+    "webhook_deliveries": "what this installation has sent",
+    "webhook_endpoints": "no secret leaves the installation; webhooks are made anew",
+    "webhook_events": "what this installation has sent",
+    "webhook_notices": "what happened on this installation",
 }
 """Tables of tenants that no bundle holds, and why."""
 

@@ -146,4 +146,4 @@ def parse_export_id(raw: str) -> UUID:
     try:
         return UUID(raw)
     except ValueError as error:
-        raise _unknown(raw[:40]) from error
+        raise _unknown(raw[:128]) from error

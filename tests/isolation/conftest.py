@@ -11,6 +11,8 @@ from msgspec import Struct
 from api.app import Application
 from infra.db import TenantId, driver
 from tenants.audit.sealing import seal
+from tenants.webhooks.deliveries import claim_delivery, record_attempt
+from tenants.webhooks.schedule import judge
 from tests.integration.api.conftest import MakeShop, Shop, anonymous, app, make_shop
 
 __all__ = ["anonymous", "app", "make_shop"]
@@ -52,6 +54,8 @@ class Victim(Struct, frozen=True, kw_only=True):
     event_id: str
     user_id: str
     segment_id: str
+    webhook_id: str
+    delivery_id: str
     shop_name: str
     export_id: str
 
@@ -109,7 +113,11 @@ async def _furnish(app: Application, shop: Shop, mark: str) -> Victim:
         assert (await client.put(f"/v1/segments/{name}", json={"filter": tree})).is_success
     assert (await client.put("/v1/users/gone", json={})).is_success
     assert (await client.delete("/v1/users/gone")).status_code == 204
+    hook = {"url": f"https://{mark}.example/hook", "events": ["job.finished"], "description": mark}
+    webhook_id = (await client.post("/v1/webhooks", json=hook)).json()["webhook"]["id"]
+    delivery_id = (await client.post(f"/v1/webhooks/{webhook_id}/test")).json()["delivery_id"]
     await _fill(app, shop.tenant_id, UUID(job_id), mark)
+    await _attempt(app, shop.tenant_id, UUID(webhook_id), mark)
     for name in ("same", mark):
         body = {"defaults": {"filter": {"eq": ["brand", mark]}}}
         assert (await client.put(f"/v1/placements/{name}", json=body)).status_code == 201
@@ -136,6 +144,8 @@ async def _furnish(app: Application, shop: Shop, mark: str) -> Victim:
         event_id=event_id,
         user_id=user_id,
         segment_id=segment_id,
+        webhook_id=webhook_id,
+        delivery_id=delivery_id,
         shop_name=shop_name,
         export_id=export_id,
     )
@@ -205,6 +215,29 @@ async def _fill(app: Application, tenant_id: TenantId, job_id: UUID, mark: str) 
     assert await seal(app.services.database, tenant_id, now=app.services.clock())
 
 
+async def _attempt(app: Application, tenant_id: TenantId, endpoint_id: UUID, mark: str) -> None:
+    """An attempt to tell the webhook, and a notice that it was disabled."""
+    async with app.services.database.tenant_session(tenant_id) as conn:
+        claimed = await claim_delivery(conn, tenant_id, app.services.clock())
+        assert claimed is not None
+        await record_attempt(
+            conn,
+            claimed,
+            judge(1, 500, luck=0.0),
+            now=app.services.clock(),
+            status_code=500,
+            error=mark,
+            answer=mark,
+            duration_ms=1,
+        )
+        await (await driver(conn)).execute(
+            "insert into webhook_notices (tenant_id, notice_id, endpoint_id, reason, at) "
+            "values ($1, $2, $2, 'failing', now())",
+            tenant_id,
+            endpoint_id,
+        )
+
+
 async def _learn(raw: Any, tenant_id: TenantId, layout: int, mark: str) -> None:
     """A model, a build of neighbours, and a row of each kind that is learned."""
     settings = '{"of": "' + mark + '"}'
@@ -268,6 +301,14 @@ def assert_nothing_leaked(answer: httpx.Response, victim: Victim) -> None:
     """Nothing of the victim is in the answer: no text, no id that the attacker has not said itself."""
     told = answer.text + str(answer.headers)
     said = str(answer.request.url) + answer.request.content.decode(errors="replace")
-    others = (victim.answer_id, victim.event_id, victim.user_id, victim.segment_id, victim.export_id)
+    others = (
+        victim.answer_id,
+        victim.event_id,
+        victim.user_id,
+        victim.segment_id,
+        victim.webhook_id,
+        victim.delivery_id,
+        victim.export_id,
+    )
     for secret in (MARK, str(victim.shop.tenant_id), victim.item_id, victim.job_id, victim.key_id, *others):
         assert secret not in told or secret in said, told

@@ -159,6 +159,27 @@ PROBES: dict[tuple[str, str], Callable[[Victim], list[Call]]] = {
     ("GET", "/v1/models"): lambda v: [("/v1/models", {})],
     ("POST", "/v1/models/train"): lambda v: [("/v1/models/train", {})],
     ("POST", "/v1/models/{model}/activate"): lambda v: [("/v1/models/1/activate", {}), ("/v1/models/2/activate", {})],
+    ("GET", "/v1/webhooks"): lambda v: [("/v1/webhooks", {})],
+    ("POST", "/v1/webhooks"): lambda v: [
+        ("/v1/webhooks", {"json": {"url": "https://mine.example/", "events": ["job.finished"]}}),
+    ],
+    ("GET", "/v1/webhooks/{webhook_id}"): lambda v: [(f"/v1/webhooks/{v.webhook_id}", {})],
+    ("PATCH", "/v1/webhooks/{webhook_id}"): lambda v: [
+        (f"/v1/webhooks/{v.webhook_id}", {"json": {"url": "https://mine.example/", "enabled": False}}),
+    ],
+    ("DELETE", "/v1/webhooks/{webhook_id}"): lambda v: [(f"/v1/webhooks/{v.webhook_id}", {})],
+    ("POST", "/v1/webhooks/{webhook_id}/rotate"): lambda v: [(f"/v1/webhooks/{v.webhook_id}/rotate", {"json": {}})],
+    ("POST", "/v1/webhooks/{webhook_id}/test"): lambda v: [(f"/v1/webhooks/{v.webhook_id}/test", {})],
+    ("GET", "/v1/webhooks/{webhook_id}/deliveries"): lambda v: [
+        (f"/v1/webhooks/{v.webhook_id}/deliveries", {}),
+        (f"/v1/webhooks/{v.webhook_id}/deliveries?status=failed&cursor={v.delivery_id}", {}),
+    ],
+    ("POST", "/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/replay"): lambda v: [
+        (f"/v1/webhooks/{v.webhook_id}/deliveries/{v.delivery_id}/replay", {}),
+    ],
+    ("POST", "/v1/webhooks/{webhook_id}/replay"): lambda v: [
+        (f"/v1/webhooks/{v.webhook_id}/replay", {"json": {"since": _days(-9)}}),
+    ],
     ("GET", "/v1/audit"): lambda v: [
         ("/v1/audit?limit=1000", {}),
         ("/v1/audit?action=key.create", {}),

@@ -27,6 +27,8 @@ from tenants.catalog.item import check_items
 from tenants.catalog.store import delete_items, upsert_items
 from tenants.jobs import LEASE, ClaimedJob, JobFault, advance, finish
 from tenants.lifecycle import load_tenant
+from tenants.webhooks.events import ImportHeld
+from tenants.webhooks.outbox import emit
 from workers.feeds.read import read_feed
 from workers.feeds.types import ColumnUse, FeedFault, FeedReport, FeedRow
 from workers.jobs.encode import Clock, utc_now
@@ -235,9 +237,10 @@ class Imports:
                 gone = await raw.fetchval(f"select count(*) from ({_UNNAMED}) i", *_unnamed(job))
                 # What was removed already counts too: a job that is taken up again must not come below the share.
                 if gone + state.removed > HELD_SHARE * (total + state.removed) and not state.confirmed:
-                    await finish(
-                        conn, job, "held", now=self._clock(), report=EndReport(removed=0, would_remove=gone, note=_HELD)
-                    )
+                    now = self._clock()
+                    await finish(conn, job, "held", now=now, report=EndReport(removed=0, would_remove=gone, note=_HELD))
+                    held = ImportHeld(job_id=job.job_id, items=total, would_remove=gone)
+                    await emit(conn, job.tenant_id, "import.held", held, now=now)
                     return
             while await self._remove(job, state):
                 pass

@@ -37,6 +37,8 @@ from tenants.vectors.shards import (
     move_to_own_shard,
     remove_old_rows,
 )
+from tenants.webhooks import deliveries
+from tenants.webhooks.endpoints import reseal_secrets
 from workers.jobs.encode import Clock, utc_now
 
 log = structlog.get_logger(__name__)
@@ -55,6 +57,7 @@ INDEX_MB: Final = 256
 
 _sealed = counter("audit_entries_sealed_total", "Entries of the audit log that were sealed.")
 queue_pending = gauge("queue_items_pending", "Items that wait to be encoded", ["modality"])
+webhooks_pending = gauge("webhook_deliveries_pending", "Messages that wait to be sent, or to be sent again")
 
 
 class Upkeep:
@@ -82,24 +85,29 @@ class Upkeep:
         async with self._database.system_session(reason="count pending items") as system:
             queue_pending.labels("text").set(await count_pending(system, None, "text"))
             queue_pending.labels("image").set(await count_pending(system, None, "image"))
+            webhooks_pending.set(await deliveries.count_pending(system))
 
     async def rehash(self) -> int:
-        """While the secret is changed: have people found, and second steps encrypted, under the current one; how many.
+        """While the secret is changed: find people, sign webhooks, keep second steps by the current one; how many rows.
 
         API keys are hashed anew when they are used, for only then are they known.
         """
         if not self._secret.others:
             return 0
+        async with self._database.system_session(reason="store secrets of webhooks under the current secret") as system:
+            resealed = await reseal_secrets(system, self._secret.every)
         async with self._database.system_session(reason="hash addresses under the current secret") as system:
-            people = await rehash_emails(system, self._secret.current)
-            return people + await reseal_second_steps(system, self._secret)
+            resealed += await reseal_second_steps(system, self._secret)
+            return resealed + await rehash_emails(system, self._secret.current)
 
     async def prune(self) -> int:
-        """Drop old changes, reports, jobs, rates, answers, audit entries and what of accounts is over; how many."""
+        """Drop old changes, reports, jobs, rates, answers, audit entries, deliveries, old accounts; how many."""
         now = self._clock()
         async with self._database.system_session(reason="prune the change feed, reports and jobs") as system:
             rows = await prune_rows(system, now=now) + await prune_accounts(system, now)
             rows += await prune_buckets(await driver(system), now - RATES_KEPT)
+        async with self._database.system_session(reason="forget old deliveries") as system:
+            rows += await deliveries.prune_deliveries(system, now - deliveries.KEPT)
         return rows + await forget_old(self._database, now) + await prune(self._database, now=now)
 
     async def retain(self) -> int:

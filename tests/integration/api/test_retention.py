@@ -95,6 +95,18 @@ async def _job(raw: Any, shop: Shop, at: datetime) -> None:
     await raw.execute(_JOB, shop.tenant_id, _id(at), status, at, None if status == "held" else at)
 
 
+async def _delivery(raw: Any, shop: Shop, at: datetime) -> None:
+    event_id = _id(at)
+    for statement in (
+        "insert into webhook_events (tenant_id, event_id, type, data, at) values ($1, $2, 'job.finished', '{}', $3)",
+        "insert into webhook_deliveries (tenant_id, endpoint_id, event_id, due, created_at) "
+        "values ($1, $2, $2, $3, $3)",
+        "insert into webhook_attempts (tenant_id, endpoint_id, event_id, attempt, at, duration_ms) "
+        "values ($1, $2, $2, 1, $3, 1)",
+    ):
+        await raw.execute(statement, shop.tenant_id, event_id, at)
+
+
 async def _change(raw: Any, shop: Shop, at: datetime) -> None:
     await raw.execute("insert into changes (tenant_id, kind, at) values ($1, 'retained', $2)", shop.tenant_id, at)
 
@@ -118,6 +130,12 @@ ROWS: dict[str, tuple[Plant, str]] = {
         "and j.job_id = f.job_id where f.tenant_id = $1",
     ),
     "jobs": (_job, "select coalesce(finished_at, created_at) from jobs where tenant_id = $1 and kind = 'import'"),
+    "deliveries": (
+        _delivery,
+        "select a.at from webhook_attempts a full join webhook_events e on e.tenant_id = a.tenant_id "
+        "and e.event_id = a.event_id full join webhook_deliveries d on d.tenant_id = a.tenant_id "
+        "and d.event_id = a.event_id where coalesce(a.tenant_id, e.tenant_id, d.tenant_id) = $1",
+    ),
     "changes": (_change, "select at from changes where tenant_id = $1 and kind = 'retained'"),
 }
 FILES = {"uploads": "imports", "exports": "exports"}

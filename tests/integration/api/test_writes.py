@@ -93,6 +93,33 @@ CALLS: dict[tuple[str, str], Callable[[Victim], Call]] = {
     ("POST", "/v1/visitor-secrets"): lambda v: ("/v1/visitor-secrets", {}, "*"),
     ("DELETE", "/v1/visitor-secrets/{kid}"): lambda v: ("/v1/visitor-secrets/v1", {}, "v1"),
     ("DELETE", "/v1/keys/{key_id}"): lambda v: (f"/v1/keys/{v.key_id}", {}, v.key_id),
+    ("POST", "/v1/webhooks"): lambda v: (
+        "/v1/webhooks",
+        {"json": {"url": "https://new.example/", "events": ["job.finished"]}},
+        "*",
+    ),
+    ("PATCH", "/v1/webhooks/{webhook_id}"): lambda v: (
+        f"/v1/webhooks/{v.webhook_id}",
+        {"json": {"enabled": False}},
+        v.webhook_id,
+    ),
+    ("DELETE", "/v1/webhooks/{webhook_id}"): lambda v: (f"/v1/webhooks/{v.webhook_id}", {}, v.webhook_id),
+    ("POST", "/v1/webhooks/{webhook_id}/rotate"): lambda v: (
+        f"/v1/webhooks/{v.webhook_id}/rotate",
+        {"json": {}},
+        v.webhook_id,
+    ),
+    ("POST", "/v1/webhooks/{webhook_id}/test"): lambda v: (f"/v1/webhooks/{v.webhook_id}/test", {}, ""),
+    ("POST", "/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/replay"): lambda v: (
+        f"/v1/webhooks/{v.webhook_id}/deliveries/{v.delivery_id}/replay",
+        {},
+        "",
+    ),
+    ("POST", "/v1/webhooks/{webhook_id}/replay"): lambda v: (
+        f"/v1/webhooks/{v.webhook_id}/replay",
+        {"json": {"since": "2026-01-01T00:00:00Z"}},
+        v.webhook_id,
+    ),
     ("POST", "/v1/exports"): lambda v: ("/v1/exports", {}, "*"),
     ("PUT", "/v1/retention"): lambda v: ("/v1/retention", {"json": {"events": 30}}, ""),
     DELETE_TENANT: lambda v: ("/v1/tenant", {"json": {"name": v.shop_name}}, str(v.shop.tenant_id)),
@@ -159,6 +186,13 @@ def _comparable(answer: httpx.Response) -> Any:
     def plain(value: Any) -> Any:
         if not isinstance(value, dict):
             return value
+        new = {"job_id", "key", "key_id", "created_at", "updated_at", "dry_run", "secret", "delivery_id"}
+        new |= {"next_attempt_at", "previous_secret_until"}
+        return {
+            name: plain(each) if name != "webhook" else plain({**each, "id": ""})
+            for name, each in value.items()
+            if name not in new
+        }
         new = {
             "job_id",
             "key",
