@@ -23,6 +23,7 @@ from tenants.erasure import deleted_tenants, erase_tenant
 from tenants.idempotency import forget_old
 from tenants.lifecycle import TenantNotFound
 from tenants.limits.store import prune_buckets
+from tenants.quota_notices import tell_near
 from tenants.retention import JUST_SENT, drop_old_rows, files_in_use, kept
 from tenants.retention import prune as prune_rows
 from tenants.vectors.encoding import count_pending
@@ -107,6 +108,16 @@ class Upkeep:
         async with self._database.system_session(reason="forget old deliveries") as system:
             rows += await deliveries.prune_deliveries(system, now - deliveries.KEPT)
         return rows + await forget_old(self._database, now) + await prune(self._database, now=now)
+
+    async def tell(self) -> int:
+        """Tell tenants that they near a quota; how many notices."""
+        told = 0
+        while True:
+            async with self._database.system_session(reason="tell tenants that they near a quota") as system:
+                some = await tell_near(system, now=self._clock())
+            told += some
+            if not some:
+                return told
 
     async def retain(self) -> int:
         """Drop the events and answers that are older than their tenants keep them, to the row; how many rows."""
