@@ -10,7 +10,7 @@ from litestar.handlers import HTTPRouteHandler
 
 from api.auth import Authenticator, requires
 from api.bots import Rates
-from api.console.pages import account, assets, demo, members, shops, signin, signup
+from api.console.pages import account, assets, demo, members, second_step, shops, signin, signup, sso
 from api.deps import Clock, Services, metered, utc_now
 from api.direct import direct_routes
 from api.edge import BODY_TIMEOUT_S, MAX_BODY, Edge
@@ -64,9 +64,12 @@ from infra.changes import ChangeFeed
 from infra.db import Database
 from infra.encoder import EncoderClient
 from infra.lone import LoneConnection
+from infra.oidc import OidcProvider
 from infra.secret import load_secret
 from infra.settings import Settings
 from tenants.accounts.doors import Doors
+from tenants.accounts.second_step import SecondSteps
+from tenants.accounts.sso import SsoRules
 from tenants.audience.shoppers import ShopperIds
 from tenants.directory import Directory
 from tenants.limits.leases import Leases
@@ -105,6 +108,8 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     *assets.ROUTES,
     *signup.ROUTES,
     *signin.ROUTES,
+    *second_step.ROUTES,
+    *sso.ROUTES,
     *shops.ROUTES,
     *account.ROUTES,
     *members.ROUTES,
@@ -161,6 +166,8 @@ def create_app(
         secret=secret,
         clock=clock,
     )
+    provider, rules = _sso(settings, clock)
+    doors = Doors(database, secret=secret, cell=settings.cell, signup=settings.signup, clock=clock, sso=rules)
     services = Services(
         settings=settings,
         database=database,
@@ -193,8 +200,10 @@ def create_app(
             secret=secret.current,
             clock=clock,
         ),
-        doors=Doors(database, secret=secret, cell=settings.cell, signup=settings.signup, clock=clock),
-        sessions=Sessions(database, secret=secret, origin=settings.public_origin, clock=clock),
+        doors=doors,
+        second_steps=SecondSteps(database, doors.attempts, secret=secret, clock=clock),
+        provider=provider,
+        sessions=Sessions(database, secret=secret, origin=settings.public_origin, clock=clock, sso=rules),
         rates=Rates(),
         secret=secret,
         clock=clock,
@@ -213,6 +222,26 @@ def create_app(
     for _ in operations(framework):  # raises for a route that says nothing of itself, before anybody calls it
         pass
     return Application(framework, services, body_timeout_s=settings.body_timeout_s)
+
+
+def _sso(settings: Settings, clock: Clock) -> tuple[OidcProvider | None, SsoRules | None]:
+    """The provider that people sign in with, and who does; nobody where no issuer is set."""
+    if settings.oidc_issuer is None or settings.oidc_client_id is None:
+        return None, None
+    provider = OidcProvider(
+        settings.oidc_issuer,
+        settings.oidc_client_id,
+        settings.oidc_client_secret,
+        redirect_uri=settings.public_origin + sso.CALLBACK,
+        clock=clock,
+    )
+    rules = SsoRules(
+        name=settings.oidc_name,
+        domains=settings.oidc_domains,
+        role=settings.oidc_role,
+        organisation=settings.oidc_organisation,
+    )
+    return provider, rules
 
 
 def _running(services: Services, encoder: EncoderClient) -> Any:
@@ -236,6 +265,8 @@ def _running(services: Services, encoder: EncoderClient) -> Any:
             await services.leases.close()
             await services.feed.close()
             await encoder.close()
+            if services.provider is not None:
+                await services.provider.aclose()
             await services.database.close()
             await services.blobs.aclose()
 

@@ -29,9 +29,11 @@ from billing.plans import Plan
 from infra.blob import BlobStore
 from infra.changes import ChangeFeed
 from infra.db import Database
+from infra.oidc import OidcProvider
 from infra.secret import Secret
 from infra.settings import Settings
 from tenants.accounts.doors import Doors
+from tenants.accounts.second_step import SecondSteps
 from tenants.audience.shoppers import ShopperIds
 from tenants.directory import Directory
 from tenants.lifecycle import TenantRef
@@ -67,6 +69,8 @@ class Services(Struct, frozen=True, kw_only=True):
     usage: Usage
     gate: Gate
     doors: Doors
+    second_steps: SecondSteps
+    provider: OidcProvider | None
     sessions: Sessions
     rates: Rates
     secret: Secret

@@ -22,6 +22,7 @@ from infra.secret import Secret
 from tenants.accounts.organisations import OwnShop, ShopNotFound, get_own_shop
 from tenants.accounts.roles import ROLE_SCOPES
 from tenants.accounts.sessions import LIFE, Session, find_session, rotate_session, touch_session
+from tenants.accounts.sso import SsoRules
 
 
 class SignInNeeded(Unauthenticated):
@@ -83,6 +84,16 @@ class Cookies(Struct, frozen=True, kw_only=True):
         """The name of the cookie that ties a form to a browser without a session."""
         return "__Host-kindred-form" if self.secure else "kindred-form"
 
+    @property
+    def halfway(self) -> str:
+        """The name of the cookie of who has yet to take the second step."""
+        return "__Host-kindred-step" if self.secure else "kindred-step"
+
+    @property
+    def flow(self) -> str:
+        """The name of the cookie of who is at the provider just now."""
+        return "__Host-kindred-sso" if self.secure else "kindred-sso"
+
     def make(self, name: str, value: str, *, max_age: int) -> Cookie:
         """A cookie of the whole site that no script reads and that no other site's form sends along."""
         return Cookie(
@@ -93,12 +104,21 @@ class Cookies(Struct, frozen=True, kw_only=True):
 class Sessions:
     """Finds the session of a request. One per process."""
 
-    def __init__(self, database: Database, *, secret: Secret, origin: str, clock: Callable[[], datetime]) -> None:
-        """`origin`: where people reach the installation."""
+    def __init__(
+        self,
+        database: Database,
+        *,
+        secret: Secret,
+        origin: str,
+        clock: Callable[[], datetime],
+        sso: SsoRules | None = None,
+    ) -> None:
+        """`origin`: where people reach the installation. `sso`: whose sessions only a provider begins."""
         self._database = database
         self._secret = secret
         self._origin = origin
         self._clock = clock
+        self._sso = sso
         self.cookies = Cookies(secure=origin.startswith("https://"))
 
     async def find(self, scope: Any, *, rotate: bool = True) -> Session | None:
@@ -114,6 +134,8 @@ class Sessions:
         if seen is None:
             return None
         session = seen.session
+        if self._sso is not None and session.method != "oidc" and self._sso.covers(session.email):
+            return None  # of the time before these people had to come by the provider
         if seen.rotate and rotate:
             async with self._database.person_session(session.person_id) as conn:
                 fresh = await rotate_session(conn, session, secret, now=now)

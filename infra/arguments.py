@@ -69,6 +69,10 @@ def make_parser() -> argparse.ArgumentParser:
     verified = command("verify", "tenants:verify_certificate", "Whether a certificate holds.", under=certificates)
     verified.add_argument("file", type=Path)
 
+    people = family("people", "People with an account.")
+    off = command("second-step-off", "people:second_step_off", "Take the second step off an account.", under=people)
+    off.add_argument("email", help="the account's e-mail address")
+
     erasures = family("erasures", "People who were erased.")
     command("replay", "erasures:replay", "Erase again whoever a restored backup has brought back.", under=erasures)
 

@@ -237,7 +237,7 @@ class Fetcher:
         self._timeouts = {"connect": connect_timeout_s, "read": read_timeout_s, "write": read_timeout_s}
         self._backend = GuardedBackend(allow=allow, ports=ports, resolve=resolve, inner=network)
         self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=ssl_context or _trusted(),
+            ssl_context=ssl_context or trusted_authorities(),
             max_connections=concurrency,
             max_keepalive_connections=concurrency // 4,
             keepalive_expiry=5.0,
@@ -418,7 +418,7 @@ class _Host:
         self.users = 0
 
 
-def _trusted() -> ssl.SSLContext:
+def trusted_authorities() -> ssl.SSLContext:
     """The system's authorities (SSL_CERT_FILE names a company's own), and certifi's where it has none."""
     context = ssl.create_default_context()
     context.load_verify_locations(certifi.where())

@@ -6,14 +6,16 @@ named at start rather than ignored.
 
 import hashlib
 import os
+import re
 import socket
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import msgspec
 
@@ -22,6 +24,7 @@ from infra.errors import FieldError, Invalid
 
 FILE = "_FILE"
 _CHOSEN = Path("models") / "chosen.json"
+_DOMAIN = re.compile(r"(?:(?!-)[\w-]{1,63}(?<!-)\.)+(?!\d+$)[\w-]{2,63}")
 _SOCKET_PATH_MAX = 100  # bytes; sockaddr_un holds 108 on Linux and 104 on macOS
 
 
@@ -94,6 +97,37 @@ def _networks(raw: str) -> tuple[IPv4Network | IPv6Network, ...]:
 def _mailbox(raw: str) -> str:
     if not 3 <= len(raw) <= 320 or "@" not in raw or not raw.isprintable():
         raise ValueError("must be an address, as `Kindred <no-reply@shop.example>`")
+    return raw
+
+
+def _issuer(raw: str) -> str:
+    parts = urlsplit(raw)
+    local = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost")
+    if not (parts.scheme == "https" or local) or not parts.hostname or parts.query or parts.fragment or parts.username:
+        raise ValueError("must begin with https:// and be the issuer as the provider itself writes it")
+    return raw
+
+
+def _domains(raw: str) -> frozenset[str]:
+    found = frozenset(entry.strip().lower().removeprefix("@") for entry in raw.split(",") if entry.strip())
+    if not found or any(not _DOMAIN.fullmatch(each) for each in found):
+        raise ValueError("must be domains of e-mail addresses, as shop.example,shop.test")
+    return found
+
+
+def _mark(raw: str) -> str:
+    if len(raw) > 1000 or not raw.isprintable():
+        raise ValueError("must be a text without line breaks")
+    return raw
+
+
+def _uuid(raw: str) -> UUID:
+    return UUID(raw)
+
+
+def _button(raw: str) -> str:
+    if len(raw) > 60 or not raw.isprintable():
+        raise ValueError("must be at most 60 characters")
     return raw
 
 
@@ -255,6 +289,41 @@ class Settings:
         "Networks of the proxies before this server, comma-separated: only theirs is `X-Forwarded-For` believed.",
     )
 
+    oidc_issuer: str | None = _setting(
+        "KINDRED_OIDC_ISSUER",
+        _issuer,
+        None,
+        "OpenID Connect provider that people sign in with ([sso.md](sso.md)): its issuer, exactly as it writes it.",
+    )
+    oidc_client_id: str | None = _setting(
+        "KINDRED_OIDC_CLIENT_ID", _mark, None, "What the provider calls this installation."
+    )
+    oidc_client_secret: str | None = _setting(
+        "KINDRED_OIDC_CLIENT_SECRET", _mark, None, "The secret that goes with it. Unset: a public client.", secret=True
+    )
+    oidc_name: str = _setting(
+        "KINDRED_OIDC_NAME", _button, "your organisation", "What people call the provider: “Sign in with …”."
+    )
+    oidc_domains: frozenset[str] = _setting(
+        "KINDRED_OIDC_DOMAINS",
+        _domains,
+        frozenset(),
+        "Domains of e-mail addresses, comma-separated: their people, and nobody else, sign in with the provider, "
+        "and in no other way.",
+    )
+    oidc_role: Literal["admin", "developer", "analyst", "billing"] = _setting(
+        "KINDRED_OIDC_ROLE",
+        _one_of("admin", "developer", "analyst", "billing"),
+        "developer",
+        "Role of who signs in with the provider for the first time.",
+    )
+    oidc_organisation: UUID | None = _setting(
+        "KINDRED_OIDC_ORGANISATION",
+        _uuid,
+        None,
+        "Id of the organisation that they join. Unset: one that is made when the first of them signs in, who owns it.",
+    )
+
     @property
     def public_origin(self) -> str:
         """Where people reach this server, the default included; without a slash at its end."""
@@ -301,12 +370,25 @@ class Settings:
                     values[attribute] = spec.parse(raw)
             except ValueError as error:
                 faults.append(FieldError(pointer=spec.name, code="malformed_setting", message=f"{spec.name}: {error}."))
+        faults.extend(_oidc_faults(values))
         for kind, pack in read_chosen(values.get("data_dir", Path(".kindred"))).items():
             values.setdefault(f"models_{kind}", pack)
         if faults:
             lines = "; ".join(fault.message for fault in faults)
             raise BadSettings(f"{lines} See docs/settings.md.", errors=faults)
         return cls(**values)
+
+
+def _oidc_faults(values: Mapping[str, Any]) -> Iterator[FieldError]:
+    """What a provider needs beside its issuer: without domains, whoever has an account there would be let in."""
+    given = {spec.name for attribute, spec in _specs() if attribute.startswith("oidc_") and attribute in values}
+    given.discard("KINDRED_OIDC_CLIENT_SECRET")  # alone it lets nobody in
+    needed = ("KINDRED_OIDC_ISSUER", "KINDRED_OIDC_CLIENT_ID", "KINDRED_OIDC_DOMAINS")
+    if given:
+        for name in needed:
+            if name not in given:
+                message = f"{name} is needed too, to sign in with an OpenID Connect provider."
+                yield FieldError(pointer=name, code="missing_setting", message=message)
 
 
 def read_chosen(data_dir: Path) -> dict[str, str]:
@@ -348,7 +430,7 @@ def _specs() -> list[tuple[str, _Spec]]:
 
 
 def _default(f: Field[Any]) -> str:
-    return "" if f.default in (None, MISSING, ()) else str(f.default)
+    return "" if f.default in (None, MISSING, (), frozenset()) else str(f.default)
 
 
 SETTINGS: Mapping[str, tuple[str, str]] = {

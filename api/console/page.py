@@ -16,6 +16,7 @@ from litestar.response import Redirect
 from msgspec import Struct
 
 from api.auth import PUBLIC
+from api.console.carried import CARRIED_S, Carried, Halfway, open_carried, seal_carried
 from api.console.files import CONSOLE, HEADERS
 from api.deps import services_of
 from api.network import client_network
@@ -122,8 +123,24 @@ def needs_session(request: AnyRequest) -> Session:
     return session
 
 
-async def sign_in(request: AnyRequest, signed_in: SignedIn) -> None:
-    """Open a session for this browser, which always gets a new secret; what session it had ends."""
+async def sign_in(request: AnyRequest, signed_in: SignedIn, *, then: str = "/console") -> str:
+    """Open a session for this browser, or have it take the second step first; where it goes on to.
+
+    `then`: the page that was asked for.
+    """
+    if await services_of(request).second_steps.is_asked_of(signed_in):
+        carry(
+            request,
+            services_of(request).sessions.cookies.halfway,
+            Halfway(person_id=signed_in.person_id, method=signed_in.method, then=then),
+        )
+        return "/signin/code"
+    await open_session(request, signed_in)
+    return then
+
+
+async def open_session(request: AnyRequest, signed_in: SignedIn) -> None:
+    """A session for this browser, which always gets a new secret; what session it had ends."""
     services = services_of(request)
     old = find_session(request)
     if old is not None:
@@ -132,6 +149,24 @@ async def sign_in(request: AnyRequest, signed_in: SignedIn) -> None:
     # What this answer shows is of the new session: its forms too.
     request.scope["state"]["session"] = await services.sessions.of_secret(secret)
     request.scope["state"]["cookies"] = [services.sessions.cookie(secret)]
+
+
+def carry(request: AnyRequest, name: str, value: Carried) -> None:
+    """Have the browser hold `value` in that cookie until its next step; it can neither read nor forge it."""
+    services = services_of(request)
+    text = seal_carried(services.secret, name, value, now=services.clock())
+    _pending(request).append(services.sessions.cookies.make(name, text, max_age=CARRIED_S))
+
+
+def carried(request: AnyRequest, name: str, kind: type[T]) -> T | None:
+    """What the browser holds in the cookie of that name; None where it is nothing of ours, or too old."""
+    services = services_of(request)
+    return open_carried(services.secret, name, request.cookies.get(name, ""), kind, now=services.clock())
+
+
+def drop(request: AnyRequest, name: str) -> None:
+    """Have the browser forget what it carries."""
+    _pending(request).append(services_of(request).sessions.cookies.make(name, "", max_age=0))
 
 
 def form_nonce(request: AnyRequest) -> str:
@@ -158,9 +193,10 @@ def _form_token(request: AnyRequest) -> str:
 
 
 def show(request: AnyRequest, template: str, *, status: int = 200, **values: Any) -> Response[str]:
-    """A page. Every template is given the form token, the session (or None), `error`, `challenge` and `typed`."""
+    """A page. Every template is given the form token, the session (or None), `sso`, `error`, `challenge`, `typed`."""
     state = request.scope["state"]
-    values = {"error": None, "challenge": None, "typed": {}, **values}
+    sso = services_of(request).doors.sso
+    values = {"sso": sso, "error": None, "challenge": None, "typed": {}, **values}
     html = (
         _templates()
         .get_template(template)

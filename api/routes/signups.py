@@ -96,7 +96,7 @@ async def sign_up(request: AnyRequest) -> Response[bytes]:
         body_example={"token": "3q2-7wAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "password": "three words and more"},
         answer=NewShop,
         status=201,
-        refusals=(429,),
+        refusals=(403, 429),
         max_body=10_000,
     ),
 )

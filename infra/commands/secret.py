@@ -21,6 +21,7 @@ from infra.secret import (
 )
 from infra.settings import Settings
 from tenants.accounts.people import count_emails
+from tenants.accounts.second_step import count_second_steps
 from tenants.audience.tombstones import count_tombstones
 from tenants.keys import count_keys
 from tenants.visitor_secrets import count_visitor_secrets
@@ -40,6 +41,7 @@ async def _dependants(database: Database, settings: Settings, secret: Secret) ->
             "live API keys": await count_keys(system),
             "live visitor secrets": await count_visitor_secrets(system),
             "people": await count_emails(system, secret),
+            "second steps": await count_second_steps(system, secret),
             "tombstones": tombstones,
         }
 

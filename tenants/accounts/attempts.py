@@ -19,8 +19,8 @@ from infra.secret import Secret
 from infra.telemetry import Children, counter
 from tenants.accounts.proof import MAX_BITS, BadProof, Challenge, check_proof, make_challenge
 
-Deed = Literal["signup", "sign_in", "mail", "link"]
-"""`mail`: asking for a link to sign in or to reset a password. `link`: opening one."""
+Deed = Literal["signup", "sign_in", "mail", "link", "second_step"]
+"""`mail`: asking for a link to sign in or to reset a password. `link`: opening one, or coming back from a provider."""
 
 
 class TooManyAttempts(RateLimited):
@@ -68,6 +68,12 @@ LIMITS: Final[Mapping[Deed, Mapping[_Who, Limit]]] = {
         "address": Limit(span_s=3600, free=4, most=12),
     },
     "link": {"network": Limit(span_s=600, free=100, most=500)},
+    "second_step": {
+        "network": Limit(span_s=600, free=30, most=500),
+        # Who is here knows the password. Three codes of a million are right at a time: 15 an hour find one in two
+        # and a half years, on average. The owner is locked out by nobody else.
+        "address": Limit(span_s=3600, free=6, most=15),
+    },
 }
 
 UNKNOWN_NETWORK: Final = "unknown"

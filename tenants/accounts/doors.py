@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from infra.db import Database, TenantId
 from infra.errors import Forbidden, Invalid
 from infra.ids import uuid7
+from infra.oidc import Vouched
 from infra.secret import Secret
 from tenants.accounts.attempts import Attempts
 from tenants.accounts.email import hash_email, normalise
@@ -42,6 +43,7 @@ from tenants.accounts.signup import (
     is_same_browser,
     make_account,
 )
+from tenants.accounts.sso import SsoRules, arrive
 from tenants.accounts.tokens import get_token, spend_token, void_tokens
 
 _log = structlog.get_logger(__name__)
@@ -100,13 +102,15 @@ class Doors:
         signup: str,
         clock: Callable[[], datetime],
         passwords: Passwords | None = None,
+        sso: SsoRules | None = None,
     ) -> None:
-        """`signup`: open, invite or closed."""
+        """`signup`: open, invite or closed. `sso`: who signs in with a provider, and so not by these doors."""
         self._database = database
         self._secret = secret
         self._cell = cell
         self._clock = clock
         self.signup = signup
+        self.sso = sso
         self.attempts = Attempts(database, secret=secret)
         self.passwords = passwords or Passwords()
 
@@ -133,6 +137,7 @@ class Doors:
         """
         self.check_open()
         address = normalise(email)
+        self._check_way(address)
         check_password(password, email=address)
         now = self._clock()
         email_hash = hash_email(self._secret.current, address)
@@ -170,6 +175,7 @@ class Doors:
         async with self._database.person_session() as conn:
             good = await get_token(conn, token, "verify", now=now)
             signup = await get_signup(conn, good)
+        self._check_way(signup.email)
         if password is not None:
             check_password(password, email=signup.email)
             password_hash = await self.passwords.hash(password)
@@ -198,6 +204,7 @@ class Doors:
     async def sign_in(self, email: str, password: str, knock: Knock) -> SignedIn:
         """Raises SignInFailed, InvalidEmail, TooManyAttempts, ProofNeeded, BadProof, PasswordsBusy."""
         address = normalise(email)
+        self._check_way(address)
         email_hash = hash_email(self._secret.current, address)
         await self.attempts.admit(
             "sign_in", network=knock.network, now=self._clock(), address=email_hash, proof=knock.proof
@@ -219,6 +226,7 @@ class Doors:
         Raises InvalidEmail, TooManyAttempts, ProofNeeded, BadProof.
         """
         address = normalise(email)
+        self._check_way(address)
         now = self._clock()
         email_hash = hash_email(self._secret.current, address)
         await self.attempts.admit("mail", network=knock.network, now=now, address=email_hash, proof=knock.proof)
@@ -257,6 +265,7 @@ class Doors:
             await spend_token(conn, good, now=now)
             person = await get_person(conn, person_id)
             assert person is not None  # a token goes with its person
+            self._check_way(person.email)
             await set_password(conn, person_id, password_hash)
             await end_sessions(conn, person_id)
             await void_tokens(conn, "reset", "magic_link", now=now)
@@ -269,7 +278,7 @@ class Doors:
         Raises SignInFailed, WeakPassword, TooManyAttempts, ProofNeeded, PasswordsBusy.
         """
         now = self._clock()
-        person = await self._confirm(person_id, old, knock)
+        person = await self.confirm_password(person_id, old, knock)
         check_password(new, email=person)
         password_hash = await self.passwords.hash(new)
         async with self._database.person_session(person_id) as conn:
@@ -284,8 +293,9 @@ class Doors:
         Raises SignInFailed, InvalidEmail, TooManyAttempts, ProofNeeded, PasswordsBusy.
         """
         address = normalise(email)
+        self._check_way(address)
         now = self._clock()
-        await self._confirm(person_id, password, knock)
+        await self.confirm_password(person_id, password, knock)
         await self.attempts.admit(
             "mail", network=knock.network, now=now, address=hash_email(self._secret.current, address)
         )
@@ -314,6 +324,13 @@ class Doors:
             await void_tokens(conn, "reset", "magic_link", now=now)
             await queue_mail(conn, "notice", person.email, now=now, about=About(note="email_changed"))
         return good.email
+
+    async def arrive(self, vouched: Vouched, knock: Knock) -> SignedIn:
+        """Come in with the provider's word. Raises what `sso.arrive` raises, TooManyAttempts."""
+        assert self.sso is not None  # a provider is configured with its rules
+        now = self._clock()
+        await self.attempts.admit("link", network=knock.network, now=now)
+        return await arrive(self._database, self.sso, vouched, secret=self._secret, now=now)
 
     async def invite(self, person_id: UUID, org_id: UUID, email: str, role: Role, knock: Knock) -> None:
         """Mail an invitation to an organisation. Raises RoleTooLow, MemberNotFound, InvalidEmail, TooManyAttempts."""
@@ -351,7 +368,7 @@ class Doors:
     async def join(self, token: str, password: str, knock: Knock) -> SignedIn:
         """Make an account for the address that was invited, and join: the link has proved that it is theirs.
 
-        Raises LinkUnknown, LinkUsed, LinkExpired, WeakPassword, EmailTaken, SignupClosed, PasswordsBusy.
+        Raises LinkUnknown, LinkUsed, LinkExpired, WeakPassword, EmailTaken, SignupClosed, SsoRequired, PasswordsBusy.
         """
         if self.signup == "closed":
             self.check_open()
@@ -360,6 +377,7 @@ class Doors:
         async with self._database.person_session() as conn:
             good = await get_token(conn, token, "invitation", now=now)
         assert good.email is not None
+        self._check_way(good.email)
         check_password(password, email=good.email)
         password_hash = await self.passwords.hash(password)
         person_id = uuid7()
@@ -383,8 +401,12 @@ class Doors:
             raise email_taken()
 
     async def begin(self, signed_in: SignedIn, *, browser: str) -> str:
-        """The secret of a new session. Who asks for a second step does so before."""
+        """The secret of a new session. Who asks for a second step does so before. Raises SsoRequired."""
         async with self._database.person_session(signed_in.person_id) as conn:
+            if self.sso is not None and signed_in.method != "oidc":
+                person = await get_person(conn, signed_in.person_id)
+                assert person is not None
+                self._check_way(person.email)
             return await begin_session(conn, signed_in, browser=browser, now=self._clock())
 
     async def end(self, session: Session) -> None:
@@ -392,11 +414,20 @@ class Doors:
         async with self._database.person_session(session.person_id) as conn:
             await end_sessions(conn, session.person_id, only=session.session_id)
 
-    async def _confirm(self, person_id: UUID, password: str, knock: Knock) -> str:
-        """The person's address, once their password is checked again."""
+    def _check_way(self, address: str) -> None:
+        """Whether the owner of this address may use these doors at all. Raises SsoRequired."""
+        if self.sso is not None:
+            self.sso.refuse(address)
+
+    async def confirm_password(self, person_id: UUID, password: str, knock: Knock) -> str:
+        """The person's address, once their password is checked again.
+
+        Raises SignInFailed, SsoRequired, TooManyAttempts, ProofNeeded, PasswordsBusy.
+        """
         async with self._database.person_session(person_id) as conn:
             person = await get_person(conn, person_id)
         assert person is not None  # there is a session
+        self._check_way(person.email)
         await self.attempts.admit(
             "sign_in",
             network=knock.network,

@@ -31,7 +31,7 @@ OVERLAP: Final = timedelta(minutes=1)
 _SEEN_EVERY: Final = timedelta(minutes=1)
 _FORM: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 
-Method = Literal["signup", "password", "magic_link", "reset", "invitation"]
+Method = Literal["signup", "password", "magic_link", "reset", "invitation", "oidc"]
 """How a person proved who they are; other ways add theirs."""
 
 

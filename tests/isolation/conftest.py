@@ -25,7 +25,21 @@ SYSTEM_ONLY = {"erasure_certificates", "shards", "stranger_buckets"}
 
 ADDED_TO_ONLY = {"audit", "audit_seals", "audit_unsealed"}
 """Tables whose rows the application role can neither change nor take away."""
-OF_PEOPLE = {"attempts", "mails", "members", "one_time_tokens", "organisations", "people", "sessions", "signups"}
+
+OF_PEOPLE = {
+    "attempts",
+    "identities",
+    "mails",
+    "members",
+    "one_time_tokens",
+    "organisations",
+    "people",
+    "recovery_codes",
+    "second_steps",
+    "sessions",
+    "signups",
+    "sso_organisations",
+}
 """Tables of people and organisations; test_people.py looks at them."""
 
 

@@ -23,7 +23,16 @@ from tests.isolation.conftest import OF_PEOPLE
 pytestmark = pytest.mark.anyio
 
 NOW = datetime(2026, 1, 15, 12, tzinfo=UTC)
-READ = ("people", "organisations", "members", "sessions")
+READ = (
+    "people",
+    "organisations",
+    "members",
+    "sessions",
+    "second_steps",
+    "recovery_codes",
+    "identities",
+    "sso_organisations",
+)
 WRITTEN = ("signups", "mails")
 NOTHING = ("one_time_tokens", "attempts")
 
@@ -60,7 +69,19 @@ async def _somebody(app: Application) -> Somebody:
         )
         cookie = await begin_session(conn, SignedIn(person_id=person_id, method="password"), browser="b", now=NOW)
         await ask_for_account(conn, mark, email_hash, "hash", mark, currency="EUR", browser=None, now=NOW)
-        await (await driver(conn)).fetch("select * from count_attempts($1, $2)", [email_hash], [NOW])
+        raw = await driver(conn)
+        await raw.fetch("select * from count_attempts($1, $2)", [email_hash], [NOW])
+        for statement, *values in (
+            ("insert into second_steps (person_id, sealed, created_at) values ($1, $2, now())", person_id, b"sealed"),
+            ("insert into recovery_codes (person_id, code_hash) values ($1, $2)", person_id, b"hash"),
+            (
+                "insert into identities (issuer, subject, person_id, created_at) values ($1, 'subject', $2, now())",
+                mark,
+                person_id,
+            ),
+            ("insert into sso_organisations (issuer, org_id, created_at) values ($1, $2, now())", mark, org_id),
+        ):
+            await raw.execute(statement, *values)
     async with database.system_session(reason="test set-up") as conn:
         later = NOW + timedelta(days=1)
         await store_token(conn, hash_token(token), "reset", now=NOW, expires_at=later, person_id=person_id)
@@ -156,11 +177,11 @@ async def test_another_person_changes_no_row(app: Application, ada: Somebody, ev
     before = await rows()
     async with app.services.database.person_session(eve.person_id, org_id=eve.org_id) as conn:
         raw = await driver(conn)
-        for table in ("sessions", "members", "organisations", "people"):
-            column = "org_id" if table in ("organisations", "members") else "person_id"
+        for table in reversed(READ):
+            column = "org_id" if table in ("organisations", "members", "sso_organisations") else "person_id"
             await raw.execute(f"update {table} set {column} = {column}")
         await raw.execute("select void_tokens(array['reset'], $1)", NOW)
-        for table in ("sessions", "members"):
+        for table in ("sso_organisations", "identities", "recovery_codes", "second_steps", "sessions", "members"):
             await raw.execute(f"delete from {table}")
     assert await rows() == before
     async with app.services.database.anonymous_session() as conn:
@@ -175,6 +196,12 @@ async def test_another_person_changes_no_row(app: Application, ada: Somebody, ev
         "expires_at) values (gen_random_uuid(), $2, 'x', 'x', 'x', now(), now(), now(), now())",
         "update members set org_id = $1 where person_id = $3 and $2::uuid is not null",
         "update sessions set person_id = $2 where person_id = $3 and $1::uuid is not null",
+        "insert into identities (issuer, subject, person_id, created_at) select 'x', $3::text, $2, now() "
+        "where $1::uuid is not null",
+        "update identities set person_id = $2 where person_id = $3 and $1::uuid is not null",
+        "insert into second_steps (person_id, sealed, created_at) select $2, 'x', now() "
+        "where $1::uuid is not null and $3::uuid is not null",
+        "update sso_organisations set org_id = $1 where $2::uuid is not null and $3::uuid is not null",
     ],
 )
 async def test_nobody_joins_another_organisation_or_session(

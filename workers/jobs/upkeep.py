@@ -15,6 +15,7 @@ from infra.secret import Secret
 from infra.telemetry import counter, gauge
 from tenants.accounts.outbox import prune_accounts
 from tenants.accounts.people import rehash_emails
+from tenants.accounts.second_step import reseal_second_steps
 from tenants.audience.tombstones import replay
 from tenants.audience.users import settle_late
 from tenants.audit.sealing import prune, seal, unsealed_tenants
@@ -88,7 +89,7 @@ class Upkeep:
             webhooks_pending.set(await deliveries.count_pending(system))
 
     async def rehash(self) -> int:
-        """While the secret is changed: let people be found, and webhooks signed, by the current one; how many were not.
+        """While the secret is changed: have people found, and secrets sealed, by the current one; how many were not.
 
         API keys are hashed anew when they are used, for only then are they known.
         """
@@ -97,7 +98,8 @@ class Upkeep:
         async with self._database.system_session(reason="store secrets of webhooks under the current secret") as system:
             resealed = await reseal_secrets(system, self._secret.every)
         async with self._database.system_session(reason="hash addresses under the current secret") as system:
-            return resealed + await rehash_emails(system, self._secret.current)
+            people = await rehash_emails(system, self._secret.current)
+            return resealed + people + await reseal_second_steps(system, self._secret)
 
     async def prune(self) -> int:
         """Drop old changes, reports, jobs, rates, answers, audit entries, deliveries, old accounts; how many."""

@@ -58,6 +58,18 @@ NOTICES: Final[Mapping[str, tuple[str, str]]] = {
         "Your Kindred address was changed",
         "The e-mail address of your account was changed. Mail goes to the new one from now on.",
     ),
+    "second_step_on": (
+        "The second step of your Kindred account is on",
+        "From now on your account asks for a code of your authenticator app. Every other session was ended.",
+    ),
+    "second_step_off": (
+        "The second step of your Kindred account is off",
+        "Your account asks for no code of an authenticator app any more.",
+    ),
+    "recovery_code_used": (
+        "A recovery code of your Kindred account was used",
+        "Somebody, probably you, used a recovery code in place of the authenticator app. It works no second time.",
+    ),
 }
 """Subject and first sentence of a notice, by its note."""
 

@@ -47,8 +47,10 @@ class ConfirmForm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 async def _values(request: AnyRequest, session: Session) -> dict[str, Any]:
     services = services_of(request)
+    second_step = await services.second_steps.state_of(session.person_id)
     async with services.database.person_session(session.person_id) as conn:
-        return {"sessions": await list_sessions(conn, session.person_id, now=services.clock())}
+        sessions = await list_sessions(conn, session.person_id, now=services.clock())
+    return {"sessions": sessions, "second_step": second_step}
 
 
 @page_get("/console/account")

@@ -65,8 +65,7 @@ async def sign_in_by_password(request: AnyRequest) -> Response[Any]:
         signed_in = await services_of(request).doors.sign_in(form.email, form.password, knock(request, form.proof))
     except KindredError as error:
         return show_again(request, "signin.html", error)
-    await sign_in(request, signed_in)
-    return go(request, form.next)
+    return go(request, await sign_in(request, signed_in, then=form.next))
 
 
 @page_post("/signin/mail")
@@ -92,8 +91,8 @@ async def magic_link_page(request: AnyRequest) -> Response[Any]:
 async def sign_in_by_link(request: AnyRequest) -> Response[Any]:
     """Sign in by the link of a mail."""
     form = await read_form(request, LinkForm)
-    await sign_in(request, await services_of(request).doors.open_magic_link(form.token, knock(request)))
-    return go(request, "/console")
+    signed_in = await services_of(request).doors.open_magic_link(form.token, knock(request))
+    return go(request, await sign_in(request, signed_in))
 
 
 @page_get("/forgot")
@@ -131,8 +130,7 @@ async def reset_password(request: AnyRequest) -> Response[Any]:
         if not error.errors:
             raise
         return show_again(request, "reset.html", error, token=form.token)
-    await sign_in(request, signed_in)
-    return go(request, "/console")
+    return go(request, await sign_in(request, signed_in))
 
 
 class NoFields(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

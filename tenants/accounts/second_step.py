@@ -1,0 +1,314 @@
+"""The second step: what a person shows beside their password, or beside a link of their mail.
+
+It is optional. While it is on, no session begins without a code: one of an authenticator app, which is taken once, or
+a recovery code. Whom a provider vouches for is asked for it there, not here.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import structlog
+from msgspec import Struct
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from infra.crypt import Undecipherable, decrypt, encrypt
+from infra.db import Database, driver
+from infra.errors import Conflict, NotFound, Unauthenticated
+from infra.secret import Secret, mark_of
+from infra.telemetry import Children, counter
+from tenants.accounts.attempts import Attempts
+from tenants.accounts.doors import Knock
+from tenants.accounts.email import hash_email, normalise
+from tenants.accounts.outbox import About, queue_mail
+from tenants.accounts.people import find_person, get_person
+from tenants.accounts.sessions import SignedIn, end_sessions
+from tenants.accounts.totp import (
+    enrolment_uri,
+    hash_recovery_code,
+    is_totp_code,
+    matched_step,
+    new_recovery_codes,
+    new_totp_secret,
+    plain_code,
+)
+
+_log = structlog.get_logger(__name__)
+
+_PURPOSE: Final = "second step"
+_ASKED_AFTER: Final = frozenset({"password", "magic_link", "reset"})
+
+_codes: Final = Children(counter("second_step_codes_total", "Codes of second steps by outcome.", ["outcome"]))
+
+
+class WrongCode(Unauthenticated):
+    """The code is not of this moment, was used before, or is none of the recovery codes."""
+
+    code = "wrong_code"
+    title = "The code is not right"
+
+
+class SecondStepIsOn(Conflict):
+    """The person has a second step already."""
+
+    code = "second_step_is_on"
+    title = "The second step is on already"
+
+
+class SecondStepIsOff(Conflict):
+    """The person has no second step, or has not begun to set one up."""
+
+    code = "second_step_is_off"
+    title = "There is no second step"
+
+
+class PersonNotFound(NotFound):
+    """No account has that e-mail address. Nobody is told so but whoever runs the installation."""
+
+    code = "person_not_found"
+    title = "There is no such account"
+
+
+class Enrolment(Struct, frozen=True, kw_only=True):
+    """What an authenticator app is told: by a QR code of `uri`, or `secret` typed in."""
+
+    secret: str
+    uri: str
+
+
+class State(Struct, frozen=True, kw_only=True):
+    """Whether a person has a second step, since when, and how many recovery codes are left."""
+
+    since: datetime | None
+    codes_left: int
+
+
+class SecondSteps:
+    """One per process."""
+
+    def __init__(
+        self, database: Database, attempts: Attempts, *, secret: Secret, clock: Callable[[], datetime]
+    ) -> None:
+        self._database = database
+        self._attempts = attempts
+        self._secret = secret
+        self._clock = clock
+
+    async def is_asked_of(self, signed_in: SignedIn) -> bool:
+        """Whether a code is needed before the session begins."""
+        if signed_in.method not in _ASKED_AFTER:
+            return False
+        return (await self.state_of(signed_in.person_id)).since is not None
+
+    async def state_of(self, person_id: UUID) -> State:
+        """What the account page shows."""
+        async with self._database.person_session(person_id) as conn:
+            record = await (await driver(conn)).fetchrow(
+                "select s.confirmed_at, (select count(*) from recovery_codes c where c.person_id = $1 "
+                "and c.used_at is null) as left from second_steps s where s.person_id = $1",
+                person_id,
+            )
+        if record is None:
+            return State(since=None, codes_left=0)
+        return State(since=record["confirmed_at"], codes_left=record["left"])
+
+    async def start(self, person_id: UUID) -> None:
+        """Make a new secret; nothing is asked for before it is confirmed. Raises SecondStepIsOn.
+
+        The caller has checked the person's password: a session that was left open must not lock its owner out.
+        """
+        sealed = encrypt(self._secret.current, new_totp_secret().encode(), purpose=_PURPOSE, about=person_id.bytes)
+        async with self._database.person_session(person_id) as conn:
+            made = await (await driver(conn)).fetchval(
+                "insert into second_steps as s (person_id, sealed, created_at) values ($1, $2, $3) "
+                "on conflict (person_id) do update set sealed = $2, last_step = 0, created_at = $3 "
+                "where s.confirmed_at is null returning 1",
+                person_id,
+                sealed,
+                self._clock(),
+            )
+        if not made:
+            raise SecondStepIsOn("Turn it off first, with a code; then set it up anew.")
+
+    async def enrolment(self, person_id: UUID) -> Enrolment:
+        """What the person's app is to be told, until it is confirmed. Raises SecondStepIsOff, SecondStepIsOn."""
+        async with self._database.person_session(person_id) as conn:
+            secret = await self._unconfirmed(conn, person_id)
+            person = await get_person(conn, person_id)
+        assert person is not None  # there is a session
+        return Enrolment(secret=secret, uri=enrolment_uri(secret, person.email))
+
+    async def confirm(self, person_id: UUID, code: str, knock: Knock, *, session_id: UUID) -> Sequence[str]:
+        """Turn it on by the first code; the recovery codes, which are shown this once. Every other session ends.
+
+        Raises WrongCode, SecondStepIsOff, SecondStepIsOn, TooManyAttempts, ProofNeeded.
+        """
+        now = await self._admit(person_id, knock)
+        async with self._database.person_session(person_id) as conn:
+            totp_secret = await self._unconfirmed(conn, person_id)
+            step = matched_step(totp_secret, plain_code(code), now=now)
+            if step is None:
+                raise _wrong()
+            await (await driver(conn)).execute(
+                "update second_steps set confirmed_at = $2, last_step = $3 where person_id = $1", person_id, now, step
+            )
+            codes = await _replace_codes(conn, person_id, totp_secret)
+            await end_sessions(conn, person_id, but=session_id)
+            await self._tell(conn, person_id, "second_step_on", now)
+        _log.info("second_step.on", person_id=str(person_id))
+        return codes
+
+    async def check(self, person_id: UUID, code: str, knock: Knock) -> None:
+        """Take a code, once. Raises WrongCode, SecondStepIsOff, TooManyAttempts, ProofNeeded."""
+        now = await self._admit(person_id, knock)
+        async with self._database.person_session(person_id) as conn:
+            await self._take(conn, person_id, plain_code(code), now)
+
+    async def turn_off(self, person_id: UUID, code: str, knock: Knock) -> None:
+        """Forget the secret and the recovery codes, by a code. Raises what `check` raises."""
+        now = await self._admit(person_id, knock)
+        async with self._database.person_session(person_id) as conn:
+            await self._take(conn, person_id, plain_code(code), now)
+            await (await driver(conn)).execute("delete from second_steps where person_id = $1", person_id)
+            await self._tell(conn, person_id, "second_step_off", now)
+        _log.info("second_step.off", person_id=str(person_id))
+
+    async def renew_codes(self, person_id: UUID, code: str, knock: Knock) -> Sequence[str]:
+        """Ten new recovery codes, by a code; those before end. Raises what `check` raises."""
+        now = await self._admit(person_id, knock)
+        async with self._database.person_session(person_id) as conn:
+            totp_secret = await self._take(conn, person_id, plain_code(code), now)
+            return await _replace_codes(conn, person_id, totp_secret)
+
+    async def _admit(self, person_id: UUID, knock: Knock) -> datetime:
+        now = self._clock()
+        await self._attempts.admit(
+            "second_step", network=knock.network, now=now, address=person_id.bytes, proof=knock.proof
+        )
+        return now
+
+    async def _take(self, conn: AsyncConnection, person_id: UUID, plain: str, now: datetime) -> str:
+        """The app's secret, once the code is taken."""
+        raw = await driver(conn)
+        # The lock makes two requests with one code take turns.
+        record = await raw.fetchrow(
+            "select sealed, last_step from second_steps where person_id = $1 and confirmed_at is not null for update",
+            person_id,
+        )
+        if record is None:
+            raise SecondStepIsOff("Set it up on the account page first.")
+        totp_secret = self._unseal(person_id, record["sealed"])
+        if is_totp_code(plain):
+            step = matched_step(totp_secret, plain, now=now)
+            if step is None or step <= record["last_step"]:
+                raise _wrong()
+            await raw.execute("update second_steps set last_step = $2 where person_id = $1", person_id, step)
+            _codes("app").inc()
+            return totp_secret
+        spent = await raw.fetchval(
+            "update recovery_codes set used_at = $3 where person_id = $1 and code_hash = $2 and used_at is null "
+            "returning 1",
+            person_id,
+            hash_recovery_code(totp_secret, plain),
+            now,
+        )
+        if not spent:
+            raise _wrong()
+        await self._tell(conn, person_id, "recovery_code_used", now)
+        _codes("recovery").inc()
+        return totp_secret
+
+    async def _unconfirmed(self, conn: AsyncConnection, person_id: UUID) -> str:
+        record = await (await driver(conn)).fetchrow(
+            "select sealed, confirmed_at from second_steps where person_id = $1 for update", person_id
+        )
+        if record is None:
+            raise SecondStepIsOff("Begin to set it up on the account page.")
+        if record["confirmed_at"] is not None:
+            raise SecondStepIsOn("It has been confirmed; sign in with its codes.")
+        return self._unseal(person_id, record["sealed"])
+
+    async def _tell(self, conn: AsyncConnection, person_id: UUID, note: str, now: datetime) -> None:
+        person = await get_person(conn, person_id)
+        assert person is not None  # the session is of a person
+        await queue_mail(conn, "notice", person.email, now=now, about=About(note=note))
+
+    def _unseal(self, person_id: UUID, sealed: bytes) -> str:
+        return decrypt(self._secret.every, sealed, purpose=_PURPOSE, about=person_id.bytes).decode()
+
+
+async def _replace_codes(conn: AsyncConnection, person_id: UUID, totp_secret: str) -> Sequence[str]:
+    codes = new_recovery_codes()
+    raw = await driver(conn)
+    await raw.execute("delete from recovery_codes where person_id = $1", person_id)
+    await raw.execute(
+        "insert into recovery_codes (person_id, code_hash) select $1, unnest($2::bytea[])",
+        person_id,
+        [hash_recovery_code(totp_secret, plain_code(code)) for code in codes],
+    )
+    return codes
+
+
+async def count_second_steps(system: AsyncConnection, secret: Secret) -> Counter[str]:
+    """Second steps by the mark of the secret that they are encrypted under; "unknown" for none that is believed."""
+    counts: Counter[str] = Counter()
+    for record in await (await driver(system)).fetch("select person_id, sealed from second_steps"):
+        opened = _opened(record, secret)
+        counts["unknown" if opened is None else mark_of(opened[0])] += 1
+    return counts
+
+
+async def reseal_second_steps(system: AsyncConnection, secret: Secret) -> int:
+    """Have every second step encrypted under the current secret; how many were not."""
+    raw = await driver(system)
+    changed = 0
+    for record in await raw.fetch("select person_id, sealed from second_steps order by person_id"):
+        opened = _opened(record, secret)
+        if opened is not None and opened[0] != secret.current:
+            done: str = await raw.execute(
+                # One that was set up anew meanwhile is encrypted so.
+                "update second_steps set sealed = $2 where person_id = $1 and sealed = $3",
+                record["person_id"],
+                encrypt(secret.current, opened[1], purpose=_PURPOSE, about=record["person_id"].bytes),
+                record["sealed"],
+            )
+            changed += int(done.rpartition(" ")[2])
+    return changed
+
+
+def _opened(record: Any, secret: Secret) -> tuple[bytes, bytes] | None:
+    """Which of the secrets it is encrypted under, and what it says."""
+    for each in secret.every:
+        with suppress(Undecipherable):
+            return each, decrypt([each], record["sealed"], purpose=_PURPOSE, about=record["person_id"].bytes)
+    return None
+
+
+async def remove_second_step(database: Database, email: str, *, secret: Secret, now: datetime) -> None:
+    """Forget the second step of who has lost everything it needs; they are told. For whoever runs the installation.
+
+    Raises InvalidEmail, PersonNotFound, SecondStepIsOff.
+    """
+    async with database.person_session() as conn:
+        person = await find_person(conn, *(hash_email(each, normalise(email)) for each in secret.every))
+    if person is None:
+        raise PersonNotFound("No account has this address. Type it as it stands on the account page.")
+    async with database.person_session(person.person_id) as conn:
+        gone = await (await driver(conn)).fetchval(
+            "delete from second_steps where person_id = $1 returning 1", person.person_id
+        )
+        if not gone:
+            raise SecondStepIsOff("The account asks for no code; there is nothing to take off.")
+        await queue_mail(conn, "notice", person.email, now=now, about=About(note="second_step_off"))
+    _log.info("second_step.removed", person_id=str(person.person_id))
+
+
+def _wrong() -> WrongCode:
+    _codes("wrong").inc()
+    return WrongCode(
+        "Type the newest code of the app: each works once. If the phone's clock is off by a minute, set it right. "
+        "Without the phone, type one of the recovery codes."
+    )

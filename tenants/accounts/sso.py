@@ -1,0 +1,171 @@
+"""People whom an OpenID Connect provider vouches for: who may come, who must, and where they belong.
+
+A person is known by issuer and subject. An address links the two only once, if the provider says that it is proved:
+to the account that has it, or to a new one.
+"""
+
+from collections.abc import Set
+from datetime import datetime
+from uuid import UUID
+
+import structlog
+from msgspec import Struct
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from infra.db import Database, driver
+from infra.errors import Conflict, Forbidden
+from infra.ids import uuid7
+from infra.oidc import Vouched
+from infra.secret import Secret
+from tenants.accounts.email import InvalidEmail, hash_email, normalise
+from tenants.accounts.organisations import add_organisation
+from tenants.accounts.people import add_person, find_person
+from tenants.accounts.roles import Role
+from tenants.accounts.sessions import SignedIn
+
+_log = structlog.get_logger(__name__)
+
+
+class SsoRequired(Forbidden):
+    """People of this domain sign in with their organisation's provider, and in no other way."""
+
+    code = "sso_required"
+    title = "Sign in with your organisation"
+
+
+class SsoNotAllowed(Forbidden):
+    """The provider vouches for somebody who has no proved address of a domain that may sign in here."""
+
+    code = "sso_not_allowed"
+    title = "You may not sign in here"
+
+
+class SsoIdentityTaken(Conflict):
+    """The account with this address belongs to somebody else at the provider, or was made at this very moment."""
+
+    code = "sso_identity_taken"
+    title = "The address belongs to another account"
+
+
+class SsoOrganisationMissing(Conflict):
+    """KINDRED_OIDC_ORGANISATION names no organisation of this installation."""
+
+    code = "sso_organisation_missing"
+    title = "The organisation to join does not exist"
+
+
+class SsoRules(Struct, frozen=True, kw_only=True):
+    """What the operator decided. `organisation`: that newcomers join; None: the provider's own."""
+
+    name: str
+    domains: Set[str]
+    role: Role
+    organisation: UUID | None = None
+
+    def covers(self, address: str) -> bool:
+        """Whether the owner of the address signs in with the provider."""
+        return address.rpartition("@")[2].lower() in self.domains
+
+    def refuse(self, address: str) -> None:
+        """Raises SsoRequired for an address that no other way is open to, whether it has an account or not."""
+        if self.covers(address):
+            raise SsoRequired(f"People of this domain sign in with {self.name}: use its button at /signin.")
+
+
+async def arrive(database: Database, rules: SsoRules, vouched: Vouched, *, secret: Secret, now: datetime) -> SignedIn:
+    """Who that is here; somebody who comes for the first time is linked, or made.
+
+    Raises SsoNotAllowed, SsoIdentityTaken, SsoOrganisationMissing.
+    """
+    address = _allowed(rules, vouched)
+    async with database.person_session() as conn:
+        raw = await driver(conn)
+        known = await raw.fetchval("select person_id from find_identity($1, $2)", vouched.issuer, vouched.subject)
+        if known is not None:
+            return SignedIn(person_id=UUID(int=known.int), method="oidc")
+        person = await find_person(conn, *(hash_email(each, address) for each in secret.every))
+        own_org = await raw.fetchval("select organisation_of_issuer($1)", vouched.issuer)
+    if person is not None:
+        async with database.person_session(person.person_id) as conn:
+            await _link(conn, vouched, person.person_id, now)
+        _log.info("person.linked", person_id=str(person.person_id))
+        return SignedIn(person_id=person.person_id, method="oidc")
+    joined = rules.organisation or (None if own_org is None else UUID(int=own_org.int))
+    person_id, org_id = uuid7(), joined or uuid7()
+    async with database.person_session(person_id, org_id=org_id) as conn:
+        await add_person(conn, person_id, address, hash_email(secret.current, address), None, now=now)
+        await _link(conn, vouched, person_id, now)
+        if joined is None:
+            await _found(conn, vouched.issuer, org_id, address.rpartition("@")[2], person_id, now)
+        else:
+            await _join(conn, org_id, person_id, rules.role, now)
+    _log.info("person.arrived", person_id=str(person_id), org_id=str(org_id))
+    return SignedIn(person_id=person_id, method="oidc")
+
+
+def _allowed(rules: SsoRules, vouched: Vouched) -> str:
+    if vouched.email is None:
+        raise SsoNotAllowed(
+            "The provider told no e-mail address of yours. Whoever runs the provider has to let this installation have "
+            "the scope “email”."
+        )
+    if not vouched.email_verified:
+        raise SsoNotAllowed(
+            "The provider does not say that your e-mail address is proved (`email_verified`). Prove it there, or ask "
+            "who runs the provider; then sign in again."
+        )
+    try:
+        address = normalise(vouched.email)
+    except InvalidEmail as error:
+        raise SsoNotAllowed("The provider told something else than an e-mail address. Ask who runs it.") from error
+    if not rules.covers(address):
+        raise SsoNotAllowed(
+            "Your e-mail address is of no domain that may sign in here. Sign in at the provider with another account, "
+            "or ask whoever runs this installation."
+        )
+    return address
+
+
+async def _link(conn: AsyncConnection, vouched: Vouched, person_id: UUID, now: datetime) -> None:
+    """An address that moved on to somebody else at the provider does not bring its account along."""
+    linked = await (await driver(conn)).fetchval(
+        "insert into identities (issuer, subject, person_id, created_at) values ($1, $2, $3, $4) "
+        "on conflict do nothing returning 1",
+        vouched.issuer,
+        vouched.subject,
+        person_id,
+        now,
+    )
+    if not linked:
+        raise SsoIdentityTaken(
+            "The account with your e-mail address is of somebody else at the provider. Ask whoever runs this "
+            "installation; if you have only just signed in for the first time, in another window, sign in again."
+        )
+
+
+async def _found(conn: AsyncConnection, issuer: str, org_id: UUID, name: str, person_id: UUID, now: datetime) -> None:
+    await add_organisation(conn, org_id, name, person_id, now=now)
+    first = await (await driver(conn)).fetchval(
+        "insert into sso_organisations (issuer, org_id, created_at) values ($1, $2, $3) "
+        "on conflict do nothing returning 1",
+        issuer,
+        org_id,
+        now,
+    )
+    if not first:
+        raise SsoIdentityTaken("Somebody else of your organisation signed in at the same moment. Sign in again.")
+
+
+async def _join(conn: AsyncConnection, org_id: UUID, person_id: UUID, role: Role, now: datetime) -> None:
+    raw = await driver(conn)
+    if not await raw.fetchval("select 1 from organisations where org_id = $1", org_id):
+        raise SsoOrganisationMissing(
+            "Whoever runs this installation has to set KINDRED_OIDC_ORGANISATION to an organisation that there is."
+        )
+    await raw.execute(
+        "insert into members (org_id, person_id, role, created_at) values ($1, $2, $3, $4)",
+        org_id,
+        person_id,
+        role,
+        now,
+    )
