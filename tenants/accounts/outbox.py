@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from infra.db import driver
 from infra.ids import uuid7
 
-MailKind = Literal["verify", "magic_link", "reset", "email_change", "invitation", "notice"]
+MailKind = Literal["verify", "magic_link", "reset", "email_change", "invitation", "notice", "quota"]
 
 LIFE: Final[Mapping[MailKind, timedelta]] = {
     "verify": timedelta(hours=24),
@@ -25,6 +25,7 @@ LIFE: Final[Mapping[MailKind, timedelta]] = {
     "email_change": timedelta(minutes=30),
     "invitation": timedelta(days=7),
     "notice": timedelta(hours=24),
+    "quota": timedelta(days=3),
 }
 """How long the link of a mail is good, from when it was asked for; a mail that is not sent by then is given up."""
 
@@ -32,6 +33,17 @@ KEPT: Final = timedelta(days=7)
 """A mail that was sent or given up, and a token that is used or over, is remembered for so long."""
 
 _LEASE: Final = timedelta(seconds=60)
+
+
+class QuotaReached(Struct, frozen=True, kw_only=True):
+    """So many per cent of what a shop's plan includes in a month are used."""
+
+    tenant_id: UUID
+    shop: str
+    meter: str
+    percent: int
+    used: int
+    quota: int
 
 
 class About(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -42,6 +54,7 @@ class About(Struct, frozen=True, kw_only=True, omit_defaults=True):
     org_id: UUID | None = None
     role: str | None = None
     note: str | None = None
+    reached: QuotaReached | None = None
 
 
 NOTHING: Final = About()

@@ -25,12 +25,11 @@ def test_every_test_that_proves_something_exists() -> None:
 
 def test_every_line_is_proved() -> None:
     """Each threat, and each of the ten of OWASP, has a test beside it."""
-    proved, _, rest = _MODEL.partition("\n## To be completed")
+    proved, _, _ = _MODEL.partition("\n## What is not stopped")
     rows = [row for row in proved.splitlines() if row.startswith("| ") and "proved by" not in row]
     assert len(rows) > 25
     assert [row for row in rows if not _NAMED.search(row)] == []
     assert [number for number in range(1, 11) if f"| API{number} " not in proved] == []
-    assert rest.count("<!-- open -->") == rest.count("<!-- /open -->") == 1
 
 
 def test_every_link_leads_somewhere() -> None:

@@ -24,6 +24,7 @@ from tenants.erasure import deleted_tenants, erase_tenant
 from tenants.idempotency import forget_old
 from tenants.lifecycle import TenantNotFound
 from tenants.limits.store import prune_buckets
+from tenants.quota_notices import tell_near
 from tenants.retention import JUST_SENT, drop_old_rows, files_in_use, kept
 from tenants.retention import prune as prune_rows
 from tenants.vectors.encoding import count_pending
@@ -88,7 +89,7 @@ class Upkeep:
             webhooks_pending.set(await deliveries.count_pending(system))
 
     async def rehash(self) -> int:
-        """While the secret is changed: find people, sign webhooks, keep second steps by the current one; how many rows.
+        """While the secret is changed: have people found, and secrets sealed, by the current one; how many were not.
 
         API keys are hashed anew when they are used, for only then are they known.
         """
@@ -97,8 +98,8 @@ class Upkeep:
         async with self._database.system_session(reason="store secrets of webhooks under the current secret") as system:
             resealed = await reseal_secrets(system, self._secret.every)
         async with self._database.system_session(reason="hash addresses under the current secret") as system:
-            resealed += await reseal_second_steps(system, self._secret)
-            return resealed + await rehash_emails(system, self._secret.current)
+            people = await rehash_emails(system, self._secret.current)
+            return resealed + people + await reseal_second_steps(system, self._secret)
 
     async def prune(self) -> int:
         """Drop old changes, reports, jobs, rates, answers, audit entries, deliveries, old accounts; how many."""
@@ -109,6 +110,16 @@ class Upkeep:
         async with self._database.system_session(reason="forget old deliveries") as system:
             rows += await deliveries.prune_deliveries(system, now - deliveries.KEPT)
         return rows + await forget_old(self._database, now) + await prune(self._database, now=now)
+
+    async def tell(self) -> int:
+        """Tell tenants that they near a quota; how many notices."""
+        told = 0
+        while True:
+            async with self._database.system_session(reason="tell tenants that they near a quota") as system:
+                some = await tell_near(system, now=self._clock())
+            told += some
+            if not some:
+                return told
 
     async def retain(self) -> int:
         """Drop the events and answers that are older than their tenants keep them, to the row; how many rows."""

@@ -6,6 +6,8 @@ from typing import Final
 
 from msgspec import Struct
 
+from tenants.accounts.outbox import QuotaReached
+
 
 class Letter(Struct, frozen=True, kw_only=True):
     """The words of a mail: paragraphs before and after one link, where there is one."""
@@ -159,4 +161,20 @@ def notice(note: str, forgot: str) -> Letter:
         button="Choose a new password",
         link=forgot,
         after=("It was you? Then there is nothing to do. It was not? Choose a new password now.",),
+    )
+
+
+def quota(reached: QuotaReached, link: str) -> Letter:
+    """To who looks after a shop, when it nears what its plan includes, or has used it up."""
+    shop, meter = reached.shop, reached.meter
+    used_up = reached.percent >= 100
+    return Letter(
+        subject=f"{shop} has used {'all' if used_up else f'{reached.percent} %'} of its {meter} on Kindred",
+        before=(
+            f"The shop “{shop}” has used {reached.used:,} of the {reached.quota:,} {meter} that its plan includes.",
+            "What goes beyond is refused or billed, as the plan says." if used_up else "Nothing is refused yet.",
+        ),
+        button="Look at the shop",
+        link=link,
+        after=("A larger plan includes more. You are told once at 80 % and once at 100 %.",),
     )

@@ -151,6 +151,10 @@ class MailLoop:
             case "notice":
                 assert about.note is not None
                 return mail.address, letters.notice(about.note, forgot)
+            case "quota":
+                assert about.reached is not None
+                link = f"{self._origin}/shops/{about.reached.tenant_id}"
+                return mail.address, letters.quota(about.reached, link)
             case _:
                 assert_never(mail.kind)
 
