@@ -175,7 +175,7 @@ async def test_a_change_of_a_key_answers_the_next_request(
     client: httpx.AsyncClient, anonymous: httpx.AsyncClient
 ) -> None:
     """Scopes, origins and end, in the process that took it; null takes a bound away, what is absent stays."""
-    made = await _make(client, kind="publishable", allowed_origins=["https://a.example"], rate_per_min=60)
+    made = await _make(client, kind="publishable", allowed_origins=["https://a.example"], rate_per_min=6000)
     key, address = made["key"], f"/v1/keys/{made['info']['key_id']}"
 
     async def ask(origin: str) -> tuple[int, str | None]:
@@ -187,7 +187,7 @@ async def test_a_change_of_a_key_answers_the_next_request(
     assert await ask("https://a.example") == (200, None)
     changed = await client.patch(address, json={"allowed_origins": ["https://B.example"], "name": "other"})
     assert (changed.status_code, changed.json()["allowed_origins"]) == (200, ["https://b.example"])
-    assert (changed.json()["name"], changed.json()["rate_per_min"]) == ("other", 60)
+    assert (changed.json()["name"], changed.json()["rate_per_min"]) == ("other", 6000)
     assert await ask("https://a.example") == (403, "origin_refused")
     assert await ask("https://b.example") == (200, None)
     assert (await client.patch(address, json={"allowed_origins": None})).json()["allowed_origins"] is None

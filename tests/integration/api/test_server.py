@@ -53,7 +53,7 @@ def test_logs_are_one_line_of_json_per_request(server: Server) -> None:
     server.end()
     lines = [json.loads(line) for line in server.log.read_text().splitlines() if line.startswith("{")]
     (line,) = [line for line in lines if line.get("request_id") == "a-sane-request-id"]
-    assert (line["event"], line["status"], line["path"]) == ("http.request", 401, "/v1/items")
+    assert (line["event"], line["status"], line["route"]) == ("http.request", 401, "/v1/items")
     assert "pk_0000" not in server.log.read_text()
 
 

@@ -186,26 +186,13 @@ def _comparable(answer: httpx.Response) -> Any:
     def plain(value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        new = {"job_id", "key", "key_id", "created_at", "updated_at", "dry_run", "secret", "delivery_id"}
-        new |= {"next_attempt_at", "previous_secret_until"}
+        new = {"job_id", "key", "key_id", "created_at", "updated_at", "dry_run", "secret", "delivery_id", "export_id"}
+        new |= {"next_attempt_at", "previous_secret_until", "deleted_at", "erase_after"}
         return {
             name: plain(each) if name != "webhook" else plain({**each, "id": ""})
             for name, each in value.items()
             if name not in new
         }
-        new = {
-            "job_id",
-            "key",
-            "key_id",
-            "secret",
-            "created_at",
-            "updated_at",
-            "dry_run",
-            "export_id",
-            "deleted_at",
-            "erase_after",
-        }
-        return {name: plain(each) for name, each in value.items() if name not in new}
 
     return plain(msgspec.json.decode(answer.content))
 
