@@ -107,4 +107,5 @@ class KeyUsage:
             try:
                 await self.flush()
             except Exception:
+                # A defect costs the notes in hand, not the task that takes the next ones.
                 _log.exception("keys.usage_failed")

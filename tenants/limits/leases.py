@@ -209,6 +209,7 @@ class Leases:
         try:
             settled = await self._store.charge(charges)
         except Exception:
+            # Whatever it is, the store cannot be asked: limits fail open until it can, and who asked is told the cause.
             self._away = True
             _settled("failed").inc()
             raise

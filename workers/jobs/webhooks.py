@@ -163,6 +163,7 @@ class Webhooks:
                     duration_ms=int(took_s * 1000),
                 )
         except Exception:
+            # The message may have been received: the lease runs out, and it is sent again under the same id.
             attempts_made("unrecorded").inc()
             log.exception("webhooks.unrecorded", **about)
             return
