@@ -30,7 +30,7 @@ from infra.ids import request_id
 from infra.outage import AWAY
 from infra.telemetry import Children, counter
 from tenants.limits.gcra import Bucket, Rate
-from tenants.limits.leases import Fails, Leases, Refusal
+from tenants.limits.leases import Leases, Refusal
 from tenants.usage import Usage
 
 STRANGERS: Final[Mapping[Mode, Rate]] = {
@@ -188,18 +188,6 @@ class Gate:
             _refused.inc()
             raise too_many(refusal)
 
-    async def guard(self, what: str, whom: str, rate: Rate, *, fails: Fails = "open") -> None:
-        """One use of a limit of its own: `what` is tried, as "sign-in", and `whom` it is counted for, as a network
-        (`client_network`) or an address in lower case. Raises TooManyRequests.
-
-        With `fails="closed"` this process decides alone while the database is away; so must what guesses passwords.
-        """
-        standing = self._stranger(what, whom, rate)
-        refusal = await self._leases.admit(standing.buckets, 1, fails=fails)
-        if refusal is not None:
-            _refused.inc()
-            raise too_many(refusal)
-
     def fields(self, standing: Standing) -> Headers:
         """The headers of an answer."""
         fields = standing.fields(self._leases.now)
@@ -253,14 +241,11 @@ class Gate:
         return Standing(plan, caller, buckets, crowd)
 
     def _network(self, network: str) -> Standing:
-        return self._stranger("network", network, self._strangers)
-
-    def _stranger(self, what: str, whom: str, rate: Rate) -> Standing:
         """The limit of who has no key, by a keyed hash: neither the database nor a log holds an address."""
-        name = blake2b(f"{what}\0{whom}".encode("utf-8", "replace"), key=self._key, digest_size=16).digest()
+        name = blake2b(f"network\0{network}".encode("utf-8", "replace"), key=self._key, digest_size=16).digest()
         standing = self._others.get(name)
         if standing is None:
-            return _keep(self._others, name, Standing(UNLIMITED, None, [self._leases.bucket(name, rate)]))
+            return _keep(self._others, name, Standing(UNLIMITED, None, [self._leases.bucket(name, self._strangers)]))
         self._others.move_to_end(name)
         return standing
 

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from time import monotonic
-from typing import Final, Literal
+from typing import Final
 from weakref import WeakValueDictionary
 
 import structlog
@@ -34,9 +34,6 @@ _passed_open: Final = Children(
 _known: Final = gauge("limit_buckets_count", "Limits that this process knows.")
 
 _log = structlog.get_logger(__name__)
-
-Fails = Literal["open", "closed"]
-"""What happens when the store is away: a use passes and is counted, or the process decides by what it passed itself."""
 
 
 class Refusal(Struct, frozen=True):
@@ -98,9 +95,12 @@ class Leases:
             return True
         return self._asked_at is not None and self._clock() - self._asked_at > _LATE_S
 
-    async def admit(self, buckets: Sequence[Bucket], cost: float, *, fails: Fails = "open") -> Refusal | None:
-        """Use every one of these limits, or none: None where it passes. Waits only where a lease is used up."""
-        verdict = self.take(buckets, cost, fails=fails)
+    async def admit(self, buckets: Sequence[Bucket], cost: float) -> Refusal | None:
+        """Use every one of these limits, or none: None where it passes. Waits only where a lease is used up.
+
+        Where the store is away, or late, a use passes, and is counted as such.
+        """
+        verdict = self.take(buckets, cost)
         if not isinstance(verdict, _Unheard):
             return verdict
         until = self._clock() + PATIENCE_S
@@ -112,23 +112,19 @@ class Leases:
             left = until - self._clock()
             if left > 0:
                 await asyncio.wait({self._round}, timeout=left)
-            verdict = self.take(buckets, cost, fails=fails)
+            verdict = self.take(buckets, cost)
             if not isinstance(verdict, _Unheard):
                 return verdict
             if self._clock() >= until:
-                if fails == "open":
-                    _passed_open("late").inc()
-                    self._spend(buckets, cost)
-                    return None
-                return self._decide(buckets, cost)
+                _passed_open("late").inc()
+                self._spend(buckets, cost)
+                return None
 
-    def take(self, buckets: Sequence[Bucket], cost: float, *, fails: Fails = "open") -> Refusal | _Unheard | None:
+    def take(self, buckets: Sequence[Bucket], cost: float) -> Refusal | _Unheard | None:
         """The same without waiting; `_Unheard` where it would have to."""
         if (self._away or self._asked_at is not None) and self.away:
-            if fails == "open":
-                _passed_open("away").inc()
-                return None
-            return self._decide(buckets, cost)
+            _passed_open("away").inc()
+            return None
         now = self._clock()
         unheard = False
         for bucket in buckets:
@@ -153,15 +149,6 @@ class Leases:
         """Note a use that is not asked about: it passes in any case."""
         if not self.away:
             self._spend(buckets, cost)
-
-    def _decide(self, buckets: Sequence[Bucket], cost: float) -> Refusal | None:
-        """By what this process knows, whatever the others passed."""
-        now = self._clock()
-        for bucket in buckets:
-            if late := bucket.late(now, cost):
-                return Refusal(bucket.rate, late, bucket.late(now, 1))
-        self._spend(buckets, cost)
-        return None
 
     def _spend(self, buckets: Sequence[Bucket], cost: float) -> None:
         now = self._clock()

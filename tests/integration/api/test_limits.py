@@ -13,7 +13,6 @@ import pytest
 
 from api.app import Application
 from api.limits import gate as gate_module
-from api.limits.gate import TooManyRequests
 from billing import plans
 from billing.plans import FREE, PRO
 from infra.db import Database, driver
@@ -202,7 +201,7 @@ async def test_another_plan_holds_within_a_second(app: Application, shop: Shop, 
 async def test_when_the_database_is_away_calls_pass(
     app: Application, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The limit is not asked, and that is counted; what guesses passwords is decided here alone."""
+    """The limit is not asked, and that is counted."""
     client = await _key(app, shop, rate_per_min=60)
     assert (await client.get("/v1/items")).status_code == 200
 
@@ -213,15 +212,6 @@ async def test_when_the_database_is_away_calls_pass(
     with pytest.raises(ConnectionRefusedError):
         await app.services.leases.settle()
     assert await _statuses(client, 5, "/v1/items") == [200] * 5
-    gate, rate = app.services.gate, Rate(name="sign_in", quota=5, window_s=60, burst=2)
-    for _ in range(5):
-        await gate.guard("reset", "someone", rate)
-    for _ in range(2):
-        await gate.guard("sign-in", "someone", rate, fails="closed")
-    with pytest.raises(TooManyRequests) as caught:
-        await gate.guard("sign-in", "someone", rate, fails="closed")
-    assert caught.value.retry_s == 12
-    await gate.guard("sign-in", "somebody else", rate, fails="closed")
 
 
 def _plan(monkeypatch: pytest.MonkeyPatch, **quotas: int) -> None:
