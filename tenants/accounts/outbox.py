@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from infra.db import driver
 from infra.ids import uuid7
 
-MailKind = Literal["verify", "magic_link", "reset", "email_change", "invitation", "notice", "quota"]
+MailKind = Literal["verify", "magic_link", "reset", "email_change", "invitation", "notice", "quota", "webhook_disabled"]
 
 LIFE: Final[Mapping[MailKind, timedelta]] = {
     "verify": timedelta(hours=24),
@@ -26,6 +26,7 @@ LIFE: Final[Mapping[MailKind, timedelta]] = {
     "invitation": timedelta(days=7),
     "notice": timedelta(hours=24),
     "quota": timedelta(days=3),
+    "webhook_disabled": timedelta(days=3),
 }
 """How long the link of a mail is good, from when it was asked for; a mail that is not sent by then is given up."""
 
@@ -46,6 +47,15 @@ class QuotaReached(Struct, frozen=True, kw_only=True):
     quota: int
 
 
+class DisabledWebhook(Struct, frozen=True, kw_only=True):
+    """A webhook to which nothing more is sent: it is `gone` (410), or `failing` for days."""
+
+    shop: str
+    webhook_id: UUID
+    host: str
+    reason: Literal["gone", "failing"]
+
+
 class About(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a mail is about; each kind uses some of it. `note` is the text of a notice: a constant of ours."""
 
@@ -55,6 +65,7 @@ class About(Struct, frozen=True, kw_only=True, omit_defaults=True):
     role: str | None = None
     note: str | None = None
     reached: QuotaReached | None = None
+    disabled: DisabledWebhook | None = None
 
 
 NOTHING: Final = About()

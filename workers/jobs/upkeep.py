@@ -40,6 +40,7 @@ from tenants.vectors.shards import (
 )
 from tenants.webhooks import deliveries
 from tenants.webhooks.endpoints import reseal_secrets
+from tenants.webhooks.notices import tell_disabled
 from workers.jobs.encode import Clock, utc_now
 
 log = structlog.get_logger(__name__)
@@ -112,11 +113,11 @@ class Upkeep:
         return rows + await forget_old(self._database, now) + await prune(self._database, now=now)
 
     async def tell(self) -> int:
-        """Tell tenants that they near a quota; how many notices."""
+        """Tell tenants that they near a quota, or that a webhook was disabled; how many notices."""
         told = 0
         while True:
-            async with self._database.system_session(reason="tell tenants that they near a quota") as system:
-                some = await tell_near(system, now=self._clock())
+            async with self._database.system_session(reason="tell tenants of quotas and webhooks") as system:
+                some = await tell_near(system, now=self._clock()) + await tell_disabled(system, now=self._clock())
             told += some
             if not some:
                 return told

@@ -6,7 +6,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from tenants.accounts.outbox import QuotaReached
+from tenants.accounts.outbox import DisabledWebhook, QuotaReached
 
 
 class Letter(Struct, frozen=True, kw_only=True):
@@ -177,4 +177,21 @@ def quota(reached: QuotaReached, link: str) -> Letter:
         button="Look at the shop",
         link=link,
         after=("A larger plan includes more. You are told once at 80 % and once at 100 %.",),
+    )
+
+
+def webhook_disabled(disabled: DisabledWebhook, link: str) -> Letter:
+    """To who can mend it, when a webhook of a shop was disabled."""
+    shop, host = disabled.shop, disabled.host
+    why = "answered that it is gone (410)" if disabled.reason == "gone" else "took no message for five days"
+    return Letter(
+        subject=f"A webhook of {shop} on Kindred was disabled",
+        before=(
+            f"The webhook of “{shop}” at {host} {why}. Nothing more is sent to it, and what waited has failed.",
+            f'When it is mended: PATCH /v1/webhooks/{disabled.webhook_id} with {{"enabled": true}}, then send what it '
+            "missed again with POST …/replay.",
+        ),
+        button="How webhooks work",
+        link=link,
+        after=("You do not need it any more? Delete the webhook.",),
     )

@@ -153,8 +153,11 @@ class MailLoop:
                 return mail.address, letters.notice(about.note, forgot)
             case "quota":
                 assert about.reached is not None
-                link = f"{self._origin}/shops/{about.reached.tenant_id}"
+                link = f"{self._origin}/console/shops/{about.reached.tenant_id}"
                 return mail.address, letters.quota(about.reached, link)
+            case "webhook_disabled":
+                assert about.disabled is not None
+                return mail.address, letters.webhook_disabled(about.disabled, f"{self._origin}/docs#/Webhooks")
             case _:
                 assert_never(mail.kind)
 

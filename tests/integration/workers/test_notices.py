@@ -1,4 +1,4 @@
-"""Who nears a quota is told once: the shop's webhooks, and those of its people who look after it."""
+"""Who nears a quota, or whose webhook was disabled, is told once: those of the shop's people who look after it."""
 
 from collections.abc import AsyncIterator
 from uuid import UUID
@@ -76,6 +76,12 @@ async def _told(database: Database, tenant_id: UUID) -> list[str]:
     return [row["data"] for row in rows]
 
 
+async def _mail(database: Database, taken: _Taken, clock: FrozenClock) -> None:
+    loop = MailLoop(database, taken, secret=SECRET, origin="https://kindred.example", clock=clock)
+    while await loop.step():
+        pass
+
+
 async def test_a_quota_is_told_of_once(own: Database, clock: FrozenClock, blobs: FolderBlobs) -> None:
     """At 80 and at 100 per cent, by webhook and by mail to owners, admins and whoever pays; never again."""
     tenant_id = await _shop(own, clock)
@@ -86,12 +92,10 @@ async def test_a_quota_is_told_of_once(own: Database, clock: FrozenClock, blobs:
             await note_near(conn, tenant_id, "events", used=used, quota=100, now=clock())
         assert await upkeep.tell() == 1
         assert await upkeep.tell() == 0
-        loop = MailLoop(own, taken, secret=SECRET, origin="https://kindred.example", clock=clock)
-        while await loop.step():
-            pass
+        await _mail(own, taken, clock)
         assert sorted(mail.to for mail in taken) == ["ann@example.org", "bill@example.org"]
         assert all(mail.subject == f"Lumen has used {words} of its events on Kindred" for mail in taken)
-        assert f"https://kindred.example/shops/{tenant_id}" in taken[0].text
+        assert f"https://kindred.example/console/shops/{tenant_id}" in taken[0].text
         taken.clear()
         assert f'"percent":{percent},"used":{used},"quota":100' in (await _told(own, tenant_id))[-1]
         clock.advance(3600)
@@ -106,3 +110,25 @@ async def test_a_deleted_shop_is_told_nothing(own: Database, clock: FrozenClock,
         await (await driver(conn)).execute("update tenants set deleted_at = now() where tenant_id = $1", tenant_id)
     assert await Upkeep(own, blobs, clock=clock).tell() == 0
     assert await _told(own, tenant_id) == []
+
+
+async def test_a_disabled_webhook_is_told_of_once(own: Database, clock: FrozenClock, blobs: FolderBlobs) -> None:
+    """By mail to who can mend it; the mail names the host alone, for an address may hold a password."""
+    await _shop(own, clock)
+    async with own.system_session(reason="test set-up") as conn:
+        await (await driver(conn)).execute(
+            "with mended as (update webhook_endpoints set url = 'https://u:pw@hooks.example/s3cret' returning *) "
+            "insert into webhook_notices (tenant_id, notice_id, endpoint_id, reason, at) "
+            "select tenant_id, $1, endpoint_id, 'gone', $2 from mended",
+            uuid7(),
+            clock(),
+        )
+    upkeep, taken = Upkeep(own, blobs, clock=clock), _Taken()
+    assert await upkeep.tell() == 1
+    assert await upkeep.tell() == 0
+    await _mail(own, taken, clock)
+    assert sorted(mail.to for mail in taken) == ["ann@example.org", "dev@example.org"]
+    assert taken[0].subject == "A webhook of Lumen on Kindred was disabled"
+    assert "“Lumen” at hooks.example answered that it is gone" in taken[0].text
+    assert "pw" not in taken[0].text
+    assert "s3cret" not in taken[0].text
