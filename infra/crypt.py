@@ -6,6 +6,7 @@ the value belongs to: moved to another row, it cannot be decrypted.
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -42,6 +43,15 @@ def decrypt(secrets: Sequence[bytes], stored: bytes, *, purpose: str, about: byt
         "It was stored under another secret of this installation, or was changed. Restore KINDRED_SECRET_KEY, or make "
         "the value anew."
     )
+
+
+def sealed_under(secrets: Sequence[bytes], stored: bytes, *, purpose: str, about: bytes) -> bytes | None:
+    """Which of these secrets a value was encrypted under; None for none of them."""
+    for secret in secrets:
+        with suppress(Undecipherable):
+            decrypt((secret,), stored, purpose=purpose, about=about)
+            return secret
+    return None
 
 
 def _key(secret: bytes, purpose: str) -> bytes:

@@ -25,6 +25,7 @@ from tenants.accounts.second_step import count_second_steps
 from tenants.audience.tombstones import count_tombstones
 from tenants.keys import count_keys
 from tenants.visitor_secrets import count_visitor_secrets
+from tenants.webhooks.endpoints import count_secrets as count_webhook_secrets
 
 _BEFORE = "(before marks)"
 
@@ -42,6 +43,7 @@ async def _dependants(database: Database, settings: Settings, secret: Secret) ->
             "live visitor secrets": await count_visitor_secrets(system),
             "people": await count_emails(system, secret),
             "second steps": await count_second_steps(system, secret),
+            "webhook secrets": await count_webhook_secrets(system, secret),
             "tombstones": tombstones,
         }
 
@@ -104,7 +106,8 @@ async def forget(database: Database, settings: Settings, arguments: Namespace) -
     if old and not arguments.yes:
         print(
             f"kindred: {old} things still depend on an old secret (`kindred secret status`). Keys move when they are "
-            "next used, people by the worker; make visitor secrets anew; tombstones last as long as backups. "
+            "next used, people, second steps and webhooks by the worker; make visitor secrets anew; tombstones last as "
+            "long as backups. "
             "--yes forgets all the same.",
             file=sys.stderr,
         )

@@ -6,7 +6,6 @@ a recovery code. Whom a provider vouches for is asked for it there, not here.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -15,7 +14,7 @@ import structlog
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from infra.crypt import Undecipherable, decrypt, encrypt
+from infra.crypt import decrypt, encrypt, sealed_under
 from infra.db import Database, driver
 from infra.errors import Conflict, NotFound, Unauthenticated
 from infra.secret import Secret, mark_of
@@ -256,8 +255,8 @@ async def count_second_steps(system: AsyncConnection, secret: Secret) -> Counter
     """Second steps by the mark of the secret that they are encrypted under; "unknown" for none that is believed."""
     counts: Counter[str] = Counter()
     for record in await (await driver(system)).fetch("select person_id, sealed from second_steps"):
-        opened = _opened(record, secret)
-        counts["unknown" if opened is None else mark_of(opened[0])] += 1
+        under = _under(record, secret)
+        counts["unknown" if under is None else mark_of(under)] += 1
     return counts
 
 
@@ -266,25 +265,22 @@ async def reseal_second_steps(system: AsyncConnection, secret: Secret) -> int:
     raw = await driver(system)
     changed = 0
     for record in await raw.fetch("select person_id, sealed from second_steps order by person_id"):
-        opened = _opened(record, secret)
-        if opened is not None and opened[0] != secret.current:
+        under = _under(record, secret)
+        if under is not None and under != secret.current:
+            opened = decrypt([under], record["sealed"], purpose=_PURPOSE, about=record["person_id"].bytes)
             done: str = await raw.execute(
                 # One that was set up anew meanwhile is encrypted so.
                 "update second_steps set sealed = $2 where person_id = $1 and sealed = $3",
                 record["person_id"],
-                encrypt(secret.current, opened[1], purpose=_PURPOSE, about=record["person_id"].bytes),
+                encrypt(secret.current, opened, purpose=_PURPOSE, about=record["person_id"].bytes),
                 record["sealed"],
             )
             changed += int(done.rpartition(" ")[2])
     return changed
 
 
-def _opened(record: Any, secret: Secret) -> tuple[bytes, bytes] | None:
-    """Which of the secrets it is encrypted under, and what it says."""
-    for each in secret.every:
-        with suppress(Undecipherable):
-            return each, decrypt([each], record["sealed"], purpose=_PURPOSE, about=record["person_id"].bytes)
-    return None
+def _under(record: Any, secret: Secret) -> bytes | None:
+    return sealed_under(secret.every, record["sealed"], purpose=_PURPOSE, about=record["person_id"].bytes)
 
 
 async def remove_second_step(database: Database, email: str, *, secret: Secret, now: datetime) -> None:

@@ -1,5 +1,6 @@
 """Endpoints: where a tenant wants to be told what happened, and the secrets that their messages are signed with."""
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final, Literal
@@ -9,12 +10,13 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from infra.addresses import BlockedAddress, Policy
-from infra.crypt import Undecipherable, decrypt, encrypt
+from infra.crypt import decrypt, encrypt, sealed_under
 from infra.db import TenantId, driver
 from infra.decode import InvalidFields
 from infra.errors import Conflict, FieldError, Forbidden, NotFound
 from infra.fetch import BadUrl, check_receiver
 from infra.ids import uuid7
+from infra.secret import Secret, mark_of
 from tenants.webhooks import signature
 from tenants.webhooks.events import SUBSCRIBABLE, Subscribable, WebhookTest
 from tenants.webhooks.outbox import emit
@@ -164,6 +166,19 @@ def unseal(secrets: Sequence[bytes], stored: bytes, tenant_id: TenantId, endpoin
     return decrypt(secrets, stored, purpose=_PURPOSE, about=_about(tenant_id, endpoint_id))
 
 
+async def count_secrets(system: AsyncConnection, secret: Secret) -> Counter[str]:
+    """Secrets of webhooks by the mark of the installation's that they are stored under; "unknown" for none believed."""
+    counts: Counter[str] = Counter()
+    for record in await (await driver(system)).fetch(
+        "select tenant_id, endpoint_id, unnest(array[secret, previous_secret]) as secret from webhook_endpoints"
+    ):
+        if record["secret"] is not None:
+            about = _about(TenantId(record["tenant_id"]), UUID(int=record["endpoint_id"].int))
+            under = sealed_under(secret.every, record["secret"], purpose=_PURPOSE, about=about)
+            counts["unknown" if under is None else mark_of(under)] += 1
+    return counts
+
+
 async def reseal_secrets(conn: AsyncConnection, secrets: Sequence[bytes]) -> int:
     """Store under the current secret of the installation, the first, what is stored under another; how many endpoints.
 
@@ -192,16 +207,10 @@ async def reseal_secrets(conn: AsyncConnection, secrets: Sequence[bytes]) -> int
 
 
 def _under_the_first(secrets: Sequence[bytes], stored: bytes, tenant_id: TenantId, endpoint_id: UUID) -> bytes:
-    try:
-        unseal(secrets[:1], stored, tenant_id, endpoint_id)
+    about = _about(tenant_id, endpoint_id)
+    if sealed_under(secrets, stored, purpose=_PURPOSE, about=about) in (secrets[0], None):
         return stored
-    except Undecipherable:
-        pass
-    try:
-        key = unseal(secrets, stored, tenant_id, endpoint_id)
-    except Undecipherable:
-        return stored
-    return _seal(secrets[0], key, tenant_id, endpoint_id)
+    return _seal(secrets[0], unseal(secrets, stored, tenant_id, endpoint_id), tenant_id, endpoint_id)
 
 
 async def create_webhook(

@@ -17,6 +17,7 @@ from infra.allowance import Allowance, parse_allowances
 from infra.blob_folder import FolderBlobs
 from infra.db import Database, TenantId
 from infra.fetch import Fetcher
+from infra.secret import Secret, mark_of
 from tenants.catalog.imports import BlobSource, cancel_import, start_import, upload_key
 from tenants.jobs import QUIET, claim_job, create_job, finish
 from tenants.learned.models import serve_model
@@ -386,9 +387,11 @@ async def test_secrets_are_stored_anew_while_the_installations_changes(bench: Be
     new = b"n" * 32
     async with serving(answer()) as site:
         made = await bench.endpoint(tenant_id, site.url())
-        for secrets, count in (((new,), 0), ((new, SECRET), 1), ((new, SECRET), 0)):
+        for secrets, count, now in (((new,), 0, SECRET), ((new, SECRET), 1, new), ((new, SECRET), 0, new)):
             async with bench.database.system_session(reason="test") as conn:
                 assert await endpoints.reseal_secrets(conn, secrets) == count
+                stored = await endpoints.count_secrets(conn, Secret(current=new, others=(SECRET,)))
+                assert stored == {mark_of(now): 1}
         await bench.happen(tenant_id)
         bench.webhooks = bench.worker(secrets=(new,))
         await bench.send()
