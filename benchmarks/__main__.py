@@ -25,6 +25,7 @@ PROGRAMS = (
     "limits",
     "overhead",
     "neighbour",
+    "signup",
 )
 
 
