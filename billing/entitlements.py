@@ -26,6 +26,13 @@ class Entitlements:
         self._mode: Final = mode
         self._directory = directory
 
+    def known_plan(self, tenant_id: TenantId) -> Plan | None:
+        """The plan that holds now, where this process knows it."""
+        if self._mode == "licence":
+            return UNLIMITED
+        tenant = self._directory.known(tenant_id)
+        return None if tenant is None else stored_plan(tenant.plan)
+
     async def plan_of(self, tenant_id: TenantId) -> Plan:
         """The plan that holds now. Raises TenantNotFound, and what asyncpg raises where nothing is known of it."""
         if self._mode == "licence":

@@ -14,6 +14,10 @@ class Directory:
         self._database = database
         self._cache: FeedCache[TenantId, TenantRef] = FeedCache(feed, kinds=frozenset({"tenant", "model"}))
 
+    def known(self, tenant_id: TenantId) -> TenantRef | None:
+        """The tenant, where it is known without asking."""
+        return self._cache.get(tenant_id)
+
     async def get(self, tenant_id: TenantId) -> TenantRef:
         """The tenant, as it was last known where the database is away. Raises TenantNotFound."""
         found = self._cache.get(tenant_id)

@@ -47,11 +47,11 @@ class Refusal(Struct, frozen=True):
     one_s: float
 
 
-class _Unheard:
+class Unheard:
     """The others must hear of earlier uses first."""
 
 
-_UNHEARD: Final = _Unheard()
+_UNHEARD: Final = Unheard()
 
 
 class Leases:
@@ -101,7 +101,7 @@ class Leases:
         Where the store is away, or late, a use passes, and is counted as such.
         """
         verdict = self.take(buckets, cost)
-        if not isinstance(verdict, _Unheard):
+        if not isinstance(verdict, Unheard):
             return verdict
         until = self._clock() + PATIENCE_S
         while True:
@@ -113,15 +113,15 @@ class Leases:
             if left > 0:
                 await asyncio.wait({self._round}, timeout=left)
             verdict = self.take(buckets, cost)
-            if not isinstance(verdict, _Unheard):
+            if not isinstance(verdict, Unheard):
                 return verdict
             if self._clock() >= until:
                 _passed_open("late").inc()
                 self._spend(buckets, cost)
                 return None
 
-    def take(self, buckets: Sequence[Bucket], cost: float) -> Refusal | _Unheard | None:
-        """The same without waiting; `_Unheard` where it would have to."""
+    def take(self, buckets: Sequence[Bucket], cost: float) -> Refusal | Unheard | None:
+        """The same without waiting; `Unheard` where it would have to."""
         if (self._away or self._asked_at is not None) and self.away:
             _passed_open("away").inc()
             return None
