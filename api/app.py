@@ -11,7 +11,7 @@ from litestar.handlers import HTTPRouteHandler
 from api.auth import Authenticator, requires
 from api.bots import Rates
 from api.console.pages import account, assets, demo, members, second_step, shops, signin, signup, sso
-from api.deps import Clock, Services, metered, utc_now
+from api.deps import Services, metered
 from api.direct import direct_routes
 from api.edge import BODY_TIMEOUT_S, MAX_BODY, Edge
 from api.ingest import Ingest
@@ -61,6 +61,7 @@ from api.work import Repeated, answer_repeat, intended
 from billing.entitlements import Entitlements
 from infra.blob import BlobStore
 from infra.changes import ChangeFeed
+from infra.clock import Clock, utc_now
 from infra.db import Database
 from infra.encoder import EncoderClient
 from infra.lone import LoneConnection

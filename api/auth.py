@@ -1,7 +1,6 @@
 """API key -> Caller, and the guards that routes name as data: `opt={"scope": "catalog:read"}`."""
 
 import os
-from collections.abc import Callable
 from datetime import datetime
 from hashlib import blake2b
 from typing import Any, Final, NoReturn
@@ -13,6 +12,7 @@ from litestar.handlers.base import BaseRouteHandler
 from msgspec import Struct, structs
 
 from infra.changes import ChangeFeed
+from infra.clock import Clock
 from infra.db import Database, TenantId
 from infra.errors import Forbidden, Unauthenticated
 from infra.feedcache import FeedCache
@@ -112,7 +112,7 @@ class _Checked(Struct, frozen=True, kw_only=True):
 class Authenticator:
     """Tells who a key belongs to; found keys are cached until the change feed, or a minute, drops them."""
 
-    def __init__(self, database: Database, feed: ChangeFeed, *, secret: Secret, clock: Callable[[], datetime]) -> None:
+    def __init__(self, database: Database, feed: ChangeFeed, *, secret: Secret, clock: Clock) -> None:
         self._database = database
         self._secret = secret
         self._mark = mark_of(secret.current)

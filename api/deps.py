@@ -5,8 +5,6 @@ read the body: a slow client must not hold one of three connections. The `with` 
 answer is made; a failing commit is a 500.
 """
 
-from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 from litestar.connection import ASGIConnection
@@ -28,6 +26,7 @@ from billing.entitlements import Entitlements
 from billing.plans import Plan
 from infra.blob import BlobStore
 from infra.changes import ChangeFeed
+from infra.clock import Clock
 from infra.db import Database
 from infra.oidc import OidcProvider
 from infra.secret import Secret
@@ -39,13 +38,6 @@ from tenants.directory import Directory
 from tenants.lifecycle import TenantRef
 from tenants.limits.leases import Leases
 from tenants.usage import Usage
-
-Clock = Callable[[], datetime]
-
-
-def utc_now() -> datetime:
-    """The time, with its zone."""
-    return datetime.now(UTC)
 
 
 class Services(Struct, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ import structlog
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from infra.clock import Clock
 from infra.db import Database, driver
 from infra.errors import Overloaded
 from infra.telemetry import Children, counter, histogram
@@ -91,7 +92,7 @@ _Run = Callable[[str, datetime], Awaitable[Sequence[asyncpg.Record]]]
 class Ingest:
     """Stores batches of events; one statement is under way at a time."""
 
-    def __init__(self, database: Database, *, clock: Callable[[], datetime]) -> None:
+    def __init__(self, database: Database, *, clock: Clock) -> None:
         self._database = database
         self._clock = clock
         self._waiting: deque[_Batch] = deque()

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime
 from hashlib import blake2b
 from ipaddress import IPv4Network, IPv6Network
 from time import monotonic
@@ -14,6 +13,7 @@ import structlog
 
 from api.auth import Caller
 from api.network import client_network
+from infra.clock import Clock
 from infra.db import Database
 from infra.outage import AWAY
 from infra.secret import Secret
@@ -36,7 +36,7 @@ class KeyUsage:
         database: Database,
         *,
         secret: Secret,
-        clock: Callable[[], datetime],
+        clock: Clock,
         trusted: tuple[IPv4Network | IPv6Network, ...] = (),
         ticks: Callable[[], float] = monotonic,
     ) -> None:

@@ -7,8 +7,7 @@ header: the preflight that it takes does not allow it.
 import hmac
 import re
 from base64 import urlsafe_b64encode
-from collections.abc import Callable, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -16,6 +15,7 @@ from litestar.datastructures import Cookie
 from msgspec import Struct, structs
 
 from api.auth import Caller
+from infra.clock import Clock
 from infra.db import Database, TenantId
 from infra.errors import Forbidden, Unauthenticated
 from infra.secret import Secret
@@ -110,7 +110,7 @@ class Sessions:
         *,
         secret: Secret,
         origin: str,
-        clock: Callable[[], datetime],
+        clock: Clock,
         sso: SsoRules | None = None,
     ) -> None:
         """`origin`: where people reach the installation. `sso`: whose sessions only a provider begins."""

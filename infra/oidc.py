@@ -8,7 +8,7 @@ of this issuer, for this client, of this sign-in, by a key that it publishes and
 import asyncio
 import hmac
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote_plus, urlsplit
@@ -17,6 +17,7 @@ import httpx
 import msgspec
 from msgspec import Struct
 
+from infra.clock import Clock
 from infra.errors import Unauthenticated, UpstreamFailed
 from infra.fetch import trusted_authorities
 
@@ -102,7 +103,7 @@ class OidcProvider:
         client_secret: str | None,
         *,
         redirect_uri: str,
-        clock: Callable[[], datetime],
+        clock: Clock,
     ) -> None:
         """`client_secret`: None for a public client, which PKCE alone protects."""
         self.issuer = issuer

@@ -5,7 +5,7 @@ process that is killed loses its last second.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
@@ -13,6 +13,7 @@ from typing import Any, Final
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from infra.clock import Clock
 from infra.db import TenantId, driver
 from infra.lone import LoneConnection
 from infra.telemetry import Children, counter
@@ -75,7 +76,7 @@ class _Sum:
 class Usage:
     """Counts for one process."""
 
-    def __init__(self, connection: LoneConnection, *, clock: Callable[[], datetime]) -> None:
+    def __init__(self, connection: LoneConnection, *, clock: Clock) -> None:
         self._connection = connection
         self._clock = clock
         self._period = month_of(clock())

@@ -5,7 +5,7 @@ A JSON Web Token (RFC 7519) signed with HS256 and nothing else, under a signing 
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from hashlib import blake2b
 from typing import Annotated, Any, Final, Literal
@@ -18,6 +18,7 @@ from joserfc.jwk import OctKey
 from msgspec import Meta, Struct
 
 from infra.changes import ChangeFeed
+from infra.clock import Clock
 from infra.db import Database, TenantId
 from infra.errors import Invalid, Unauthenticated
 from infra.feedcache import FeedCache
@@ -145,7 +146,7 @@ def _checked(payload: bytes, tenant_id: TenantId, now: datetime) -> Claims:
 class VisitorTokens:
     """Tells who a token speaks for; what was checked is cached until the change feed, or a minute, drops it."""
 
-    def __init__(self, database: Database, feed: ChangeFeed, *, secret: Secret, clock: Callable[[], datetime]) -> None:
+    def __init__(self, database: Database, feed: ChangeFeed, *, secret: Secret, clock: Clock) -> None:
         self._secrets = VisitorSecrets(database, feed, secret=secret)
         self._clock = clock
         self._cache_key = os.urandom(32)

@@ -10,11 +10,11 @@ import structlog
 from msgspec import Struct
 from sqlalchemy import text
 
+from infra.clock import Clock, utc_now
 from infra.db import Database
 from infra.errors import KindredError, Overloaded, UpstreamFailed
 from infra.telemetry import Children, counter
 from tenants.jobs import ClaimedJob, LostClaimError, claim_job, finish, postpone
-from workers.jobs.encode import Clock, utc_now
 
 log = structlog.get_logger(__name__)
 

@@ -6,8 +6,7 @@ has none shares a limit with its network. What is known of them is kept while th
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Final, TypeVar
@@ -24,6 +23,7 @@ from api.problems import MEDIA_TYPE, Problem
 from billing.entitlements import Entitlements, Mode
 from billing.plans import UNLIMITED, Meter, Plan
 from billing.quotas import require_month
+from infra.clock import Clock
 from infra.db import TenantId
 from infra.errors import RateLimited
 from infra.ids import request_id
@@ -138,7 +138,7 @@ class Gate:
         strangers: Rate,
         costs: Mapping[tuple[str, str], tuple[Cost, int]],
         secret: bytes,
-        clock: Callable[[], datetime],
+        clock: Clock,
     ) -> None:
         self._leases = leases
         self._entitlements = entitlements

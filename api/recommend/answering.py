@@ -4,7 +4,7 @@
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from time import perf_counter
 from typing import Final
@@ -24,6 +24,7 @@ from api.recommend.sampling import Sampling
 from api.recommend.speaking import expect_any_placement, narrow, speak_for
 from api.recommend.standby import stand_in
 from api.recommend.types import Answer, Query, RerankQuery, Served, Session
+from infra.clock import Clock
 from infra.db import Database
 from infra.ids import uuid7
 from infra.outage import AWAY
@@ -66,7 +67,7 @@ class Answering:
         profiles: Profiles,
         *,
         secret: Secret,
-        clock: Callable[[], datetime],
+        clock: Clock,
     ) -> None:
         self._database = database
         self._placements = placements

@@ -8,9 +8,8 @@ nothing, and at most one connection is busy with it. Where the task is behind, o
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -21,6 +20,7 @@ from api.recommend.asked import Asked
 from api.recommend.log import AnswerLog, Shown
 from api.recommend.plan import plan
 from api.recommend.recall import recall_or_popular
+from infra.clock import Clock
 from infra.db import Database
 from infra.secret import Secret
 from infra.telemetry import Children, counter
@@ -72,9 +72,7 @@ class _Due(Struct, frozen=True):
 class Sampling:
     """What stands between answers and their log."""
 
-    def __init__(
-        self, database: Database, log: AnswerLog, *, secret: Secret, clock: Callable[[], datetime], pool: int = POOL
-    ) -> None:
+    def __init__(self, database: Database, log: AnswerLog, *, secret: Secret, clock: Clock, pool: int = POOL) -> None:
         self._database = database
         self._log = log
         self._secret = secret

@@ -5,8 +5,7 @@ caches. Bounded in lists and in time, and nobody depends on it: what was not war
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -15,6 +14,7 @@ import structlog
 from api.recommend.answering import Answering
 from api.recommend.asked import Asked, strategy_of
 from api.recommend.types import Query
+from infra.clock import Clock
 from infra.db import Database
 from infra.errors import KindredError
 from infra.telemetry import Children, counter
@@ -43,7 +43,7 @@ class Warming:
         placements: Placements,
         answering: Answering,
         *,
-        clock: Callable[[], datetime],
+        clock: Clock,
     ) -> None:
         self._database = database
         self._directory = directory

@@ -4,8 +4,6 @@ Each door counts who knocks, does the same work whoever it is, and leaves to the
 may learn. What comes out of one is a `SignedIn`; `begin` makes it a session.
 """
 
-from collections.abc import Callable
-from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -13,6 +11,7 @@ import structlog
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from infra.clock import Clock
 from infra.db import Database, TenantId
 from infra.errors import Forbidden, Invalid
 from infra.ids import uuid7
@@ -100,7 +99,7 @@ class Doors:
         secret: Secret,
         cell: str,
         signup: str,
-        clock: Callable[[], datetime],
+        clock: Clock,
         passwords: Passwords | None = None,
         sso: SsoRules | None = None,
     ) -> None:

@@ -5,7 +5,7 @@ a recovery code. Whom a provider vouches for is asked for it there, not here.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -14,6 +14,7 @@ import structlog
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from infra.clock import Clock
 from infra.crypt import decrypt, encrypt, sealed_under
 from infra.db import Database, driver
 from infra.errors import Conflict, NotFound, Unauthenticated
@@ -88,9 +89,7 @@ class State(Struct, frozen=True, kw_only=True):
 class SecondSteps:
     """One per process."""
 
-    def __init__(
-        self, database: Database, attempts: Attempts, *, secret: Secret, clock: Callable[[], datetime]
-    ) -> None:
+    def __init__(self, database: Database, attempts: Attempts, *, secret: Secret, clock: Clock) -> None:
         self._database = database
         self._attempts = attempts
         self._secret = secret

@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from infra.blob import BlobStore
 from infra.changes import record_change
+from infra.clock import Clock
 from infra.db import Database, TenantId, driver
 from infra.errors import Conflict, KindredError
 from infra.ids import uuid7
@@ -57,7 +58,6 @@ from tenants.portability.format import (
 from tenants.vectors.generations import Layout, ensure_layout, ensure_space
 
 T = TypeVar("T")
-Clock = Callable[[], datetime]
 Progress = Callable[[str], None]
 """Told the name of each file before it is read."""
 

@@ -18,8 +18,8 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from api.app import ROUTES
-from api.deps import utc_now
 from api.openapi import document
+from infra.clock import utc_now
 from infra.db import Database
 from tenants.keys import SCOPES, KeyRequest, create_key
 from tenants.lifecycle import create_tenant

@@ -10,8 +10,8 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from api.deps import utc_now
 from infra import migrate
+from infra.clock import utc_now
 from infra.db import Database, driver
 from infra.embedded import EmbeddedPostgres
 from infra.partitions import ensure_partitions

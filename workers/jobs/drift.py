@@ -2,10 +2,10 @@
 
 import structlog
 
+from infra.clock import Clock, utc_now
 from infra.db import Database
 from tenants.learned.drift import list_due, measure_drift
 from tenants.lifecycle import TenantNotFound, load_tenant
-from workers.jobs.encode import Clock, utc_now
 
 log = structlog.get_logger(__name__)
 

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from time import perf_counter
 from typing import Final
 
@@ -12,6 +11,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from infra.clock import Clock, utc_now
 from infra.db import Database, TenantId
 from infra.telemetry import Children, counter, histogram
 from tenants.vectors.encoding import (
@@ -47,14 +47,8 @@ FAILED_TEXT: Final = "The text could not be encoded. The failure is in the worke
 items_encoded = Children(counter("items_encoded_total", "Items whose encoding was stored", ["modality"]))
 encode_seconds = Children(histogram("encode_batch_seconds", "Time in the encoder for one batch", ["modality"]))
 
-Clock = Callable[[], datetime]
 Stored = Callable[[TenantId, str, int], None]
 """Told after each batch: whose it was, which modality, how many items."""
-
-
-def utc_now() -> datetime:
-    """The clock of production."""
-    return datetime.now(UTC)
 
 
 class Targets(Struct, frozen=True, kw_only=True):

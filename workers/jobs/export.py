@@ -8,12 +8,12 @@ from typing import Final
 import structlog
 
 from infra.blob import BlobStore
+from infra.clock import Clock, utc_now
 from infra.db import Database, driver
 from infra.errors import Overloaded
 from tenants.jobs import ClaimedJob, finish
 from tenants.portability.dump import bundle, count_erasures, dump
 from tenants.portability.exports import ExportReport, export_key
-from workers.jobs.encode import Clock, utc_now
 from workers.training.child import sweep_scratch
 
 log = structlog.get_logger(__name__)

@@ -19,6 +19,7 @@ from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from infra.blob import BlobStore
+from infra.clock import Clock, utc_now
 from infra.db import Database, driver
 from infra.decode import faults
 from infra.errors import FieldError, Overloaded
@@ -34,7 +35,6 @@ from tenants.jobs import LEASE, ClaimedJob, JobFault, advance, finish
 from tenants.lifecycle import load_tenant
 from workers.feeds.history import read_history
 from workers.feeds.types import ColumnUse, FeedFault, FeedReport, FeedRow
-from workers.jobs.encode import Clock, utc_now
 from workers.jobs.open_source import Block, OpenSource, OpenSources, Rows, feed_fault, find_problem, row_fault
 
 log = structlog.get_logger(__name__)

@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from billing.entitlements import Mode, plan_for
 from billing.quotas import make_room
 from infra.blob import BlobStore
+from infra.clock import Clock, utc_now
 from infra.db import Database, driver
 from infra.errors import FieldError, Invalid
 from infra.fetch import Fetcher, Incoming
@@ -31,7 +32,6 @@ from tenants.webhooks.events import ImportHeld
 from tenants.webhooks.outbox import emit
 from workers.feeds.read import read_feed
 from workers.feeds.types import ColumnUse, FeedFault, FeedReport, FeedRow
-from workers.jobs.encode import Clock, utc_now
 from workers.jobs.open_source import ROWS, Block, OpenSource, OpenSources, feed_fault, find_problem, row_fault
 
 log = structlog.get_logger(__name__)

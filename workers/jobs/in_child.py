@@ -8,9 +8,9 @@ from pathlib import Path
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from infra.clock import Clock, utc_now
 from infra.db import Database, TenantId
 from tenants.jobs import ClaimedJob, advance
-from workers.jobs.encode import Clock, utc_now
 from workers.training.child import StoppedError, Task, Usage, run_child
 
 Queue = Callable[[AsyncConnection, TenantId], Awaitable[object]]

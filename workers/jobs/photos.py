@@ -19,6 +19,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from infra.blob import BlobMissing, BlobStore
+from infra.clock import Clock, utc_now
 from infra.db import Database, TenantId
 from infra.errors import KindredError, Overloaded, UpstreamFailed
 from tenants.catalog.item import digest
@@ -38,7 +39,7 @@ from tenants.vectors.encoding import (
 )
 from workers.encoders.photo import BadPhoto, decode_photo
 from workers.encoders.types import FloatArray, Photo
-from workers.jobs.encode import IDLE_S, Clock, Stored, Targets, encode_seconds, find_targets, items_encoded, utc_now
+from workers.jobs.encode import IDLE_S, Stored, Targets, encode_seconds, find_targets, items_encoded
 from workers.models import Models
 from workers.turns import Turns
 

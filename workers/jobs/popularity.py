@@ -6,10 +6,10 @@ from typing import Final
 
 import structlog
 
+from infra.clock import Clock, utc_now
 from infra.db import Database, TenantId
 from tenants.learned.popularity import list_active, refresh_popularity
 from tenants.lifecycle import TenantNotFound, load_tenant
-from workers.jobs.encode import Clock, utc_now
 
 log = structlog.get_logger(__name__)
 

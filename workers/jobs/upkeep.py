@@ -8,6 +8,7 @@ import asyncpg
 import structlog
 
 from infra.blob import BlobStore
+from infra.clock import Clock, utc_now
 from infra.db import Database, driver
 from infra.errors import UpstreamFailed
 from infra.partitions import drop_partition, ensure_partitions, old_partitions
@@ -41,7 +42,6 @@ from tenants.vectors.shards import (
 from tenants.webhooks import deliveries
 from tenants.webhooks.endpoints import reseal_secrets
 from tenants.webhooks.notices import tell_disabled
-from workers.jobs.encode import Clock, utc_now
 
 log = structlog.get_logger(__name__)
 

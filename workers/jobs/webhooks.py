@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from infra.addresses import SystemResolver
 from infra.allowance import Allowance
+from infra.clock import Clock, utc_now
 from infra.db import Database, TenantId
 from infra.errors import KindredError
 from infra.fetch import Fetcher
@@ -26,7 +27,6 @@ from tenants.webhooks import signature
 from tenants.webhooks.deliveries import ANSWER_CHARS, Claimed, claim_delivery, list_waiting, record_attempt
 from tenants.webhooks.endpoints import unseal
 from tenants.webhooks.schedule import TIMEOUT_S, judge
-from workers.jobs.encode import Clock, utc_now
 from workers.turns import Turns
 
 log = structlog.get_logger(__name__)

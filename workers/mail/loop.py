@@ -2,14 +2,14 @@
 
 import asyncio
 import random
-from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final, Literal, assert_never
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from infra.clock import Clock, utc_now
 from infra.db import Database
 from infra.errors import KindredError
 from infra.mail import Mail, Mailer, MailRefused
@@ -43,7 +43,7 @@ class MailLoop:
         *,
         secret: Secret,
         origin: str,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Clock = utc_now,
     ) -> None:
         """`origin`: where people reach the installation, as `https://kindred.example`."""
         self._database = database

@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from api.app import Application
-from api.deps import utc_now
 from infra.blob_folder import FolderBlobs
+from infra.clock import utc_now
 from infra.db import Database, driver
 from tenants import idempotency, keys
 from tenants.events.event import EventRow

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.deps import utc_now
 from api.sessions import Cookies, CrossSite, Sessions, cookies_of
+from infra.clock import utc_now
 from infra.db import Database
 from infra.secret import Secret
 
