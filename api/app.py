@@ -61,7 +61,7 @@ from api.work import Repeated, answer_repeat, intended
 from billing.entitlements import Entitlements
 from infra.blob import BlobStore
 from infra.changes import ChangeFeed
-from infra.clock import Clock, utc_now
+from infra.clock import Clock, ServerClock
 from infra.db import Database
 from infra.encoder import EncoderClient
 from infra.lone import LoneConnection
@@ -140,13 +140,16 @@ def create_app(
     database: Database,
     blobs: BlobStore,
     *,
-    clock: Clock = utc_now,
+    clock: Clock | None = None,
     warmers: Sequence[Warmer] = (),
 ) -> Application:
     """The ASGI application over these parts.
 
-    On start it opens the database and begins to follow the changes; on shutdown it closes both.
+    On start it opens the database and begins to follow the changes; on shutdown it closes both. `clock` is the time of
+    the database's server where none is given.
     """
+    server_clock = ServerClock(database)
+    clock = clock or server_clock
     secret = load_secret(settings)
     feed = ChangeFeed(database)
     encoder = EncoderClient(settings.encoder_address)
@@ -213,7 +216,7 @@ def create_app(
         route_handlers=ROUTES,
         guards=[requires, acceptable, metered, intended],
         exception_handlers={Repeated: answer_repeat, Exception: answer_problem},
-        lifespan=[_running(services, encoder)],
+        lifespan=[_running(services, encoder, server_clock)],
         state=State({"services": services}),
         openapi_config=None,
         logging_config=None,
@@ -245,10 +248,12 @@ def _sso(settings: Settings, clock: Clock) -> tuple[OidcProvider | None, SsoRule
     return provider, rules
 
 
-def _running(services: Services, encoder: EncoderClient) -> Any:
+def _running(services: Services, encoder: EncoderClient, server_clock: ServerClock) -> Any:
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         await services.database.open()
+        if services.clock is server_clock:
+            await server_clock.start()
         await services.feed.start()
         services.answer_log.start()
         services.key_usage.start()
@@ -265,6 +270,7 @@ def _running(services: Services, encoder: EncoderClient) -> Any:
             await services.usage.close()
             await services.leases.close()
             await services.feed.close()
+            await server_clock.close()
             await encoder.close()
             if services.provider is not None:
                 await services.provider.aclose()

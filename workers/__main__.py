@@ -13,6 +13,7 @@ from typing import Final
 import structlog
 
 from infra.blob_open import open_blobs
+from infra.clock import ServerClock
 from infra.db import Database
 from infra.embedded import EmbeddedPostgres
 from infra.errors import Invalid, NotFound
@@ -66,6 +67,9 @@ async def serve(settings: Settings, queues: Sequence[str], stop: asyncio.Event) 
             url = embedded.url(APP)
         database = Database(url, direct_url=settings.direct_database_url, hot=0, sessions=3)
         stack.push_async_callback(database.close)
+        clock = ServerClock(database)
+        await clock.start()
+        stack.push_async_callback(clock.close)
         blobs = open_blobs(settings.blob_url)
         stack.push_async_callback(blobs.aclose)
         fetcher = await stack.enter_async_context(Fetcher(allow=settings.fetch_allow))
@@ -84,23 +88,23 @@ async def serve(settings: Settings, queues: Sequence[str], stop: asyncio.Event) 
                 server = _ServerThread(settings, models)
                 await asyncio.to_thread(server.start)
                 stack.push_async_callback(asyncio.to_thread, server.stop)
-                texts = TextLoop(database, models, stored=keeper.stored)
-                photos = PhotoLoop(database, models, blobs, fetch, stored=keeper.stored)
+                texts = TextLoop(database, models, stored=keeper.stored, clock=clock)
+                photos = PhotoLoop(database, models, blobs, fetch, stored=keeper.stored, clock=clock)
                 group.create_task(_keep_running("texts", texts.run, stop))
                 group.create_task(_keep_running("photos", photos.run, stop))
                 group.create_task(_every("generations", 0.5, keeper.tick, stop))
             if "imports" in queues:
-                imports = Imports(database, blobs, fetcher, mode=settings.entitlements)
+                imports = Imports(database, blobs, fetcher, mode=settings.entitlements, clock=clock)
                 stack.push_async_callback(imports.close)
-                history = HistoryImports(database, blobs, secret=load_secret(settings))
+                history = HistoryImports(database, blobs, secret=load_secret(settings), clock=clock)
                 stack.push_async_callback(history.close)
                 scratch = settings.data_dir / "scratch"
                 # Of its own: one long transaction reads all that a shop has.
                 readers = Database(url, direct_url=settings.direct_database_url, hot=0, sessions=1)
                 stack.push_async_callback(readers.close)
-                exports = Exports(readers, blobs, folder=scratch)
+                exports = Exports(readers, blobs, folder=scratch, clock=clock)
                 group.create_task(_every("scratch", 3600, exports.sweep, stop))
-                jobs = JobLoop(database, {IMPORT_JOB: imports, HISTORY_JOB: history, EXPORT_JOB: exports})
+                jobs = JobLoop(database, {IMPORT_JOB: imports, HISTORY_JOB: history, EXPORT_JOB: exports}, clock=clock)
                 for _ in range(IMPORTS_AT_ONCE):
                     group.create_task(_keep_running("jobs", jobs.run, stop))
             if "train" in queues:
@@ -109,30 +113,35 @@ async def serve(settings: Settings, queues: Sequence[str], stop: asyncio.Event) 
                 # Of its own: its transactions last for seconds, and encoding is not to wait for a connection.
                 learned = Database(url, direct_url=settings.direct_database_url, hot=0, sessions=2)
                 stack.push_async_callback(learned.close)
-                neighbours = Neighbours(learned, folder=scratch, stop=stop)
-                training = Training(learned, folder=scratch, stop=stop)
-                loop = JobLoop(learned, {NEIGHBOURS_JOB: neighbours, TRAIN_JOB: training})
+                neighbours = Neighbours(learned, folder=scratch, stop=stop, clock=clock)
+                training = Training(learned, folder=scratch, stop=stop, clock=clock)
+                loop = JobLoop(learned, {NEIGHBOURS_JOB: neighbours, TRAIN_JOB: training}, clock=clock)
                 group.create_task(_keep_running("training", loop.run, stop))
                 group.create_task(_every("schedule", 30, training.schedule, stop))
                 group.create_task(_every("lend", 5, Lending(learned).lend, stop))
-                group.create_task(_every("drift", 600, DriftWatch(learned).tick, stop))
-                popularity = Popularity(learned)
+                group.create_task(_every("drift", 600, DriftWatch(learned, clock=clock).tick, stop))
+                popularity = Popularity(learned, clock=clock)
                 group.create_task(_every("popularity", EVERY_S, popularity.tick, stop))
                 group.create_task(_every("neighbours", 30, neighbours.schedule, stop))
             if "webhooks" in queues:
                 sender = await stack.enter_async_context(open_sender(settings.fetch_allow))
-                webhooks = Webhooks(database, sender, secrets=load_secret(settings).every)
+                webhooks = Webhooks(database, sender, secrets=load_secret(settings).every, clock=clock)
                 group.create_task(_keep_running("webhooks", webhooks.run, stop))
             if "upkeep" in queues:
                 if settings.smtp_url is not None and settings.public_url is None:
                     log.warning("mail.links_lead_here", origin=settings.public_origin, set="KINDRED_PUBLIC_URL")
                 mails = MailLoop(
-                    database, open_mailer(settings), secret=load_secret(settings), origin=settings.public_origin
+                    database,
+                    open_mailer(settings),
+                    secret=load_secret(settings),
+                    origin=settings.public_origin,
+                    clock=clock,
                 )
                 group.create_task(_keep_running("mails", mails.run, stop))
                 upkeep = Upkeep(
                     database,
                     blobs,
+                    clock=clock,
                     events_days=settings.events_retention_days or None,
                     secret=load_secret(settings),
                 )

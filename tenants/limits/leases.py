@@ -15,6 +15,7 @@ from weakref import WeakValueDictionary
 import structlog
 from msgspec import Struct
 
+from infra.clock import Offset
 from infra.telemetry import Children, counter, gauge
 from tenants.limits.gcra import LEASE_S, Bucket, BucketKey, Rate
 from tenants.limits.store import US, BucketStore, Charge
@@ -63,9 +64,7 @@ class Leases:
         # Weak, so that there is one state of each limit, and who bounds its own memory bounds ours.
         self._buckets: WeakValueDictionary[BucketKey, Bucket] = WeakValueDictionary()
         self._dirty: dict[BucketKey, Bucket] = {}
-        # Seconds that the store's clock is ahead of ours, and the longest that the measurement may be wrong by.
-        self._offset: float | None = None
-        self._doubt_s = float("inf")
+        self._store_clock = Offset()
         self._away = False
         self._asked_at: float | None = None
         self._wake = asyncio.Event()
@@ -169,13 +168,13 @@ class Leases:
                     waiting.set_result(None)
 
     async def _settle(self) -> int:
-        if self._offset is None:
+        if self._store_clock.ahead_s is None:
             await self._ask([])
         dirty, self._dirty = list(self._dirty.values()), {}
         told = [(bucket, *bucket.charge()) for bucket in dirty]
-        assert self._offset is not None
         charges = [
-            Charge(bucket.key, round((since + self._offset) * US), round(use_s * US)) for bucket, since, use_s in told
+            Charge(bucket.key, round((since + self._store_ahead_s) * US), round(use_s * US))
+            for bucket, since, use_s in told
         ]
         try:
             standing = await self._ask(charges)
@@ -186,9 +185,15 @@ class Leases:
             raise
         now = self._clock()
         for (bucket, _, _), full_at_us in zip(told, standing, strict=True):
-            bucket.settled(full_at_us / US - self._offset, now)
+            bucket.settled(full_at_us / US - self._store_ahead_s, now)
         _known.set(len(self._buckets))
         return len(told)
+
+    @property
+    def _store_ahead_s(self) -> float:
+        ahead_s = self._store_clock.ahead_s
+        assert ahead_s is not None
+        return ahead_s
 
     async def _ask(self, charges: Sequence[Charge]) -> Sequence[int]:
         """Charge the store, and measure its clock by the way: it is read at some moment between question and answer."""
@@ -202,11 +207,7 @@ class Leases:
             raise
         finally:
             self._asked_at = None
-        took_s = self._clock() - asked
-        measured = settled.now_us / US - (asked + took_s / 2)
-        # Another clock, as after a failover, shows as a difference that the doubts of both do not explain.
-        if took_s / 2 <= self._doubt_s or abs(measured - (self._offset or 0.0)) > took_s / 2 + self._doubt_s:
-            self._offset, self._doubt_s = measured, took_s / 2
+        self._store_clock.learn(settled.now_us / US, asked_s=asked, answered_s=self._clock())
         self._away = False
         _settled("ok").inc(len(charges))
         return settled.full_at_us

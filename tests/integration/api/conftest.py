@@ -13,6 +13,7 @@ from msgspec import Struct
 from api.app import Application, create_app
 from api.recommend import recall
 from infra.blob_folder import FolderBlobs
+from infra.clock import Clock, ServerClock, utc_now
 from infra.db import Database, TenantId
 from infra.settings import Settings
 from tenants.keys import SCOPES, KeyRequest, create_key
@@ -40,12 +41,19 @@ def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def started(database_url: str, folder: Path, **settings: Any) -> AsyncIterator[Application]:
-    """An application over this database, following the changes; what it writes by and by it writes when told."""
+async def started(
+    database_url: str, folder: Path, *, machine: Clock = utc_now, **settings: Any
+) -> AsyncIterator[Application]:
+    """An application over this database, following the changes; what it writes by and by it writes when told.
+
+    `machine`: the clock of the machine that it is on.
+    """
     chosen = Settings(data_dir=folder, secret_key=SECRET, database_url=database_url, **settings)
     database = Database(database_url, hot=2, sessions=3, ingest=1, fair=True)
-    made = create_app(chosen, database, FolderBlobs(folder / "blobs"))
+    clock = ServerClock(database, machine=machine)
+    made = create_app(chosen, database, FolderBlobs(folder / "blobs"), clock=clock)
     await database.open()
+    await clock.measure()
     async with database.system_session(reason="test set-up") as conn:
         text = await ensure_space(conn, name="test-text", kind="text", dim=384)
         await ensure_layout(conn, text, await ensure_space(conn, name="test-image", kind="image", dim=256))

@@ -242,4 +242,4 @@ async def test_a_clock_that_jumps_is_measured_anew() -> None:
     await process.settle()
     process.charge(buckets, 1)
     await process.settle()
-    assert process._offset == pytest.approx(1_700_000_600)
+    assert process._store_clock.ahead_s == pytest.approx(1_700_000_600)
