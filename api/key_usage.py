@@ -13,6 +13,7 @@ import structlog
 
 from api.auth import Caller
 from api.network import client_network
+from infra.background import Background
 from infra.clock import Clock
 from infra.db import Database
 from infra.outage import AWAY
@@ -48,7 +49,7 @@ class KeyUsage:
         self._ticks = ticks
         self._next: dict[str, float] = {}
         self._pending: dict[str, KeyUse] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._background = Background("key-usage", self._run)
 
     def note(self, caller: Caller, origin: str | None, scope: Any) -> None:
         """A request by this key, of a page or of this connection (ASGI), of whose network only a hash is kept."""
@@ -77,16 +78,11 @@ class KeyUsage:
 
     def start(self) -> None:
         """Write what is noted, every minute."""
-        if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="key-usage")
+        self._background.start()
 
     async def close(self) -> None:
         """Write what is left, and stop."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        await self._background.end()
         await self.flush()
 
     async def flush(self) -> None:

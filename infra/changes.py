@@ -8,7 +8,6 @@ Rows seen twice are applied once.
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from time import monotonic
 from typing import Any, Final
 
@@ -17,6 +16,7 @@ import structlog
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from infra.background import Background
 from infra.db import Database, TenantId, driver, note_for_commit
 from infra.roles import SYSTEM, role_url
 
@@ -102,7 +102,7 @@ class ChangeFeed:
         self._applied: dict[int, int] = {}  # change_id -> xid, of rows that the next poll reads again
         self._told: set[int] = set()  # own changes, applied when they were committed
         self._polled_at: float | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._background = Background("change-feed", self._run)
         self._one = asyncio.Lock()
         self._cut = database.cut
         database.on_commit(self._committed)
@@ -134,16 +134,11 @@ class ChangeFeed:
 
     async def start(self) -> None:
         """Begin to poll; a database that is away is tried again for ever."""
-        if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="change-feed")
+        self._background.start()
 
     async def close(self) -> None:
         """Stop polling and disconnect."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        await self._background.end()
         await self._disconnect()
 
     async def poll(self) -> list[Change]:

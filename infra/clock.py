@@ -9,6 +9,7 @@ from typing import Final
 
 import structlog
 
+from infra.background import Background
 from infra.db import Database, driver
 from infra.telemetry import gauge
 
@@ -61,7 +62,7 @@ class ServerClock:
         self._ticks = ticks
         self._offset = Offset()
         self._told = False
-        self._task: asyncio.Task[None] | None = None
+        self._background = Background("clock", self._run)
 
     def __call__(self) -> datetime:
         """Now."""
@@ -87,16 +88,11 @@ class ServerClock:
         """Ask once, where the server answers, and from then on now and again."""
         with suppress(Exception):  # asked again in a second, and whatever is wrong is logged then
             await self.measure()
-        if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="clock")
+        self._background.start()
 
     async def close(self) -> None:
         """Ask no more."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        await self._background.end()
 
     async def _run(self) -> None:
         pause_s = _RETRY_S if self._offset.ahead_s is None else EVERY_S

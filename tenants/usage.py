@@ -6,13 +6,13 @@ process that is killed loses its last second.
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from infra.background import Background
 from infra.clock import Clock
 from infra.db import TenantId, driver
 from infra.lone import LoneConnection
@@ -87,7 +87,7 @@ class Usage:
         """What is used and included of each meter that is near its quota, or beyond."""
         self._some = asyncio.Event()
         self._one = asyncio.Lock()
-        self._task: asyncio.Task[None] | None = None
+        self._background = Background("usage", self._run)
 
     def count(self, tenant_id: TenantId, meter: str, amount: int, *, quota: int | None) -> None:
         """Add to a meter of this month; never waits. `quota` is what the plan includes of it."""
@@ -177,16 +177,11 @@ class Usage:
 
     def start(self) -> None:
         """Begin to add up; a database that is away is tried again for ever."""
-        if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="usage")
+        self._background.start()
 
     async def close(self) -> None:
         """Add up what is left, if the database answers."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        await self._background.end()
         try:
             await self.flush()
         except Exception as error:

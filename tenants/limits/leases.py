@@ -15,6 +15,7 @@ from weakref import WeakValueDictionary
 import structlog
 from msgspec import Struct
 
+from infra.background import Background
 from infra.clock import Offset
 from infra.telemetry import Children, counter, gauge
 from tenants.limits.gcra import LEASE_S, Bucket, BucketKey, Rate
@@ -71,7 +72,7 @@ class Leases:
         self._urgent = asyncio.Event()
         self._round: asyncio.Future[None] | None = None
         self._one = asyncio.Lock()
-        self._task: asyncio.Task[None] | None = None
+        self._background = Background("limits", self._run)
 
     def bucket(self, key: BucketKey, rate: Rate) -> Bucket:
         """The state of that limit, under this rate from now on."""
@@ -214,16 +215,11 @@ class Leases:
 
     def start(self) -> None:
         """Begin to tell; a store that is away is tried again for ever."""
-        if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="limits")
+        self._background.start()
 
     async def close(self) -> None:
         """Tell what is left, if the store answers, and let go of it."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        await self._background.end()
         if self._dirty and not self._away:
             with suppress(Exception):  # it is told for the other processes' sake, and they forget it within minutes
                 await self.settle()
