@@ -11,16 +11,10 @@ import httpx
 import pytest
 
 from infra import migrate
-from infra.clock import utc_now
-from infra.db import Database, driver
 from infra.embedded import EmbeddedPostgres
-from infra.partitions import ensure_partitions
 from infra.roles import APP, OWNER
-from tenants.keys import SCOPES, KeyRequest, create_key
-from tenants.lifecycle import create_tenant
-from tenants.vectors.generations import ensure_layout, ensure_space
 from tests.installation import until
-from tests.integration.api.server import SECRET, running
+from tests.integration.api.server import make_shop_key, running
 
 VISITOR = "0f8fad5b-d9cb-469f-a165-70867728950e"
 
@@ -32,28 +26,6 @@ def postgres() -> Iterator[EmbeddedPostgres]:
     with EmbeddedPostgres(folder) as server:
         asyncio.run(migrate.upgrade(server.url(OWNER)))
         yield server
-
-
-async def make_shop_key(url: str) -> str:
-    """A key of a new shop."""
-    database = Database(url, hot=0)
-    async with database.system_session(reason="test set-up") as conn:
-        text = await ensure_space(conn, name="test-text", kind="text", dim=384)
-        await ensure_layout(conn, text, await ensure_space(conn, name="test-image", kind="image", dim=256))
-        await ensure_partitions(await driver(conn), utc_now())
-    tenant_id = await create_tenant(database, f"shop {uuid4()}", currency="EUR")
-    async with database.tenant_session(tenant_id) as conn:
-        made = await create_key(
-            conn,
-            tenant_id,
-            KeyRequest(name="test"),
-            scopes=SCOPES,
-            secret=SECRET.encode(),
-            cell="00",
-            now=utc_now(),
-        )
-    await database.close()
-    return made.key
 
 
 def test_the_database_goes_away_and_comes_back(postgres: EmbeddedPostgres, tmp_path: Path) -> None:

@@ -13,8 +13,7 @@ import pytest
 from infra import migrate
 from infra.embedded import EmbeddedPostgres
 from infra.roles import APP, OWNER
-from tests.e2e.test_database_away import make_shop_key
-from tests.integration.api.server import Server, running
+from tests.integration.api.server import Server, make_shop_key, running
 
 _LANES = 4
 _EACH = 12

@@ -12,6 +12,14 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
+
+from infra.clock import utc_now
+from infra.db import Database, driver
+from infra.partitions import ensure_partitions
+from tenants.keys import SCOPES, KeyRequest, create_key
+from tenants.lifecycle import create_tenant
+from tenants.vectors.generations import ensure_layout, ensure_space
 
 SECRET = "0123456789abcdef0123456789abcdef"
 _PATIENCE_S = 60.0
@@ -29,6 +37,28 @@ class Server:
         """Ask it to end, and wait; its exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(_PATIENCE_S)
+
+
+async def make_shop_key(database_url: str, *, secret: str = SECRET) -> str:
+    """A key that may do everything in a new shop, in a database that a server will find itself ready with."""
+    database = Database(database_url, hot=0)
+    async with database.system_session(reason="test set-up") as conn:
+        text = await ensure_space(conn, name="test-text", kind="text", dim=384)
+        await ensure_layout(conn, text, await ensure_space(conn, name="test-image", kind="image", dim=256))
+        await ensure_partitions(await driver(conn), utc_now())
+    tenant_id = await create_tenant(database, f"shop {uuid4()}", currency="EUR")
+    async with database.tenant_session(tenant_id) as conn:
+        made = await create_key(
+            conn,
+            tenant_id,
+            KeyRequest(name="test"),
+            scopes=SCOPES,
+            secret=secret.encode(),
+            cell="00",
+            now=utc_now(),
+        )
+    await database.close()
+    return made.key
 
 
 def free_port() -> int:

@@ -14,13 +14,11 @@ import pytest
 from api.app import Application
 from infra.blob_folder import FolderBlobs
 from infra.clock import utc_now
-from infra.db import Database, driver
+from infra.db import driver
 from tenants import idempotency, keys
 from tenants.events.event import EventRow
-from tenants.keys import SCOPES, KeyRequest, create_key
-from tenants.lifecycle import create_tenant
 from tests.integration.api.conftest import Shop
-from tests.integration.api.server import SECRET, running
+from tests.integration.api.server import make_shop_key, running
 from workers.jobs.upkeep import Upkeep
 
 pytestmark = pytest.mark.anyio
@@ -301,25 +299,13 @@ async def test_lists_with_a_key_are_marked_alike(app: Application, shop: Shop) -
 
 async def test_fifty_at_once_do_it_once(database_url: str, tmp_path: Path, anyio_backend: str) -> None:
     """50 requests of one key to two real processes: one effect; each answer is the first's, or 409 with Retry-After."""
-    database = Database(database_url, hot=0)
-    tenant_id = await create_tenant(database, f"shop {uuid4()}")
-    async with database.tenant_session(tenant_id) as conn:
-        made = await create_key(
-            conn,
-            tenant_id,
-            KeyRequest(name="test"),
-            scopes=SCOPES,
-            secret=SECRET.encode(),
-            cell="00",
-            now=utc_now(),
-        )
-    await database.close()
+    shop_key = await make_shop_key(database_url)
     folders = [tmp_path / "one", tmp_path / "two"]
     with ExitStack() as stack:
         for folder in folders:
             folder.mkdir()
         urls = [stack.enter_context(running(database_url, folder)).url for folder in folders]
-        headers = {"authorization": f"Bearer {made.key}"}
+        headers = {"authorization": f"Bearer {shop_key}"}
         async with httpx.AsyncClient(headers=headers, timeout=60, trust_env=False) as client:
             for path, body, good in (
                 ("/v1/keys", {"name": "raced"}, 201),

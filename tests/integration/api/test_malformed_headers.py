@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.e2e.test_database_away import make_shop_key
-from tests.integration.api.server import Server, running
+from tests.integration.api.server import Server, make_shop_key, running
 
 # What a header says is the same on every PostgreSQL.
 pytestmark = pytest.mark.parametrize("pg_major", [18], ids=["pg18"], indirect=True, scope="session")

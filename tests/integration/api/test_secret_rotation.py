@@ -17,10 +17,8 @@ from infra.blob_folder import FolderBlobs
 from infra.db import Database
 from infra.secret import Secret, mark_of
 from tenants.audience.tombstones import replay
-from tenants.keys import SCOPES, KeyRequest, count_keys, create_key
-from tenants.lifecycle import create_tenant
-from tenants.vectors.generations import ensure_layout, ensure_space
-from tests.integration.api.server import Server, running
+from tenants.keys import count_keys
+from tests.integration.api.server import Server, make_shop_key, running
 
 OLD: Final = "old-" * 8
 NEW: Final = "new-" * 8
@@ -87,20 +85,6 @@ def pair(database_url: str, tmp_path: Path) -> Iterator[Pair]:
         made.stop(place)
 
 
-async def _first_key(database_url: str) -> str:
-    database = Database(database_url, hot=0)
-    async with database.system_session(reason="test set-up") as conn:
-        text = await ensure_space(conn, name="test-text", kind="text", dim=384)
-        await ensure_layout(conn, text, await ensure_space(conn, name="test-image", kind="image", dim=256))
-    tenant_id = await create_tenant(database, f"rotation {uuid4()}")
-    async with database.tenant_session(tenant_id) as conn:
-        now = datetime.now(UTC)
-        wanted = KeyRequest(name="first")
-        made = await create_key(conn, tenant_id, wanted, scopes=SCOPES, secret=OLD.encode(), cell="00", now=now)
-    await database.close()
-    return made.key
-
-
 def _good(answer: httpx.Response) -> Any:
     assert answer.is_success, f"{answer.request.url}: {answer.status_code} {answer.text}"
     return answer.json() if answer.content and "json" in answer.headers["content-type"] else None
@@ -146,7 +130,7 @@ def _use(client: httpx.Client, given: Given) -> None:
 def test_nothing_stops_working_while_the_secret_is_changed(pair: Pair, database_url: str, tmp_path: Path) -> None:
     """Each process is restarted three times, one at a time: what either of them gave out at any time works with both,
     until at last the old secret is gone, and then all that is still of use has moved to the new one."""
-    first = asyncio.run(_first_key(database_url))
+    first = asyncio.run(make_shop_key(database_url, secret=OLD))
     for place in (0, 1):
         pair.restart(place, OLD, "")
     headers = {"x-api-key": first}
