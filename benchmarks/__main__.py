@@ -26,6 +26,7 @@ PROGRAMS = (
     "overhead",
     "neighbour",
     "signup",
+    "revocation",
 )
 
 
