@@ -23,6 +23,7 @@ import pytest
 from msgspec import Struct
 
 from infra.filelock import exclusive
+from tests.logs import check_logs
 
 REPOSITORY: Final = Path(__file__).parents[1]
 KINDRED: Final = (sys.executable, "-m", "infra")
@@ -125,6 +126,11 @@ class Installation:
         return self._log_file.read_text(errors="replace")
 
     @property
+    def logs(self) -> list[Path]:
+        """Those of `kindred up` with its children, and of the PostgreSQL server."""
+        return [self._log_file, *self.data_dir.rglob("*.log"), *self.data_dir.rglob("*.log.1")]
+
+    @property
     def _log_file(self) -> Path:
         return self.data_dir.with_suffix(".log")
 
@@ -172,7 +178,9 @@ class Installation:
         self._guard.kill()
         self._guard.communicate()
         self._process.terminate()
-        return self._process.wait(timeout=_PATIENCE_S)
+        status = self._process.wait(timeout=_PATIENCE_S)
+        check_logs(*self.logs)
+        return status
 
     @contextmanager
     def running(self) -> Iterator["Installation"]:

@@ -20,6 +20,7 @@ from infra.partitions import ensure_partitions
 from tenants.keys import SCOPES, KeyRequest, create_key
 from tenants.lifecycle import create_tenant
 from tenants.vectors.generations import ensure_layout, ensure_space
+from tests.logs import check_logs
 
 SECRET = "0123456789abcdef0123456789abcdef"
 _PATIENCE_S = 60.0
@@ -93,6 +94,7 @@ def running(database_url: str, folder: Path, **environment: str) -> Iterator[Ser
         if process.poll() is None:
             process.kill()
             process.wait()
+    check_logs(log)
 
 
 def _wait(server: Server) -> None:
