@@ -16,6 +16,7 @@ from litestar.routes import HTTPRoute
 
 from api.auth import PUBLIC
 from api.contract import KEY, Contract
+from api.links import add_links
 from api.problems import MEDIA_TYPE, Problem, headers_of, status_of
 from infra.errors import KindredError
 from tenants.catalog.item import Id
@@ -144,6 +145,7 @@ def document(app: Litestar) -> dict[str, Any]:
     }
     result = _downgrade(whole)
     assert isinstance(result, dict)
+    add_links(result)
     return result
 
 
