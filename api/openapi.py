@@ -215,13 +215,22 @@ def _message(type_: events.EventType) -> dict[str, Any]:
     }
 
 
+_CHOSEN: Final = {
+    "item_id": "SKU-1",
+    "placement_id": "product-page",
+    "segment_id": "regulars",
+    "user_id": "customer-7",
+}
+"""Ids that clients choose, each with an example; the others are ours."""
+
+
 def _path_parameters(path: str) -> list[dict[str, Any]]:
     made = []
     for name in re.findall(r"{(\w+)}", path):
         if name in ("position",):
             schema: dict[str, Any] = {"type": "integer", "minimum": 0, "maximum": 9}
-        elif name == "item_id":
-            schema = {**msgspec.json.schema(Id), "example": "SKU-1"}
+        elif name in _CHOSEN:
+            schema = {**msgspec.json.schema(Id), "example": _CHOSEN[name]}
         else:
             schema = {"type": "string", "minLength": 1, "maxLength": 200}
         made.append({"name": name, "in": "path", "required": True, "schema": schema})

@@ -16,8 +16,12 @@ from tenants.catalog.item import Moment
 class AnalyticsQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The query of `GET /v1/analytics`: a range of at most 92 days, and what to sum by."""
 
-    start: Annotated[Moment, Meta(description="The first moment.")] = field(name="from")
-    end: Annotated[Moment, Meta(description="The moment after the last.")] = field(name="to")
+    start: Annotated[Moment, Meta(description="The first moment.", examples=["2026-01-01T00:00:00Z"])] = field(
+        name="from"
+    )
+    end: Annotated[Moment, Meta(description="The moment after the last.", examples=["2026-02-01T00:00:00Z"])] = field(
+        name="to"
+    )
     by: By = "placement"
 
 
