@@ -35,6 +35,8 @@ class Contract(Struct, frozen=True, kw_only=True):
     body_types: Mapping[str, object] = {}
     """Further media types of the body, each with an example."""
     body_required: bool = True
+    body_optional: Sequence[str] = ()
+    """Fields of the body that may be left out, although its type has them always: the address says them."""
     answer: Any = None
     answer_example: object = None
     answer_types: Sequence[str] = ()

@@ -176,7 +176,7 @@ def _operation(operation: Operation, named: Mapping[int, Any], components: Mappi
             told["description"] += " `X-Visitor-Token` says, signed, whom a publishable key speaks for."
     content: dict[str, Any] = {}
     if said.body is not None:
-        content["application/json"] = {"schema": named[id(said.body)]}
+        content["application/json"] = {"schema": _body(said, named[id(said.body)], components)}
         if said.body_example is not None:
             content["application/json"]["example"] = said.body_example
     for media_type, example in said.body_types.items():
@@ -187,6 +187,13 @@ def _operation(operation: Operation, named: Mapping[int, Any], components: Mappi
     if content:
         told["requestBody"] = {"required": said.body_required, "content": content}
     return told
+
+
+def _body(said: Contract, schema: Mapping[str, Any], components: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not said.body_optional:
+        return schema
+    whole = components[said.body.__name__]
+    return {**whole, "required": [name for name in whole["required"] if name not in said.body_optional]}
 
 
 def _message(type_: events.EventType) -> dict[str, Any]:

@@ -168,6 +168,7 @@ class DeleteResult(Struct, frozen=True, kw_only=True):
         tag="Catalogue",
         summary="Store an item",
         body=Item,
+        body_optional=("id",),
         body_example=_EXAMPLE,
         answer=Stored,
         answer_example=Stored(id="SKU-1", status="updated"),

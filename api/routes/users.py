@@ -50,6 +50,7 @@ class MergeResult(Struct, frozen=True, kw_only=True):
         tag="Users",
         summary="Describe a user",
         body=User,
+        body_optional=("id",),
         body_example=_EXAMPLE,
         answer=StoredUser,
         answer_example=StoredUser(id="customer-7", status="updated"),

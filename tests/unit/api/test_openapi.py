@@ -115,6 +115,15 @@ def test_every_version_is_told(app: Application, described: dict[str, Any]) -> N
             assert ("412" if each.contract.writes else "304") in operation["responses"]
 
 
+@pytest.mark.parametrize("path", ["/v1/items/{item_id}", "/v1/users/{user_id}"])
+def test_an_id_that_the_address_says_may_be_left_out_of_the_body(described: dict[str, Any], path: str) -> None:
+    """As the server takes it; in bulk it is required."""
+    body = described["paths"][path]["put"]["requestBody"]["content"]["application/json"]["schema"]
+    assert "id" in body["properties"]
+    assert "id" not in body["required"]
+    assert "id" in described["components"]["schemas"]["Item"]["required"]
+
+
 def test_limits_are_told(described: dict[str, Any]) -> None:
     """An item's limits are in its schema."""
     item = described["components"]["schemas"]["Item"]["properties"]
