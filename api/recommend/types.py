@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from tenants.catalog.filters import Filter
 from tenants.catalog.item import Id
@@ -46,14 +46,21 @@ FIELDS: Final = frozenset(
 Count = Annotated[int, Meta(ge=1, le=MAX_COUNT)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Weight = Annotated[float, Meta(ge=0, le=1000)]
+_LEAST_WEIGHT: Final = 1e-6
 
 
 class Weights(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The dial: how much each modality counts, relative to the others."""
+    """The dial: how much each modality counts, relative to the others. Less than a millionth is 0."""
 
     text: Weight | None = None
     image: Weight | None = None
     behaviour: Weight | None = None
+
+    def __post_init__(self) -> None:
+        # The square of 1e-166 is no number of float8: PostgreSQL answers with an error.
+        for name in self.__struct_fields__:
+            if (getattr(self, name) or 1) < _LEAST_WEIGHT:
+                structs.force_setattr(self, name, 0.0)
 
 
 class Session(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

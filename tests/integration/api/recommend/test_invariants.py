@@ -207,3 +207,18 @@ async def test_pages_repeat_nothing_and_leave_nothing_out(shop: Floor, strategy:
     assert len(seen) == len(set(seen))
     allowed = _allowed({"user_id": "ann"})
     assert len(seen) == _matches(allowed, False) - (strategy in ("similar", "bought_together"))
+
+
+@pytest.mark.parametrize(
+    ("weights", "counted"),
+    [({"text": 1e-166, "image": 142}, {"image": 142}), ({"text": 1, "image": 1e-7}, {"text": 1})],
+    ids=str,
+)
+async def test_a_weight_of_next_to_nothing_is_none(
+    shop: Floor, weights: dict[str, float], counted: dict[str, float]
+) -> None:
+    """The square of the first is too small a number for PostgreSQL, which is an error there."""
+    query = {"strategy": "similar", "item_ids": ["0"], "count": 10, "explain": True}
+    answer = await _answer(shop, {**query, "weights": weights}, [])
+    assert not answer.fallback_used
+    assert answer.items == (await _answer(shop, {**query, "weights": {"text": 0, "image": 0} | counted}, [])).items
