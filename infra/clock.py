@@ -26,6 +26,16 @@ _ahead: Final = gauge("clock_ahead_seconds", "How far this machine's clock is ah
 _log = structlog.get_logger(__name__)
 
 
+_FIRST: Final = datetime(1, 1, 2, tzinfo=UTC)
+_LAST: Final = datetime(9999, 12, 30, tzinfo=UTC)
+
+
+def within_reach(moment: datetime) -> datetime:
+    """The moment, or the nearest that can be counted with: at the ends of time an offset, or a fraction of a second,
+    leads out of the years 1 to 9999, which the database's driver answers with an error."""
+    return min(max(moment, _FIRST), _LAST)
+
+
 def utc_now() -> datetime:
     """The time of this machine, with its zone."""
     return datetime.now(UTC)

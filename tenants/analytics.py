@@ -10,6 +10,7 @@ from typing import Final, Literal, get_args
 
 from msgspec import Struct
 
+from infra.clock import within_reach
 from infra.db import Database, TenantId
 from infra.decode import InvalidFields
 from infra.errors import FieldError
@@ -82,6 +83,10 @@ select j.type, j.key, j.currency, j.events, j.amount from joined j
 """
 
 
+_FIRST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+"""There were no answers before."""
+
+
 async def analytics(
     database: Database, tenant_id: TenantId, *, start: datetime, end: datetime, by: By
 ) -> list[AnalyticsRow]:
@@ -89,6 +94,7 @@ async def analytics(
     if not timedelta(0) < end - start <= MAX_RANGE:
         message = f"`to` is later than `from`, by at most {MAX_RANGE.days} days."
         raise InvalidFields(message, errors=[FieldError(pointer="/to", code="out_of_range", message=message)])
+    start, end = within_reach(start), within_reach(end)
     inner = _SUMS.format(
         at=_AT,
         counted_key="p.place::text" if by == "position" else _KEY[by],
@@ -102,7 +108,7 @@ async def analytics(
         end,
         first_id(start),
         first_id(end),
-        first_id(max(start - KEPT, datetime(1970, 1, 2, tzinfo=UTC))),
+        first_id(max(start, _FIRST) - KEPT),
     )
     counts: dict[str | None, dict[str, int]] = {}
     money: dict[str | None, dict[str, int]] = {}

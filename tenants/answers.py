@@ -226,4 +226,4 @@ async def make_partitions(database: Database, now: datetime) -> None:
 
 def first_id(moment: datetime) -> UUID:
     """The smallest id that an answer of that moment or later can have: a bound of the log in time."""
-    return UUID(int=int(moment.timestamp() * 1000) << 80)
+    return UUID(int=max(0, int(moment.timestamp() * 1000)) << 80)

@@ -19,6 +19,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from infra.changes import record_change
+from infra.clock import within_reach
 from infra.db import Database, TenantId, driver
 from infra.errors import Conflict, FieldError, Forbidden, Invalid, NotFound, Unauthenticated
 from infra.secret import mark_of
@@ -326,7 +327,7 @@ async def create_key(
         _stored_origins(wanted.allowed_origins),
         wanted.rate_per_min,
         now,
-        wanted.expires_at,
+        None if wanted.expires_at is None else within_reach(wanted.expires_at),
     )
     return NewKey(key=key, info=_info(record))
 
@@ -368,6 +369,8 @@ async def patch_key(
     if "allowed_origins" in changes:
         changes["allowed_origins"] = _stored_origins(changes["allowed_origins"])
     _expect_future(changes.get("expires_at"), now)
+    if changes.get("expires_at") is not None:
+        changes["expires_at"] = within_reach(changes["expires_at"])
     if not changes:
         return old
     # The names are those of the struct's fields.

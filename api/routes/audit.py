@@ -15,6 +15,7 @@ from api.contract import contract
 from api.deps import Services, caller_of, services_of
 from api.routes.items import BadListCursor
 from api.wire import NDJSON, AnyRequest, answer, read_query
+from infra.clock import within_reach
 from infra.db import TenantId
 from infra.decode import InvalidFields
 from infra.errors import FieldError
@@ -83,7 +84,7 @@ async def list_audit(request: AnyRequest) -> Response[Any]:
     """
     query = read_query(request, AuditQuery)
     services, tenant_id = services_of(request), caller_of(request).tenant_id
-    wanted = Wanted(action=query.action, start=query.start, end=query.end)
+    wanted = Wanted(action=query.action, start=_within(query.start), end=_within(query.end))
     if NDJSON in request.headers.get("accept", "").lower():
         _refuse_pages(query)
         lines = export_lines(services.database, tenant_id) if wanted == Wanted() else _all(services, tenant_id, wanted)
@@ -120,6 +121,10 @@ async def _with_breaks(lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             yield bytes(piece)
             piece.clear()
     yield bytes(piece)
+
+
+def _within(moment: datetime | None) -> datetime | None:
+    return None if moment is None else within_reach(moment)
 
 
 def _refuse_pages(query: AuditQuery) -> None:

@@ -13,6 +13,7 @@ from api.deps import caller_of, services_of
 from api.wire import AnyRequest, answer, no_content, read_json, read_query
 from api.work import Work, writing
 from infra.addresses import Policy
+from infra.clock import within_reach
 from tenants.webhooks import deliveries, endpoints
 from tenants.webhooks.deliveries import Delivery, DeliveryStatus, delivery_not_found
 from tenants.webhooks.endpoints import (
@@ -285,10 +286,10 @@ async def replay_delivery(
 async def replay_failed(request: AnyRequest, webhook_id: FromPath[str]) -> Response[bytes]:
     """For a receiver that was away: what has failed since then, the oldest first."""
     endpoint_id = _webhook_id(webhook_id)
-    wanted = await read_json(request, ReplayRequest)
+    since = within_reach((await read_json(request, ReplayRequest)).since)
     async with writing(request) as work:
-        count = await deliveries.replay_failed(work.conn, work.tenant_id, endpoint_id, since=wanted.since, now=work.now)
-        await work.note(webhook_id, since=wanted.since.isoformat(), replayed=count)
+        count = await deliveries.replay_failed(work.conn, work.tenant_id, endpoint_id, since=since, now=work.now)
+        await work.note(webhook_id, since=since.isoformat(), replayed=count)
         return work.answered(answer(Replayed(replayed=count), status=202))
 
 

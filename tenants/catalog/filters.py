@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, cast
 import msgspec
 from msgspec import Struct
 
+from infra.clock import within_reach
 from infra.errors import FieldError, Invalid
 from tenants.catalog.item import AVAILABILITY_CODE, INDEXED_CHARS
 
@@ -208,7 +209,7 @@ def _moment(raw: str) -> datetime | None:
         moment = msgspec.convert(raw, datetime)
     except msgspec.ValidationError:
         return None
-    return moment if moment.tzinfo is not None else None
+    return within_reach(moment) if moment.tzinfo is not None else None
 
 
 class TreeCompiler(ABC):

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
+from infra.clock import within_reach
 from tenants.catalog.document import text_hash
 from tenants.catalog.filters import attribute_text
 from tenants.catalog.item import AVAILABILITY_CODE, Item, category_ancestors, image_hash
@@ -91,8 +92,8 @@ def _facets(item: Item) -> tuple[Any, ...]:
         item.currency,
         AVAILABILITY_CODE[item.availability] or None,
         item.hidden or None,
-        item.available_from,
-        item.expires_at,
+        None if item.available_from is None else within_reach(item.available_from),
+        None if item.expires_at is None else within_reach(item.expires_at),
         item.language,
         item.gtin,
     )

@@ -92,3 +92,19 @@ async def test_a_bad_range_is_refused(client: httpx.AsyncClient, query: dict[str
     refused = await client.get("/v1/analytics", params=query)
     assert refused.status_code == 422
     assert [fault["pointer"] for fault in refused.json()["errors"]] == [pointer]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"from": "1969-12-01T00:00:00Z", "to": "1970-01-01T00:00:00Z"},
+        {"from": "0001-01-01T00:00:00+14:00", "to": "0001-02-01T00:00:00Z"},
+        {"from": "9999-12-01T00:00:00Z", "to": "9999-12-31T23:59:59-14:00"},
+    ],
+    ids=["before 1970", "the first moment", "the last moment"],
+)
+async def test_nothing_was_answered_at_the_ends_of_time(client: httpx.AsyncClient, query: dict[str, str]) -> None:
+    """No rows, rather than a number that no id can hold."""
+    answered = await client.get("/v1/analytics", params=query)
+    assert answered.status_code == 200, answered.text
+    assert answered.json()["rows"] == []
