@@ -1,4 +1,7 @@
-"""`make bench`: every benchmark, one after the other; their JSON lies in benchmarks/results/."""
+"""`make bench`: every benchmark, one after the other; their JSON lies in benchmarks/results/.
+
+`contract` runs only when named: it makes the worker follow made-up addresses.
+"""
 
 import subprocess
 import sys
