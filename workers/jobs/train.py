@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 import workers.training.behaviour
 import workers.training.shop
+from infra.errors import Overloaded
 from infra.telemetry import Children, counter, histogram
 from tenants.jobs import ClaimedJob, advance, finish, restart
 from tenants.learned.models import (
@@ -82,7 +83,7 @@ class Training(InChild):
             await restart(conn, job)
             tenant = await load_tenant(conn, job.tenant_id)
             if tenant.generation.gen == 0:
-                raise RuntimeError("the tenant has no generation yet")  # tried again soon
+                raise Overloaded("The shop is not a second old; its first training begins in a moment.")
             model = await open_model(conn, job.tenant_id, code_version(), now)
         async with scratch(self._folder) as folder:
             await self._gather(tenant, folder, now)

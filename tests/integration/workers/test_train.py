@@ -15,7 +15,7 @@ from infra.ids import uuid7
 from tenants.jobs import Job, list_jobs
 from tenants.learned.models import TRAIN_JOB, ModelInfo, ModelNotReady, list_models, queue_training, serve_model
 from tenants.learned.neighbours import NEIGHBOURS_JOB
-from tenants.lifecycle import load_tenant
+from tenants.lifecycle import create_tenant, load_tenant
 from tenants.retrieval.wanted import Wanted
 from tenants.sources.scene import Asked, Chosen
 from tenants.sources.statement import find_blended
@@ -216,6 +216,12 @@ async def test_a_killed_training_leaves_what_serves(
     assert await JobLoop(database, {TRAIN_JOB: Training(database, clock=clock)}, clock=clock).step()
     assert [model.status for model in await _models(database, tenant_id)] == ["ready", "failed", "ready"]
     assert (await load_tenant(database, tenant_id)).generation.behaviour_model == 3
+
+
+async def test_a_shop_of_this_moment_is_trained_a_moment_later(database: Database, run: Run) -> None:
+    """Before a worker has given it its first generation; the job says so, and it is no defect."""
+    job = await run(await create_tenant(database, f"new {uuid7()}"))
+    assert (job.status, job.error) == ("queued", "The shop is not a second old; its first training begins in a moment.")
 
 
 async def test_a_worker_that_ends_lets_go_of_its_training(
