@@ -10,6 +10,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
 import structlog
+from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from infra.background import Background
@@ -227,6 +228,24 @@ async def note_near(
         now,
         reached,
     )
+
+
+class Noticed(Struct, frozen=True, kw_only=True):
+    """When a meter was found to be at so many per cent of its quota, one of NEAR."""
+
+    meter: str
+    percent: int
+    at: datetime
+
+
+async def load_notices(conn: AsyncConnection, tenant_id: TenantId, period: date) -> list[Noticed]:
+    """What was noted of the tenant's quotas in a month, told already or not."""
+    rows = await (await driver(conn)).fetch(
+        "select meter, percent, at from quota_notices where tenant_id = $1 and period = $2 order by meter, percent",
+        tenant_id,
+        period,
+    )
+    return [Noticed(**dict(row)) for row in rows]
 
 
 _STOCK: Final = """

@@ -1,18 +1,18 @@
 """`GET /v1/usage`: the plan, its rate limits, and what of it is used."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Final, Literal
+from typing import Final, Literal
 
 from litestar import Response, get
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from api.contract import contract
 from api.deps import caller_of, plan_of, services_of
 from api.limits.gate import key_rate
 from api.wire import AnyRequest, answer
-from billing.plans import MONTHLY, Beyond, Meter, Plan
+from billing.overview import MeterUsage, read_meters
 from tenants.limits.gcra import Rate
-from tenants.usage import end_of, load_month, load_stock
+from tenants.usage import end_of
 
 
 class Period(Struct, frozen=True, kw_only=True):
@@ -32,16 +32,6 @@ class RateLimit(Struct, frozen=True, kw_only=True):
     burst: int
 
 
-class MeterUsage(Struct, frozen=True, kw_only=True):
-    """One thing that the plan counts. `limit` is null where it is not limited; `beyond` says what happens then."""
-
-    meter: Meter
-    used: Annotated[int, Meta(ge=0)]
-    limit: int | None
-    beyond: Beyond | None
-    per: Literal["month", "total"]
-
-
 class UsageAnswer(Struct, frozen=True, kw_only=True):
     """What holds now."""
 
@@ -49,9 +39,6 @@ class UsageAnswer(Struct, frozen=True, kw_only=True):
     period: Period
     rate_limits: list[RateLimit]
     meters: list[MeterUsage]
-
-
-_SHOWN: Final[tuple[Meter, ...]] = ("requests", "events", "items", "placements")
 
 
 @get(
@@ -78,12 +65,7 @@ async def show_usage(request: AnyRequest) -> Response[bytes]:
     caller = caller_of(request)
     plan = await plan_of(request)
     period = services.usage.period
-    async with services.database.tenant_session(caller.tenant_id) as conn:
-        used = await load_month(conn, caller.tenant_id, period)
-        used |= await load_stock(conn, caller.tenant_id)
-    for meter in MONTHLY:
-        # What this process counted and has not added up yet is used too.
-        used[meter] = max(used.get(meter, 0), services.usage.used(caller.tenant_id, meter))
+    meters = await read_meters(services.database, services.usage, caller.tenant_id, plan)
     limits = [_limit(rate, "tenant") for rate in plan.rates]
     own = plan.key if caller.rate_per_min is None else key_rate(caller.rate_per_min)
     if own is not None:
@@ -94,24 +76,13 @@ async def show_usage(request: AnyRequest) -> Response[bytes]:
             plan=plan.name,
             period=Period(begins=begins, ends=end_of(period)),
             rate_limits=limits,
-            meters=[_meter(plan, meter, used.get(meter, 0)) for meter in _SHOWN],
+            meters=meters,
         )
     )
 
 
 def _limit(rate: Rate, of: Literal["tenant", "key"]) -> RateLimit:
     return RateLimit(name=rate.name, of=of, quota=rate.quota, window_s=rate.window_s, burst=rate.burst)
-
-
-def _meter(plan: Plan, meter: Meter, used: int) -> MeterUsage:
-    quota = plan.quotas.get(meter)
-    return MeterUsage(
-        meter=meter,
-        used=used,
-        limit=None if quota is None else quota.limit,
-        beyond=None if quota is None else quota.beyond,
-        per="month" if meter in MONTHLY else "total",
-    )
 
 
 ROUTES: Final = (show_usage,)

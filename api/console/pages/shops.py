@@ -9,6 +9,7 @@ from litestar.params import FromPath
 from msgspec import Meta, Struct
 
 from api.console.page import go, needs_session, page_get, page_post, read_form, read_upload, show, show_again
+from api.console.usage import usage_of
 from api.deps import services_of
 from api.problems import BadRequest
 from api.wire import AnyRequest
@@ -184,6 +185,7 @@ async def _show_shop(
     values: dict[str, Any] = {
         "shop": shop,
         "siblings": siblings,
+        "usage": await usage_of(services, shop.tenant_id) if "billing:read" in ROLE_SCOPES[shop.role] else None,
         "items": sum(counts["text"].values()),
         "pending": counts["text"]["pending"] + counts["image"]["pending"],
         "keys": [key for key in keys if key.revoked_at is None],

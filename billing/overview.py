@@ -1,0 +1,56 @@
+"""What a shop uses of its plan: the one reckoning that `GET /v1/usage` and the console show."""
+
+from typing import Annotated, Final, Literal
+
+from msgspec import Meta, Struct
+
+from billing.plans import MONTHLY, Beyond, Meter, Plan
+from infra.db import Database, TenantId
+from tenants.usage import NEAR, Usage, load_month, load_stock
+
+Level = Literal["within", "near", "used_up"]
+
+_SHOWN: Final[tuple[Meter, ...]] = ("requests", "events", "items", "placements")
+
+
+class MeterUsage(Struct, frozen=True, kw_only=True):
+    """One thing that the plan counts. `limit` is null where it is not limited; `beyond` says what happens then."""
+
+    meter: Meter
+    used: Annotated[int, Meta(ge=0)]
+    limit: int | None
+    beyond: Beyond | None
+    per: Literal["month", "total"]
+
+    @property
+    def percent(self) -> int:
+        """Whole per cent of the limit that are used, rounded down; 0 where nothing limits it."""
+        return self.used * 100 // self.limit if self.limit else 0
+
+    @property
+    def level(self) -> Level:
+        """How near the limit is, by the steps at which a tenant is told."""
+        return "used_up" if self.percent >= NEAR[1] else "near" if self.percent >= NEAR[0] else "within"
+
+
+async def read_meters(database: Database, usage: Usage, tenant_id: TenantId, plan: Plan) -> list[MeterUsage]:
+    """What was used this month and what there is; a second old at most."""
+    async with database.tenant_session(tenant_id) as conn:
+        used = await load_month(conn, tenant_id, usage.period)
+        used |= await load_stock(conn, tenant_id)
+    for meter in MONTHLY:
+        # What this process counted and has not added up yet is used too.
+        used[meter] = max(used.get(meter, 0), usage.used(tenant_id, meter))
+    return [meter_usage(plan, meter, used.get(meter, 0)) for meter in _SHOWN]
+
+
+def meter_usage(plan: Plan, meter: Meter, used: int) -> MeterUsage:
+    """So much of a meter, beside what the plan includes of it."""
+    quota = plan.quotas.get(meter)
+    return MeterUsage(
+        meter=meter,
+        used=used,
+        limit=None if quota is None else quota.limit,
+        beyond=None if quota is None else quota.beyond,
+        per="month" if meter in MONTHLY else "total",
+    )
