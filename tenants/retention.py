@@ -141,7 +141,7 @@ CLASSES: Final[Sequence[DataClass]] = (
     DataClass(
         name="accounts",
         what="people who sign in: addresses, sessions, mails",
-        where="people, members, sessions, signups, one_time_tokens, mails, attempts",
+        where="people, members, invitations, sessions, signups, one_time_tokens, mails, attempts",
         since="",
         days=FOR_EVER,
         note="until the account is deleted; mails, tokens and unproved accounts 7 days after their end",

@@ -29,6 +29,7 @@ ADDED_TO_ONLY = {"audit", "audit_seals", "audit_unsealed"}
 OF_PEOPLE = {
     "attempts",
     "identities",
+    "invitations",
     "mails",
     "members",
     "one_time_tokens",

@@ -32,7 +32,9 @@ READ = (
     "recovery_codes",
     "identities",
     "sso_organisations",
+    "invitations",
 )
+OF_ORGANISATION = ("organisations", "members", "sso_organisations", "invitations")
 WRITTEN = ("signups", "mails")
 NOTHING = ("one_time_tokens", "attempts")
 
@@ -80,6 +82,14 @@ async def _somebody(app: Application) -> Somebody:
                 person_id,
             ),
             ("insert into sso_organisations (issuer, org_id, created_at) values ($1, $2, now())", mark, org_id),
+            (
+                "insert into invitations (invitation_id, org_id, email, role, invited_by, created_at, expires_at) "
+                "values ($1, $2, $3, 'admin', $4, now(), now() + interval '1 day')",
+                uuid7(),
+                org_id,
+                mark,
+                person_id,
+            ),
         ):
             await raw.execute(statement, *values)
     async with database.system_session(reason="test set-up") as conn:
@@ -145,6 +155,7 @@ async def test_another_person_sees_no_row(app: Application, ada: Somebody, eve: 
         assert [each.tenant_id for each in await list_shops(conn)] == [eve.tenant_id]
         records = await raw.fetch("select person_id from people_of_organisation()")
         assert [record["person_id"] for record in records] == [eve.person_id]
+        assert len(await raw.fetch("select * from plans_of_organisation()")) == 1
 
 
 async def test_nobody_sees_no_row(app: Application, ada: Somebody) -> None:
@@ -157,6 +168,7 @@ async def test_nobody_sees_no_row(app: Application, ada: Somebody) -> None:
                 assert (table, await raw.fetchval(f"select count(*) from {table}")) == (table, 0)
             assert await raw.fetch("select * from shops_of_organisation()") == []
             assert await raw.fetch("select * from people_of_organisation()") == []
+            assert await raw.fetch("select * from plans_of_organisation()") == []
 
 
 async def test_another_person_changes_no_row(app: Application, ada: Somebody, eve: Somebody) -> None:
@@ -178,10 +190,18 @@ async def test_another_person_changes_no_row(app: Application, ada: Somebody, ev
     async with app.services.database.person_session(eve.person_id, org_id=eve.org_id) as conn:
         raw = await driver(conn)
         for table in reversed(READ):
-            column = "org_id" if table in ("organisations", "members", "sso_organisations") else "person_id"
+            column = "org_id" if table in OF_ORGANISATION else "person_id"
             await raw.execute(f"update {table} set {column} = {column}")
         await raw.execute("select void_tokens(array['reset'], $1)", NOW)
-        for table in ("sso_organisations", "identities", "recovery_codes", "second_steps", "sessions", "members"):
+        for table in (
+            "invitations",
+            "sso_organisations",
+            "identities",
+            "recovery_codes",
+            "second_steps",
+            "sessions",
+            "members",
+        ):
             await raw.execute(f"delete from {table}")
     assert await rows() == before
     async with app.services.database.anonymous_session() as conn:
@@ -202,6 +222,9 @@ async def test_another_person_changes_no_row(app: Application, ada: Somebody, ev
         "insert into second_steps (person_id, sealed, created_at) select $2, 'x', now() "
         "where $1::uuid is not null and $3::uuid is not null",
         "update sso_organisations set org_id = $1 where $2::uuid is not null and $3::uuid is not null",
+        "insert into invitations (invitation_id, org_id, email, role, invited_by, created_at, expires_at) "
+        "select gen_random_uuid(), $1, 'x', 'owner', $2, now(), now() where $3::uuid is not null",
+        "update invitations set org_id = $1 where $2::uuid is not null and $3::uuid is not null",
     ],
 )
 async def test_nobody_joins_another_organisation_or_session(

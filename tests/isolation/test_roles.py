@@ -31,6 +31,7 @@ AS_OWNER: Final = {
     "make_partition": "kindred_system",
     "organisation_of_issuer": "kindred_app",
     "people_of_organisation": "kindred_app",
+    "plans_of_organisation": "kindred_app",
     "shops_of_organisation": "kindred_app",
     "spend_token": "kindred_app",
     "take_events": "kindred_ingest",
