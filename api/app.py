@@ -69,6 +69,7 @@ from infra.oidc import OidcProvider
 from infra.secret import load_secret
 from infra.settings import Settings
 from tenants.accounts.doors import Doors
+from tenants.accounts.membership import Memberships
 from tenants.accounts.second_step import SecondSteps
 from tenants.accounts.sso import SsoRules
 from tenants.audience.shoppers import ShopperIds
@@ -205,6 +206,7 @@ def create_app(
             clock=clock,
         ),
         doors=doors,
+        memberships=Memberships(database, doors, secret=secret, clock=clock),
         second_steps=SecondSteps(database, doors.attempts, secret=secret, clock=clock),
         provider=provider,
         sessions=Sessions(database, secret=secret, origin=settings.public_origin, clock=clock, sso=rules),

@@ -32,6 +32,7 @@ from infra.oidc import OidcProvider
 from infra.secret import Secret
 from infra.settings import Settings
 from tenants.accounts.doors import Doors
+from tenants.accounts.membership import Memberships
 from tenants.accounts.second_step import SecondSteps
 from tenants.audience.shoppers import ShopperIds
 from tenants.directory import Directory
@@ -61,6 +62,7 @@ class Services(Struct, frozen=True, kw_only=True):
     usage: Usage
     gate: Gate
     doors: Doors
+    memberships: Memberships
     second_steps: SecondSteps
     provider: OidcProvider | None
     sessions: Sessions

@@ -24,9 +24,8 @@ from api.problems import BadRequest, UnsupportedMediaType, known, status_of
 from api.sessions import Sessions, SignInNeeded
 from api.wire import AnyRequest, convert_text, media_type
 from infra.errors import Forbidden, KindredError
-from tenants.accounts.attempts import ProofNeeded
+from tenants.accounts.attempts import Knock, ProofNeeded
 from tenants.accounts.browsers import browser_name
-from tenants.accounts.doors import Knock
 from tenants.accounts.proof import Challenge
 from tenants.accounts.sessions import Session, SignedIn
 
@@ -228,7 +227,8 @@ def show_again(request: AnyRequest, template: str, error: KindredError, **values
 def knock(request: AnyRequest, proof: str | None = None) -> Knock:
     """Who is at the door."""
     trusted = services_of(request).settings.trusted_proxies
-    return Knock(network=client_network(request.scope, trusted), proof=proof)
+    network = client_network(request.scope, trusted)
+    return Knock(network=network, proof=proof, request_id=request.scope["state"].get("request_id"))
 
 
 async def read_form(request: AnyRequest, kind: type[T]) -> T:

@@ -10,7 +10,7 @@ from api.deps import services_of
 from api.network import client_network
 from api.wire import AnyRequest, answer, read_json
 from infra.db import TenantId
-from tenants.accounts.doors import Knock
+from tenants.accounts.attempts import Knock
 from tenants.accounts.email import EmailText
 from tenants.accounts.passwords import Password
 from tenants.accounts.proof import Proof

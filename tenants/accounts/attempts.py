@@ -23,6 +23,17 @@ Deed = Literal["signup", "sign_in", "mail", "link", "second_step"]
 """`mail`: asking for a link to sign in or to reset a password. `link`: opening one, or coming back from a provider."""
 
 
+class Knock(Struct, frozen=True, kw_only=True):
+    """Who is at the door: the network of the client, and the proof of work that came along.
+
+    `request_id`: of the request, for what the audit log notes of it.
+    """
+
+    network: str
+    proof: str | None = None
+    request_id: str | None = None
+
+
 class TooManyAttempts(RateLimited):
     """This network has tried too often; others are not affected."""
 

@@ -17,22 +17,18 @@ from infra.errors import Forbidden, Invalid
 from infra.ids import uuid7
 from infra.oidc import Vouched
 from infra.secret import Secret
-from tenants.accounts.attempts import Attempts
+from tenants.accounts.attempts import Attempts, Knock
 from tenants.accounts.email import hash_email, normalise
-from tenants.accounts.members import add_member, check_may_grant, get_role
-from tenants.accounts.organisations import name_of_organisation
 from tenants.accounts.outbox import About, queue_mail
 from tenants.accounts.passwords import Passwords, check_password
 from tenants.accounts.people import (
     SignInFailed,
-    add_person,
     email_taken,
     find_person,
     get_person,
     set_email,
     set_password,
 )
-from tenants.accounts.roles import Role
 from tenants.accounts.sessions import Session, SignedIn, begin_session, end_sessions
 from tenants.accounts.signup import (
     DEFAULT_SHOP,
@@ -62,28 +58,12 @@ class PasswordNeeded(Invalid):
     title = "Choose a password"
 
 
-class Knock(Struct, frozen=True, kw_only=True):
-    """Who is at the door: the network of the client, and the proof of work that came along."""
-
-    network: str
-    proof: str | None = None
-
-
 class Asked(Struct, frozen=True, kw_only=True):
     """An account that waits to be verified, as the page shows it."""
 
     email: str
     shop_name: str
     needs_password: bool
-
-
-class Invited(Struct, frozen=True, kw_only=True):
-    """An invitation, as the page shows it."""
-
-    email: str
-    organisation: str
-    role: Role
-    has_account: bool
 
 
 _SAME: Final = "The address, or the password, is not right. Type both again, or ask for a link to sign in without it."
@@ -136,7 +116,7 @@ class Doors:
         """
         self.check_open()
         address = normalise(email)
-        self._check_way(address)
+        self.check_way(address)
         check_password(password, email=address)
         now = self._clock()
         email_hash = hash_email(self._secret.current, address)
@@ -174,7 +154,7 @@ class Doors:
         async with self._database.person_session() as conn:
             good = await get_token(conn, token, "verify", now=now)
             signup = await get_signup(conn, good)
-        self._check_way(signup.email)
+        self.check_way(signup.email)
         if password is not None:
             check_password(password, email=signup.email)
             password_hash = await self.passwords.hash(password)
@@ -184,7 +164,7 @@ class Doors:
             raise PasswordNeeded("This is another browser than the one that signed up: choose the password here.")
         person_id, org_id, tenant_id = uuid7(), uuid7(), TenantId(uuid7())
         async with self._database.person_session(person_id, org_id=org_id, tenant_id=tenant_id) as conn:
-            await self._check_free(conn, signup.email)
+            await self.check_free(conn, signup.email)
             welcome = await make_account(
                 conn,
                 good,
@@ -203,13 +183,13 @@ class Doors:
     async def sign_in(self, email: str, password: str, knock: Knock) -> SignedIn:
         """Raises SignInFailed, InvalidEmail, TooManyAttempts, ProofNeeded, BadProof, PasswordsBusy."""
         address = normalise(email)
-        self._check_way(address)
+        self.check_way(address)
         email_hash = hash_email(self._secret.current, address)
         await self.attempts.admit(
             "sign_in", network=knock.network, now=self._clock(), address=email_hash, proof=knock.proof
         )
         async with self._database.person_session() as conn:
-            person = await find_person(conn, *self._hashes(address))
+            person = await find_person(conn, *self.hashes_of(address))
         stored = None if person is None else person.password_hash
         if not await self.passwords.matches(stored, password) or person is None or stored is None:
             raise SignInFailed(_SAME)
@@ -225,7 +205,7 @@ class Doors:
         Raises InvalidEmail, TooManyAttempts, ProofNeeded, BadProof.
         """
         address = normalise(email)
-        self._check_way(address)
+        self.check_way(address)
         now = self._clock()
         email_hash = hash_email(self._secret.current, address)
         await self.attempts.admit("mail", network=knock.network, now=now, address=email_hash, proof=knock.proof)
@@ -264,7 +244,7 @@ class Doors:
             await spend_token(conn, good, now=now)
             person = await get_person(conn, person_id)
             assert person is not None  # a token goes with its person
-            self._check_way(person.email)
+            self.check_way(person.email)
             await set_password(conn, person_id, password_hash)
             await end_sessions(conn, person_id)
             await void_tokens(conn, "reset", "magic_link", now=now)
@@ -292,7 +272,7 @@ class Doors:
         Raises SignInFailed, InvalidEmail, TooManyAttempts, ProofNeeded, PasswordsBusy.
         """
         address = normalise(email)
-        self._check_way(address)
+        self.check_way(address)
         now = self._clock()
         await self.confirm_password(person_id, password, knock)
         await self.attempts.admit(
@@ -318,7 +298,7 @@ class Doors:
             await spend_token(conn, good, now=now)
             person = await get_person(conn, person_id)
             assert person is not None
-            await self._check_free(conn, good.email, but=person_id)
+            await self.check_free(conn, good.email, but=person_id)
             await set_email(conn, person_id, good.email, hash_email(self._secret.current, good.email))
             await void_tokens(conn, "reset", "magic_link", now=now)
             await queue_mail(conn, "notice", person.email, now=now, about=About(note="email_changed"))
@@ -331,71 +311,13 @@ class Doors:
         await self.attempts.admit("link", network=knock.network, now=now)
         return await arrive(self._database, self.sso, vouched, secret=self._secret, now=now)
 
-    async def invite(self, person_id: UUID, org_id: UUID, email: str, role: Role, knock: Knock) -> None:
-        """Mail an invitation to an organisation. Raises RoleTooLow, MemberNotFound, InvalidEmail, TooManyAttempts."""
-        address = normalise(email)
-        now = self._clock()
-        await self.attempts.admit(
-            "mail", network=knock.network, now=now, address=hash_email(self._secret.current, address)
-        )
-        async with self._database.person_session(person_id, org_id=org_id) as conn:
-            check_may_grant(await get_role(conn, org_id, person_id), role)
-            await queue_mail(conn, "invitation", address, now=now, about=About(org_id=org_id, role=role))
-
-    async def look_at_invitation(self, token: str) -> Invited:
-        """What an invitation is to. Raises LinkUnknown, LinkUsed, LinkExpired."""
-        async with self._database.person_session() as conn:
-            good = await get_token(conn, token, "invitation", now=self._clock())
-            assert good.email is not None
-            person = await find_person(conn, *self._hashes(good.email))
-        async with self._database.person_session(org_id=good.org_id) as conn:
-            assert good.org_id is not None
-            name = await name_of_organisation(conn, good.org_id)
-        assert good.role is not None
-        return Invited(email=good.email, organisation=name or "", role=good.role, has_account=person is not None)
-
-    async def accept(self, token: str, person_id: UUID, knock: Knock) -> None:
-        """Join the organisation that the token invites to. Raises LinkUnknown, LinkUsed, LinkExpired, AlreadyMember."""
-        now = self._clock()
-        await self.attempts.admit("link", network=knock.network, now=now)
-        async with self._database.person_session() as conn:
-            good = await get_token(conn, token, "invitation", now=now)
-        async with self._database.person_session(person_id, org_id=good.org_id) as conn:
-            await spend_token(conn, good, now=now)
-            await add_member(conn, good, person_id, now=now)
-
-    async def join(self, token: str, password: str, knock: Knock) -> SignedIn:
-        """Make an account for the address that was invited, and join: the link has proved that it is theirs.
-
-        Raises LinkUnknown, LinkUsed, LinkExpired, WeakPassword, EmailTaken, SignupClosed, SsoRequired, PasswordsBusy.
-        """
-        if self.signup == "closed":
-            self.check_open()
-        now = self._clock()
-        await self.attempts.admit("link", network=knock.network, now=now)
-        async with self._database.person_session() as conn:
-            good = await get_token(conn, token, "invitation", now=now)
-        assert good.email is not None
-        self._check_way(good.email)
-        check_password(password, email=good.email)
-        password_hash = await self.passwords.hash(password)
-        person_id = uuid7()
-        async with self._database.person_session(person_id, org_id=good.org_id) as conn:
-            await spend_token(conn, good, now=now)
-            await self._check_free(conn, good.email)
-            await add_person(
-                conn, person_id, good.email, hash_email(self._secret.current, good.email), password_hash, now=now
-            )
-            await add_member(conn, good, person_id, now=now)
-        return SignedIn(person_id=person_id, method="invitation")
-
-    def _hashes(self, address: str) -> tuple[bytes, ...]:
+    def hashes_of(self, address: str) -> tuple[bytes, ...]:
         """What the address may be known under: while the secret is changed, under another than the current one."""
         return tuple(hash_email(each, address) for each in self._secret.every)
 
-    async def _check_free(self, conn: AsyncConnection, address: str, *, but: UUID | None = None) -> None:
+    async def check_free(self, conn: AsyncConnection, address: str, *, but: UUID | None = None) -> None:
         """No account has the address, under no secret that is believed. Raises EmailTaken."""
-        other = await find_person(conn, *self._hashes(address))
+        other = await find_person(conn, *self.hashes_of(address))
         if other is not None and other.person_id != but:
             raise email_taken()
 
@@ -405,7 +327,7 @@ class Doors:
             if self.sso is not None and signed_in.method != "oidc":
                 person = await get_person(conn, signed_in.person_id)
                 assert person is not None
-                self._check_way(person.email)
+                self.check_way(person.email)
             return await begin_session(conn, signed_in, browser=browser, now=self._clock())
 
     async def end(self, session: Session) -> None:
@@ -413,7 +335,7 @@ class Doors:
         async with self._database.person_session(session.person_id) as conn:
             await end_sessions(conn, session.person_id, only=session.session_id)
 
-    def _check_way(self, address: str) -> None:
+    def check_way(self, address: str) -> None:
         """Whether the owner of this address may use these doors at all. Raises SsoRequired."""
         if self.sso is not None:
             self.sso.refuse(address)
@@ -426,7 +348,7 @@ class Doors:
         async with self._database.person_session(person_id) as conn:
             person = await get_person(conn, person_id)
         assert person is not None  # there is a session
-        self._check_way(person.email)
+        self.check_way(person.email)
         await self.attempts.admit(
             "sign_in",
             network=knock.network,

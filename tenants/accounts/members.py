@@ -11,7 +11,6 @@ from infra.db import driver, fetch
 from infra.errors import Conflict, NotFound
 from tenants.accounts.organisations import RoleTooLow
 from tenants.accounts.roles import MANAGES_MEMBERS, Role
-from tenants.accounts.tokens import Token
 
 
 class LastOwner(Conflict):
@@ -78,8 +77,8 @@ async def set_role(conn: AsyncConnection, org_id: UUID, person_id: UUID, role: R
 
     Raises RoleTooLow, MemberNotFound, LastOwner.
     """
-    roles = await _lock(conn, org_id)
-    check_may_grant(_of(roles, by), _of(roles, person_id), role)
+    roles = await lock_roles(conn, org_id)
+    check_may_grant(role_in(roles, by), role_in(roles, person_id), role)
     if role != "owner":
         _keep_an_owner(roles, person_id)
     await (await driver(conn)).execute(
@@ -92,33 +91,36 @@ async def remove_member(conn: AsyncConnection, org_id: UUID, person_id: UUID, *,
 
     Raises RoleTooLow, MemberNotFound, LastOwner.
     """
-    roles = await _lock(conn, org_id)
+    roles = await lock_roles(conn, org_id)
     if by != person_id:
-        check_may_grant(_of(roles, by), _of(roles, person_id))
-    _of(roles, person_id)
+        check_may_grant(role_in(roles, by), role_in(roles, person_id))
+    role_in(roles, person_id)
     _keep_an_owner(roles, person_id)
     await (await driver(conn)).execute("delete from members where org_id = $1 and person_id = $2", org_id, person_id)
 
 
-async def add_member(conn: AsyncConnection, token: Token, person_id: UUID, *, now: datetime) -> None:
-    """Make a person a member by an invitation that was just spent. `conn` is a session of theirs in that organisation.
+async def add_member(conn: AsyncConnection, org_id: UUID, person_id: UUID, role: Role, *, now: datetime) -> None:
+    """Make a person a member. `conn` is a session of theirs in that organisation.
 
     Raises AlreadyMember.
     """
     added = await (await driver(conn)).fetchval(
         "insert into members (org_id, person_id, role, created_at) values ($1, $2, $3, $4) "
         "on conflict (org_id, person_id) do nothing returning 1",
-        token.org_id,
+        org_id,
         person_id,
-        token.role,
+        role,
         now,
     )
     if not added:
         raise AlreadyMember("An owner or admin changes your role, where it should be another one.")
 
 
-async def _lock(conn: AsyncConnection, org_id: UUID) -> dict[UUID, Role]:
-    """Every member's role, unchanged until the transaction ends: of two owners who leave at once, one stays."""
+async def lock_roles(conn: AsyncConnection, org_id: UUID) -> dict[UUID, Role]:
+    """Every member's role, unchanged until the transaction ends: of two owners who leave at once, one stays.
+
+    `conn` is a session in that organisation.
+    """
     raw = await driver(conn)
     await raw.execute("select 1 from organisations where org_id = $1 for update", org_id)
     records: Sequence[dict[str, object]] = await raw.fetch(
@@ -127,7 +129,8 @@ async def _lock(conn: AsyncConnection, org_id: UUID) -> dict[UUID, Role]:
     return {UUID(int=record["person_id"].int): record["role"] for record in records}  # type: ignore[attr-defined,misc]
 
 
-def _of(roles: dict[UUID, Role], person_id: UUID) -> Role:
+def role_in(roles: dict[UUID, Role], person_id: UUID) -> Role:
+    """The role of a member among those. Raises MemberNotFound."""
     if person_id not in roles:
         raise MemberNotFound("Nobody like that belongs to the organisation any more. Load the list again.")
     return roles[person_id]

@@ -20,8 +20,7 @@ from infra.db import Database, driver
 from infra.errors import Conflict, NotFound, Unauthenticated
 from infra.secret import Secret, mark_of
 from infra.telemetry import Children, counter
-from tenants.accounts.attempts import Attempts
-from tenants.accounts.doors import Knock
+from tenants.accounts.attempts import Attempts, Knock
 from tenants.accounts.email import hash_email, normalise
 from tenants.accounts.outbox import About, queue_mail
 from tenants.accounts.people import find_person, get_person

@@ -55,6 +55,7 @@ class Token(Struct, frozen=True, kw_only=True):
     org_id: UUID | None
     role: Role | None
     email: str | None
+    invitation_id: UUID | None
 
 
 def derive_token(secret: bytes, mail_id: UUID) -> str:
@@ -79,11 +80,13 @@ async def store_token(
     org_id: UUID | None = None,
     role: str | None = None,
     email: str | None = None,
+    invitation_id: UUID | None = None,
 ) -> None:
     """Make a token good; again is no error. `conn` is a system session."""
     await (await driver(conn)).execute(
         "insert into one_time_tokens (token_hash, kind, person_id, signup_id, org_id, role, email, created_at, "
-        "expires_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9) on conflict (token_hash) do nothing",
+        "expires_at, invitation_id) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) "
+        "on conflict (token_hash) do nothing",
         token_hash,
         kind,
         person_id,
@@ -93,6 +96,7 @@ async def store_token(
         email,
         now,
         expires_at,
+        invitation_id,
     )
 
 
@@ -109,12 +113,15 @@ async def get_token(conn: AsyncConnection, token: str, *kinds: TokenKind, now: d
         raise LinkExpired("Ask for a new one; its mail takes a few seconds.")
     return Token(
         token_hash=hash_token(token),
-        **{name: record[name] for name in ("kind", "person_id", "signup_id", "org_id", "role", "email")},
+        **{name: record[name] for name in Token.__struct_fields__ if name != "token_hash"},
     )
 
 
 async def spend_token(conn: AsyncConnection, token: Token, *, now: datetime) -> None:
-    """Use it up, in the transaction of what it is for. Raises LinkUsed where another request was quicker."""
+    """Use it up, in the transaction of what it is for; an invitation's other links go with it.
+
+    Raises LinkUsed where another request was quicker.
+    """
     if not await (await driver(conn)).fetchval("select spend_token($1, $2)", token.token_hash, now):
         raise LinkUsed("It has just been used, and works once. Sign in, or ask for a new link.")
 

@@ -16,6 +16,7 @@ from infra.mail import Mail, Mailer, MailRefused
 from infra.secret import Secret
 from infra.telemetry import Children, counter
 from tenants.accounts.email import hash_email
+from tenants.accounts.invitations import is_open
 from tenants.accounts.organisations import name_of_organisation
 from tenants.accounts.outbox import LIFE, QueuedMail, claim_mail, finish_mail, postpone_mail
 from tenants.accounts.people import Person, find_owner
@@ -135,7 +136,7 @@ class MailLoop:
             case "invitation":
                 assert about.org_id is not None
                 name = await name_of_organisation(conn, about.org_id)
-                if name is None:
+                if name is None or not await is_open(conn, about.invitation_id, now=now):
                     return None
                 link = await self._link(
                     conn,
@@ -145,6 +146,7 @@ class MailLoop:
                     now,
                     org_id=about.org_id,
                     role=about.role,
+                    invitation_id=about.invitation_id,
                     email=mail.address,
                 )
                 return mail.address, letters.invitation(link, name)

@@ -24,9 +24,11 @@ from api.deps import services_of
 from api.wire import AnyRequest
 from infra.errors import KindredError
 from tenants.accounts.email import EmailText
-from tenants.accounts.members import get_role, list_members, may_grant, remove_member, set_role
+from tenants.accounts.invitations import list_invitations
+from tenants.accounts.members import get_role, list_members, may_grant
 from tenants.accounts.organisations import name_of_organisation
 from tenants.accounts.passwords import Password
+from tenants.accounts.proof import Proof
 from tenants.accounts.roles import ROLE_SAYS, ROLES, Role
 from tenants.accounts.sessions import Session
 
@@ -36,6 +38,14 @@ class InviteForm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     email: EmailText
     role: Role
+    proof: Proof | None = None
+
+
+class InvitationForm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An open invitation, to be sent again or withdrawn."""
+
+    invitation_id: UUID
+    proof: Proof | None = None
 
 
 class RoleForm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -63,14 +73,18 @@ async def _values(request: AnyRequest, session: Session, org_id: UUID) -> dict[s
     async with services_of(request).database.person_session(session.person_id, org_id=org_id) as conn:
         own = await get_role(conn, org_id, session.person_id)
         members = await list_members(conn)
+        invitations = await list_invitations(conn, org_id, now=services_of(request).clock())
         name = await name_of_organisation(conn, org_id)
     return {
         "org_id": org_id,
         "name": name,
         "members": members,
+        "invitations": invitations,
+        "withdrawable": {each.invitation_id for each in invitations if may_grant(own, each.role)},
         "changeable": {each.person_id for each in members if may_grant(own, each.role)},
         "grantable": [role for role in ROLES if may_grant(own, role)],
         "says": ROLE_SAYS,
+        "done": request.query_params.get("done", ""),
     }
 
 
@@ -88,10 +102,40 @@ async def invite(request: AnyRequest, org_id: FromPath[UUID]) -> Response[Any]:
     values = await _values(request, session, org_id)
     try:
         form = await read_form(request, InviteForm)
-        await services_of(request).doors.invite(session.person_id, org_id, form.email, form.role, knock(request))
+        await services_of(request).memberships.invite(
+            session.person_id, org_id, form.email, form.role, knock(request, form.proof)
+        )
     except KindredError as error:
         return show_again(request, "members.html", error, **values)
     return show_sent(request, form.email, "invitation")
+
+
+@page_post("/console/organisations/{org_id:uuid}/invite/again")
+async def send_again(request: AnyRequest, org_id: FromPath[UUID]) -> Response[Any]:
+    """Mail an open invitation once more; its seven days begin anew."""
+    session = needs_session(request)
+    values = await _values(request, session, org_id)
+    try:
+        form = await read_form(request, InvitationForm)
+        await services_of(request).memberships.send_again(
+            session.person_id, org_id, form.invitation_id, knock(request, form.proof)
+        )
+    except KindredError as error:
+        return show_again(request, "members.html", error, **values)
+    return go(request, f"/console/organisations/{org_id}?done=again")
+
+
+@page_post("/console/organisations/{org_id:uuid}/invite/withdraw")
+async def withdraw(request: AnyRequest, org_id: FromPath[UUID]) -> Response[Any]:
+    """Take an open invitation back; its link says so from now on."""
+    session = needs_session(request)
+    values = await _values(request, session, org_id)
+    try:
+        form = await read_form(request, InvitationForm)
+        await services_of(request).memberships.withdraw(session.person_id, org_id, form.invitation_id)
+    except KindredError as error:
+        return show_again(request, "members.html", error, **values)
+    return go(request, f"/console/organisations/{org_id}?done=withdrawn")
 
 
 @page_post("/console/organisations/{org_id:uuid}/role")
@@ -101,8 +145,7 @@ async def change_role(request: AnyRequest, org_id: FromPath[UUID]) -> Response[A
     values = await _values(request, session, org_id)
     try:
         form = await read_form(request, RoleForm)
-        async with services_of(request).database.person_session(session.person_id, org_id=org_id) as conn:
-            await set_role(conn, org_id, form.person_id, form.role, by=session.person_id)
+        await services_of(request).memberships.change_role(session.person_id, org_id, form.person_id, form.role)
     except KindredError as error:
         return show_again(request, "members.html", error, **values)
     return go(request, f"/console/organisations/{org_id}")
@@ -115,8 +158,7 @@ async def remove(request: AnyRequest, org_id: FromPath[UUID]) -> Response[Any]:
     values = await _values(request, session, org_id)
     try:
         form = await read_form(request, RemoveForm)
-        async with services_of(request).database.person_session(session.person_id, org_id=org_id) as conn:
-            await remove_member(conn, org_id, form.person_id, by=session.person_id)
+        await services_of(request).memberships.remove(session.person_id, org_id, form.person_id)
     except KindredError as error:
         return show_again(request, "members.html", error, **values)
     return go(request, "/console" if form.person_id == session.person_id else f"/console/organisations/{org_id}")
@@ -126,28 +168,28 @@ async def remove(request: AnyRequest, org_id: FromPath[UUID]) -> Response[Any]:
 async def invitation_page(request: AnyRequest) -> Response[Any]:
     """What the mail opens: one click for who is signed in, a password for who has no account."""
     token = request.query_params.get("token", "")
-    invited = await services_of(request).doors.look_at_invitation(token)
+    invited = await services_of(request).memberships.look_at(token)
     return show(request, "invitation.html", token=token, invited=invited)
 
 
 @page_post("/invitation")
 async def accept(request: AnyRequest) -> Response[Any]:
     """Join, as who is signed in or with a new account."""
-    doors = services_of(request).doors
+    memberships = services_of(request).memberships
     form = await read_form(request, JoinForm)
     session = find_session(request)
     if session is not None:
-        await doors.accept(form.token, session.person_id, knock(request))
+        await memberships.accept(form.token, session.person_id, knock(request))
         return go(request, "/console")
     try:
-        signed_in = await doors.join(form.token, form.password or "", knock(request))
+        signed_in = await memberships.join(form.token, form.password or "", knock(request))
     except KindredError as error:
         if not error.errors:
             raise
-        invited = await doors.look_at_invitation(form.token)
+        invited = await memberships.look_at(form.token)
         return show_again(request, "invitation.html", error, token=form.token, invited=invited)
     await sign_in(request, signed_in)
     return go(request, "/console")
 
 
-ROUTES: Final = (members_page, invite, change_role, remove, invitation_page, accept)
+ROUTES: Final = (members_page, invite, send_again, withdraw, change_role, remove, invitation_page, accept)

@@ -12,7 +12,7 @@ from infra.commands.people import second_step_off
 from infra.crypt import Undecipherable
 from infra.db import driver
 from infra.secret import Secret, mark_of
-from tenants.accounts.doors import Knock
+from tenants.accounts.attempts import Knock
 from tenants.accounts.email import hash_email
 from tenants.accounts.people import find_person
 from tenants.accounts.proof import Challenge, solve

@@ -4,7 +4,8 @@ import pytest
 
 from api.sessions import Sessions
 from infra.secret import Secret, mark_of
-from tenants.accounts.doors import Doors, Knock
+from tenants.accounts.attempts import Knock
+from tenants.accounts.doors import Doors
 from tenants.accounts.people import SignInFailed, count_emails, rehash_emails
 from tenants.accounts.proof import check_proof, make_challenge, solve
 from tests.integration.api.accounts.conftest import PASSWORD, Office

@@ -1,0 +1,194 @@
+"""Membership: who is invited to an organisation and joins it, whose role changes, and who leaves."""
+
+from collections.abc import Callable
+from datetime import datetime
+from uuid import UUID
+
+from msgspec import Struct
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from infra.db import Database
+from infra.ids import uuid7
+from infra.secret import Secret
+from tenants.accounts.attempts import Knock
+from tenants.accounts.doors import Doors
+from tenants.accounts.email import hash_email, normalise
+from tenants.accounts.invitations import (
+    Invitation,
+    InvitationNotFound,
+    close_invitation,
+    get_invitation,
+    list_invitations,
+    store_invitation,
+    withdrawn,
+)
+from tenants.accounts.members import add_member, check_may_grant, lock_roles, remove_member, role_in, set_role
+from tenants.accounts.organisations import name_of_organisation
+from tenants.accounts.outbox import About, queue_mail
+from tenants.accounts.passwords import check_password
+from tenants.accounts.people import add_person, find_person
+from tenants.accounts.roles import Role
+from tenants.accounts.sessions import SignedIn
+from tenants.accounts.tokens import Token, get_token, spend_token
+
+
+class Invited(Struct, frozen=True, kw_only=True):
+    """An invitation, as its link shows it."""
+
+    email: str
+    organisation: str
+    role: Role
+    has_account: bool
+
+
+class Memberships:
+    """One per process."""
+
+    def __init__(self, database: Database, doors: Doors, *, secret: Secret, clock: Callable[[], datetime]) -> None:
+        self._database = database
+        self._doors = doors
+        self._secret = secret
+        self._clock = clock
+
+    async def invite(self, person_id: UUID, org_id: UUID, email: str, role: Role, knock: Knock) -> None:
+        """Mail an invitation; one to the same address that is open already is renewed, with this role.
+
+        Raises RoleTooLow, MemberNotFound, InvalidEmail, TooManyAttempts, ProofNeeded, BadProof.
+        """
+        address = normalise(email)
+        now = await self._admit(address, knock)
+        async with self._database.person_session(person_id, org_id=org_id) as conn:
+            roles = await lock_roles(conn, org_id)
+            before = _of_address(await list_invitations(conn, org_id, now=now), address)
+            check_may_grant(role_in(roles, person_id), role, *([] if before is None else [before.role]))
+            await self._mail(conn, person_id, org_id, address, role, now=now, before=before)
+
+    async def send_again(self, person_id: UUID, org_id: UUID, invitation_id: UUID, knock: Knock) -> None:
+        """Mail an open invitation once more; it holds for seven days from now.
+
+        Raises RoleTooLow, MemberNotFound, InvitationNotFound, TooManyAttempts, ProofNeeded, BadProof.
+        """
+        async with self._database.person_session(person_id, org_id=org_id) as conn:
+            address = (await get_invitation(conn, org_id, invitation_id, now=self._clock())).email
+        now = await self._admit(address, knock)
+        async with self._database.person_session(person_id, org_id=org_id) as conn:
+            roles = await lock_roles(conn, org_id)
+            before = await get_invitation(conn, org_id, invitation_id, now=now)
+            check_may_grant(role_in(roles, person_id), before.role)
+            await self._mail(conn, person_id, org_id, before.email, before.role, now=now, before=before)
+
+    async def withdraw(self, person_id: UUID, org_id: UUID, invitation_id: UUID) -> None:
+        """Take an open invitation back; its links are good for nothing from now on.
+
+        Raises RoleTooLow, MemberNotFound, InvitationNotFound.
+        """
+        async with self._database.person_session(person_id, org_id=org_id) as conn:
+            roles = await lock_roles(conn, org_id)
+            before = await get_invitation(conn, org_id, invitation_id, now=self._clock())
+            check_may_grant(role_in(roles, person_id), before.role)
+            await close_invitation(conn, org_id, invitation_id)
+
+    async def look_at(self, token: str) -> Invited:
+        """What an invitation is to. Raises LinkUnknown, LinkUsed, LinkExpired, InvitationWithdrawn."""
+        now = self._clock()
+        async with self._database.person_session() as conn:
+            good, email, org_id = await self._good(conn, token, now)
+            person = await find_person(conn, *self._doors.hashes_of(email))
+        async with self._database.person_session(org_id=org_id) as conn:
+            name = await name_of_organisation(conn, org_id)
+            role = good.role
+            if good.invitation_id is not None:
+                try:
+                    role = (await get_invitation(conn, org_id, good.invitation_id, now=now)).role
+                except InvitationNotFound as error:
+                    raise withdrawn() from error
+        assert role is not None  # the table has one of every invitation
+        return Invited(email=email, organisation=name or "", role=role, has_account=person is not None)
+
+    async def accept(self, token: str, person_id: UUID, knock: Knock) -> None:
+        """Join the organisation that the token invites to.
+
+        Raises LinkUnknown, LinkUsed, LinkExpired, InvitationWithdrawn, AlreadyMember, TooManyAttempts.
+        """
+        now = self._clock()
+        await self._doors.attempts.admit("link", network=knock.network, now=now)
+        async with self._database.person_session() as conn:
+            good, _, org_id = await self._good(conn, token, now)
+        async with self._database.person_session(person_id, org_id=org_id) as conn:
+            await self._join(conn, good, org_id, person_id, now)
+
+    async def join(self, token: str, password: str, knock: Knock) -> SignedIn:
+        """Make an account for the address that was invited, and join: the link has proved that it is theirs.
+
+        Raises LinkUnknown, LinkUsed, LinkExpired, InvitationWithdrawn, WeakPassword, EmailTaken, SignupClosed,
+        SsoRequired, TooManyAttempts, PasswordsBusy.
+        """
+        if self._doors.signup == "closed":
+            self._doors.check_open()
+        now = self._clock()
+        await self._doors.attempts.admit("link", network=knock.network, now=now)
+        async with self._database.person_session() as conn:
+            good, email, org_id = await self._good(conn, token, now)
+        self._doors.check_way(email)
+        check_password(password, email=email)
+        password_hash = await self._doors.passwords.hash(password)
+        person_id = uuid7()
+        async with self._database.person_session(person_id, org_id=org_id) as conn:
+            await self._doors.check_free(conn, email)
+            await add_person(conn, person_id, email, hash_email(self._secret.current, email), password_hash, now=now)
+            await self._join(conn, good, org_id, person_id, now)
+        return SignedIn(person_id=person_id, method="invitation")
+
+    async def change_role(self, by: UUID, org_id: UUID, person_id: UUID, role: Role) -> None:
+        """Change a member's role; it holds with their next request. Raises RoleTooLow, MemberNotFound, LastOwner."""
+        async with self._database.person_session(by, org_id=org_id) as conn:
+            await set_role(conn, org_id, person_id, role, by=by)
+
+    async def remove(self, by: UUID, org_id: UUID, person_id: UUID) -> None:
+        """Remove a member, or leave. Raises RoleTooLow, MemberNotFound, LastOwner."""
+        async with self._database.person_session(by, org_id=org_id) as conn:
+            await remove_member(conn, org_id, person_id, by=by)
+
+    async def _admit(self, address: str, knock: Knock) -> datetime:
+        now = self._clock()
+        email_hash = hash_email(self._secret.current, address)
+        await self._doors.attempts.admit("mail", network=knock.network, now=now, address=email_hash, proof=knock.proof)
+        return now
+
+    async def _good(self, conn: AsyncConnection, token: str, now: datetime) -> tuple[Token, str, UUID]:
+        """The token of an invitation's link, its address and its organisation."""
+        good = await get_token(conn, token, "invitation", now=now)
+        assert good.email is not None
+        assert good.org_id is not None
+        return good, good.email, UUID(int=good.org_id.int)
+
+    async def _mail(
+        self,
+        conn: AsyncConnection,
+        person_id: UUID,
+        org_id: UUID,
+        address: str,
+        role: Role,
+        *,
+        now: datetime,
+        before: Invitation | None,
+    ) -> None:
+        """Store the invitation and ask for its mail. The organisation is locked."""
+        invitation_id = await store_invitation(conn, org_id, address, role, by=person_id, now=now, before=before)
+        about = About(org_id=org_id, role=role, invitation_id=invitation_id)
+        await queue_mail(conn, "invitation", address, now=now, about=about)
+
+    async def _join(self, conn: AsyncConnection, good: Token, org_id: UUID, person_id: UUID, now: datetime) -> None:
+        """Make a person a member. The organisation is locked first, as whoever changes its members does."""
+        await lock_roles(conn, org_id)
+        await spend_token(conn, good, now=now)
+        role = good.role
+        if good.invitation_id is not None:
+            role = await close_invitation(conn, org_id, UUID(int=good.invitation_id.int))
+        assert role is not None  # the table has one of every invitation
+        await add_member(conn, org_id, person_id, role, now=now)
+
+
+def _of_address(invitations: list[Invitation], address: str) -> Invitation | None:
+    """The one to that address, in whatever case it was typed."""
+    return next((each for each in invitations if each.email.casefold() == address.casefold()), None)
