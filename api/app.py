@@ -59,6 +59,7 @@ from api.routes import (
 from api.sessions import Sessions
 from api.work import Repeated, answer_repeat, intended
 from billing.entitlements import Entitlements
+from billing.organisations import room_check
 from infra.blob import BlobStore
 from infra.changes import ChangeFeed
 from infra.clock import Clock, ServerClock
@@ -172,7 +173,10 @@ def create_app(
         clock=clock,
     )
     provider, rules = _sso(settings, clock)
-    doors = Doors(database, secret=secret, cell=settings.cell, signup=settings.signup, clock=clock, sso=rules)
+    room = room_check(settings.entitlements)
+    doors = Doors(
+        database, secret=secret, cell=settings.cell, signup=settings.signup, clock=clock, sso=rules, room=room
+    )
     services = Services(
         settings=settings,
         database=database,
@@ -206,7 +210,7 @@ def create_app(
             clock=clock,
         ),
         doors=doors,
-        memberships=Memberships(database, doors, secret=secret, clock=clock),
+        memberships=Memberships(database, doors, secret=secret, clock=clock, room=room),
         second_steps=SecondSteps(database, doors.attempts, secret=secret, clock=clock),
         provider=provider,
         sessions=Sessions(database, secret=secret, origin=settings.public_origin, clock=clock, sso=rules),

@@ -1,11 +1,16 @@
 """What a shop uses of its plan: the one reckoning that `GET /v1/usage` and the console show."""
 
+from datetime import datetime
 from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
+from billing.entitlements import Mode
+from billing.organisations import organisation_plan
 from billing.plans import MONTHLY, Beyond, Meter, Plan
 from infra.db import Database, TenantId
+from tenants.accounts.holdings import load_holdings
+from tenants.accounts.organisations import organisation_of
 from tenants.usage import NEAR, Usage, load_month, load_stock
 
 Level = Literal["within", "near", "used_up"]
@@ -34,7 +39,7 @@ class MeterUsage(Struct, frozen=True, kw_only=True):
 
 
 async def read_meters(database: Database, usage: Usage, tenant_id: TenantId, plan: Plan) -> list[MeterUsage]:
-    """What was used this month and what there is; a second old at most."""
+    """What the shop used this month and what it has; a second old at most."""
     async with database.tenant_session(tenant_id) as conn:
         used = await load_month(conn, tenant_id, usage.period)
         used |= await load_stock(conn, tenant_id)
@@ -42,6 +47,20 @@ async def read_meters(database: Database, usage: Usage, tenant_id: TenantId, pla
         # What this process counted and has not added up yet is used too.
         used[meter] = max(used.get(meter, 0), usage.used(tenant_id, meter))
     return [meter_usage(plan, meter, used.get(meter, 0)) for meter in _SHOWN]
+
+
+async def read_organisation_meters(
+    database: Database, tenant_id: TenantId, mode: Mode, *, now: datetime
+) -> list[MeterUsage]:
+    """Members, with open invitations, and shops of the organisation of a shop; nothing where it is of none."""
+    async with database.tenant_session(tenant_id) as conn:
+        org_id = await organisation_of(conn, tenant_id)
+    if org_id is None:
+        return []
+    async with database.person_session(org_id=org_id) as conn:
+        held = await load_holdings(conn, org_id, now=now)
+    plan = organisation_plan(mode, held.plans)
+    return [meter_usage(plan, "members", held.invited), meter_usage(plan, "shops", held.shops)]
 
 
 def meter_usage(plan: Plan, meter: Meter, used: int) -> MeterUsage:

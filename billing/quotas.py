@@ -1,9 +1,9 @@
 """What happens at the end of a quota: it is refused, naming the plan that has more, or it goes on and is billed."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -40,6 +40,12 @@ def require_month(plan: Plan, usage: Usage, tenant_id: TenantId, meter: Meter, *
     )
 
 
+_FREED: Final[Mapping[Meter, str]] = {
+    "members": "Open invitations count too: withdraw one or remove a member",
+    "shops": "Delete one",
+}
+
+
 def require_room(plan: Plan, meter: Meter, *, has: int, adding: int) -> None:
     """Raises QuotaReached where `adding` to what a tenant has of a meter would exceed its plan, and is refused."""
     quota = plan.quotas.get(meter)
@@ -47,7 +53,7 @@ def require_room(plan: Plan, meter: Meter, *, has: int, adding: int) -> None:
         return
     raise QuotaReached(
         f"The plan {plan.name} includes {quota.limit:,} {meter}; you have {has:,}, and this would add {adding:,}. "
-        f"Nothing of it was stored. Delete some, or change the plan. {_more(plan, meter)}"
+        f"Nothing of it was stored. {_FREED.get(meter, 'Delete some')}, or change the plan. {_more(plan, meter)}"
     )
 
 

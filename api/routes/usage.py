@@ -10,7 +10,7 @@ from api.contract import contract
 from api.deps import caller_of, plan_of, services_of
 from api.limits.gate import key_rate
 from api.wire import AnyRequest, answer
-from billing.overview import MeterUsage, read_meters
+from billing.overview import MeterUsage, read_meters, read_organisation_meters
 from tenants.limits.gcra import Rate
 from tenants.usage import end_of
 
@@ -59,13 +59,16 @@ class UsageAnswer(Struct, frozen=True, kw_only=True):
 async def show_usage(request: AnyRequest) -> Response[bytes]:
     """The plan with its rate limits, what was used this month, and what there is; a second old at most.
 
-    This is what limits go by. What is billed is counted from the answers themselves.
+    Members and shops are those of the organisation, against the best plan among its shops. This is what limits go by.
+    What is billed is counted from the answers themselves.
     """
     services = services_of(request)
     caller = caller_of(request)
     plan = await plan_of(request)
     period = services.usage.period
     meters = await read_meters(services.database, services.usage, caller.tenant_id, plan)
+    mode = services.settings.entitlements
+    meters += await read_organisation_meters(services.database, caller.tenant_id, mode, now=services.clock())
     limits = [_limit(rate, "tenant") for rate in plan.rates]
     own = plan.key if caller.rate_per_min is None else key_rate(caller.rate_per_min)
     if own is not None:

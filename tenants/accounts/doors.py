@@ -19,6 +19,7 @@ from infra.oidc import Vouched
 from infra.secret import Secret
 from tenants.accounts.attempts import Attempts, Knock
 from tenants.accounts.email import hash_email, normalise
+from tenants.accounts.holdings import CheckRoom
 from tenants.accounts.outbox import About, queue_mail
 from tenants.accounts.passwords import Passwords, check_password
 from tenants.accounts.people import (
@@ -82,14 +83,19 @@ class Doors:
         clock: Clock,
         passwords: Passwords | None = None,
         sso: SsoRules | None = None,
+        room: CheckRoom | None = None,
     ) -> None:
-        """`signup`: open, invite or closed. `sso`: who signs in with a provider, and so not by these doors."""
+        """`signup`: open, invite or closed. `sso`: who signs in with a provider, and so not by these doors.
+
+        `room`: whether the plan has room for who joins by the provider; None where nothing is limited.
+        """
         self._database = database
         self._secret = secret
         self._cell = cell
         self._clock = clock
         self.signup = signup
         self.sso = sso
+        self._room = room
         self.attempts = Attempts(database, secret=secret)
         self.passwords = passwords or Passwords()
 
@@ -305,11 +311,11 @@ class Doors:
         return good.email
 
     async def arrive(self, vouched: Vouched, knock: Knock) -> SignedIn:
-        """Come in with the provider's word. Raises what `sso.arrive` raises, TooManyAttempts."""
+        """Come in with the provider's word. Raises what `sso.arrive` and `room` raise, TooManyAttempts."""
         assert self.sso is not None  # a provider is configured with its rules
         now = self._clock()
         await self.attempts.admit("link", network=knock.network, now=now)
-        return await arrive(self._database, self.sso, vouched, secret=self._secret, now=now)
+        return await arrive(self._database, self.sso, vouched, secret=self._secret, now=now, room=self._room)
 
     def hashes_of(self, address: str) -> tuple[bytes, ...]:
         """What the address may be known under: while the secret is changed, under another than the current one."""

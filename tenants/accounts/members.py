@@ -1,6 +1,5 @@
 """Members of an organisation: who they are, who may be invited, whose role changes, and that an owner is left."""
 
-from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -9,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from infra.db import driver, fetch
 from infra.errors import Conflict, NotFound
+from tenants.accounts.holdings import lock_organisation
 from tenants.accounts.organisations import RoleTooLow
 from tenants.accounts.roles import MANAGES_MEMBERS, Role
 
@@ -121,12 +121,9 @@ async def lock_roles(conn: AsyncConnection, org_id: UUID) -> dict[UUID, Role]:
 
     `conn` is a session in that organisation.
     """
-    raw = await driver(conn)
-    await raw.execute("select 1 from organisations where org_id = $1 for update", org_id)
-    records: Sequence[dict[str, object]] = await raw.fetch(
-        "select person_id, role from members where org_id = $1", org_id
-    )
-    return {UUID(int=record["person_id"].int): record["role"] for record in records}  # type: ignore[attr-defined,misc]
+    await lock_organisation(conn, org_id)
+    records = await fetch(conn, "select person_id, role from members where org_id = $1", org_id)
+    return {UUID(int=record["person_id"].int): record["role"] for record in records}
 
 
 def role_in(roles: dict[UUID, Role], person_id: UUID) -> Role:

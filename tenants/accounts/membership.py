@@ -13,6 +13,7 @@ from infra.secret import Secret
 from tenants.accounts.attempts import Knock
 from tenants.accounts.doors import Doors
 from tenants.accounts.email import hash_email, normalise
+from tenants.accounts.holdings import CheckRoom, load_holdings, lock_organisation
 from tenants.accounts.invitations import (
     Invitation,
     InvitationNotFound,
@@ -44,16 +45,20 @@ class Invited(Struct, frozen=True, kw_only=True):
 class Memberships:
     """One per process."""
 
-    def __init__(self, database: Database, doors: Doors, *, secret: Secret, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, database: Database, doors: Doors, *, secret: Secret, clock: Callable[[], datetime], room: CheckRoom
+    ) -> None:
+        """`room`: whether one more member fits the plan."""
         self._database = database
         self._doors = doors
         self._secret = secret
         self._clock = clock
+        self._room = room
 
     async def invite(self, person_id: UUID, org_id: UUID, email: str, role: Role, knock: Knock) -> None:
         """Mail an invitation; one to the same address that is open already is renewed, with this role.
 
-        Raises RoleTooLow, MemberNotFound, InvalidEmail, TooManyAttempts, ProofNeeded, BadProof.
+        Raises RoleTooLow, MemberNotFound, InvalidEmail, TooManyAttempts, ProofNeeded, BadProof, and what `room` does.
         """
         address = normalise(email)
         now = await self._admit(address, knock)
@@ -61,6 +66,9 @@ class Memberships:
             roles = await lock_roles(conn, org_id)
             before = _of_address(await list_invitations(conn, org_id, now=now), address)
             check_may_grant(role_in(roles, person_id), role, *([] if before is None else [before.role]))
+            if before is None:
+                held = await load_holdings(conn, org_id, now=now)
+                self._room(held.plans, "members", held.invited)
             await self._mail(conn, person_id, org_id, address, role, now=now, before=before)
 
     async def send_again(self, person_id: UUID, org_id: UUID, invitation_id: UUID, knock: Knock) -> None:
@@ -108,7 +116,8 @@ class Memberships:
     async def accept(self, token: str, person_id: UUID, knock: Knock) -> None:
         """Join the organisation that the token invites to.
 
-        Raises LinkUnknown, LinkUsed, LinkExpired, InvitationWithdrawn, AlreadyMember, TooManyAttempts.
+        Raises LinkUnknown, LinkUsed, LinkExpired, InvitationWithdrawn, AlreadyMember, TooManyAttempts, and
+        what `room` does.
         """
         now = self._clock()
         await self._doors.attempts.admit("link", network=knock.network, now=now)
@@ -121,7 +130,7 @@ class Memberships:
         """Make an account for the address that was invited, and join: the link has proved that it is theirs.
 
         Raises LinkUnknown, LinkUsed, LinkExpired, InvitationWithdrawn, WeakPassword, EmailTaken, SignupClosed,
-        SsoRequired, TooManyAttempts, PasswordsBusy.
+        SsoRequired, TooManyAttempts, PasswordsBusy, and what `room` does.
         """
         if self._doors.signup == "closed":
             self._doors.check_open()
@@ -180,12 +189,15 @@ class Memberships:
 
     async def _join(self, conn: AsyncConnection, good: Token, org_id: UUID, person_id: UUID, now: datetime) -> None:
         """Make a person a member. The organisation is locked first, as whoever changes its members does."""
-        await lock_roles(conn, org_id)
+        await lock_organisation(conn, org_id)
         await spend_token(conn, good, now=now)
         role = good.role
         if good.invitation_id is not None:
             role = await close_invitation(conn, org_id, UUID(int=good.invitation_id.int))
         assert role is not None  # the table has one of every invitation
+        # The place was counted when the invitation was sent; the plan may have become smaller since.
+        held = await load_holdings(conn, org_id, now=now)
+        self._room(held.plans, "members", held.members)
         await add_member(conn, org_id, person_id, role, now=now)
 
 

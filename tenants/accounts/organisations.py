@@ -105,6 +105,12 @@ async def get_own_shop(conn: AsyncConnection, person_id: UUID, tenant_id: Tenant
     )
 
 
+async def organisation_of(conn: AsyncConnection, tenant_id: TenantId) -> UUID | None:
+    """The organisation of a shop, None of one of the command line. `conn` is a session in that tenant."""
+    org_id = await (await driver(conn)).fetchval("select org_id from tenants where tenant_id = $1", tenant_id)
+    return None if org_id is None else UUID(int=org_id.int)
+
+
 async def name_of_organisation(conn: AsyncConnection, org_id: UUID) -> str | None:
     """The name of an organisation; `conn` is a system session, or one in it."""
     name: str | None = await (await driver(conn)).fetchval("select name from organisations where org_id = $1", org_id)

@@ -18,6 +18,8 @@ from infra.ids import uuid7
 from infra.oidc import Vouched
 from infra.secret import Secret
 from tenants.accounts.email import InvalidEmail, hash_email, normalise
+from tenants.accounts.holdings import CheckRoom, load_holdings, lock_organisation
+from tenants.accounts.members import add_member
 from tenants.accounts.organisations import add_organisation
 from tenants.accounts.people import add_person, find_person
 from tenants.accounts.roles import Role
@@ -72,10 +74,19 @@ class SsoRules(Struct, frozen=True, kw_only=True):
             raise SsoRequired(f"People of this domain sign in with {self.name}: use its button at /signin.")
 
 
-async def arrive(database: Database, rules: SsoRules, vouched: Vouched, *, secret: Secret, now: datetime) -> SignedIn:
+async def arrive(
+    database: Database,
+    rules: SsoRules,
+    vouched: Vouched,
+    *,
+    secret: Secret,
+    now: datetime,
+    room: CheckRoom | None = None,
+) -> SignedIn:
     """Who that is here; somebody who comes for the first time is linked, or made.
 
-    Raises SsoNotAllowed, SsoIdentityTaken, SsoOrganisationMissing.
+    `room`: whether one more member fits the plan. Raises SsoNotAllowed, SsoIdentityTaken, SsoOrganisationMissing, and
+    what `room` does.
     """
     address = _allowed(rules, vouched)
     async with database.person_session() as conn:
@@ -98,7 +109,7 @@ async def arrive(database: Database, rules: SsoRules, vouched: Vouched, *, secre
         if joined is None:
             await _found(conn, vouched.issuer, org_id, address.rpartition("@")[2], person_id, now)
         else:
-            await _join(conn, org_id, person_id, rules.role, now)
+            await _join(conn, org_id, person_id, rules.role, now, room)
     _log.info("person.arrived", person_id=str(person_id), org_id=str(org_id))
     return SignedIn(person_id=person_id, method="oidc")
 
@@ -156,16 +167,14 @@ async def _found(conn: AsyncConnection, issuer: str, org_id: UUID, name: str, pe
         raise SsoIdentityTaken("Somebody else of your organisation signed in at the same moment. Sign in again.")
 
 
-async def _join(conn: AsyncConnection, org_id: UUID, person_id: UUID, role: Role, now: datetime) -> None:
-    raw = await driver(conn)
-    if not await raw.fetchval("select 1 from organisations where org_id = $1", org_id):
+async def _join(
+    conn: AsyncConnection, org_id: UUID, person_id: UUID, role: Role, now: datetime, room: CheckRoom | None
+) -> None:
+    if not await lock_organisation(conn, org_id):
         raise SsoOrganisationMissing(
             "Whoever runs this installation has to set KINDRED_OIDC_ORGANISATION to an organisation that there is."
         )
-    await raw.execute(
-        "insert into members (org_id, person_id, role, created_at) values ($1, $2, $3, $4)",
-        org_id,
-        person_id,
-        role,
-        now,
-    )
+    if room is not None:
+        held = await load_holdings(conn, org_id, now=now)
+        room(held.plans, "members", held.invited)
+    await add_member(conn, org_id, person_id, role, now=now)

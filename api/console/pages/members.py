@@ -22,8 +22,11 @@ from api.console.page import (
 from api.console.pages.signup import TokenText, show_sent
 from api.deps import services_of
 from api.wire import AnyRequest
+from billing.organisations import organisation_plan
+from billing.overview import meter_usage
 from infra.errors import KindredError
 from tenants.accounts.email import EmailText
+from tenants.accounts.holdings import load_holdings
 from tenants.accounts.invitations import list_invitations
 from tenants.accounts.members import get_role, list_members, may_grant
 from tenants.accounts.organisations import name_of_organisation
@@ -75,6 +78,8 @@ async def _values(request: AnyRequest, session: Session, org_id: UUID) -> dict[s
         members = await list_members(conn)
         invitations = await list_invitations(conn, org_id, now=services_of(request).clock())
         name = await name_of_organisation(conn, org_id)
+        held = await load_holdings(conn, org_id, now=services_of(request).clock())
+    plan = organisation_plan(services_of(request).settings.entitlements, held.plans)
     return {
         "org_id": org_id,
         "name": name,
@@ -83,6 +88,8 @@ async def _values(request: AnyRequest, session: Session, org_id: UUID) -> dict[s
         "withdrawable": {each.invitation_id for each in invitations if may_grant(own, each.role)},
         "changeable": {each.person_id for each in members if may_grant(own, each.role)},
         "grantable": [role for role in ROLES if may_grant(own, role)],
+        "places": meter_usage(plan, "members", held.invited),
+        "plan": plan.name,
         "says": ROLE_SAYS,
         "done": request.query_params.get("done", ""),
     }

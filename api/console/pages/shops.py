@@ -14,6 +14,7 @@ from api.deps import services_of
 from api.problems import BadRequest
 from api.wire import AnyRequest
 from api.work import noted
+from billing.organisations import make_room_for_shop
 from infra.db import TenantId
 from infra.errors import KindredError, NotFound
 from infra.ids import uuid7
@@ -144,6 +145,7 @@ async def create_shop(request: AnyRequest) -> Response[Any]:
     tenant_id = TenantId(uuid7())
     try:
         async with services.database.person_session(session.person_id, org_id=form.org_id, tenant_id=tenant_id) as conn:
+            await make_room_for_shop(conn, services.settings.entitlements, form.org_id, now=services.clock())
             made = await make_shop(
                 conn,
                 form.org_id,

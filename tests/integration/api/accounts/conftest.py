@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from email import message_from_bytes, policy
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
 
 from api.app import Application, create_app
 from infra.blob_folder import FolderBlobs
-from infra.db import Database
+from infra.db import Database, TenantId
 from infra.embedded import Major
 from infra.mail import FileMailer
 from infra.settings import Settings
@@ -129,6 +129,11 @@ def new_address() -> str:
     return f"ada.{uuid4().hex[:12]}@shop.example"
 
 
+async def shop_of(browser: Browser) -> TenantId:
+    """The first shop that the browser's person has."""
+    return TenantId(UUID((await browser.get("/console")).text.partition("/console/shops/")[2][:36]))
+
+
 def token_of(link: str) -> str:
     """The token that a mail's link carries."""
     return link.partition("token=")[2]
@@ -145,6 +150,14 @@ def pg_major(request: pytest.FixtureRequest) -> Major:
 async def office(database_url: str, tmp_path: Path, clock: FrozenClock, anyio_backend: str) -> AsyncIterator[Office]:
     """An installation where anybody may sign up, over http."""
     settings = Settings(data_dir=tmp_path, secret_key=SECRET, database_url=database_url)
+    async with running(settings, clock, tmp_path / "mail") as made:
+        yield made
+
+
+@pytest.fixture
+async def hosted(database_url: str, tmp_path: Path, clock: FrozenClock, anyio_backend: str) -> AsyncIterator[Office]:
+    """An installation whose shops have plans."""
+    settings = Settings(data_dir=tmp_path, secret_key=SECRET, database_url=database_url, entitlements="plans")
     async with running(settings, clock, tmp_path / "mail") as made:
         yield made
 

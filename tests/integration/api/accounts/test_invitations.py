@@ -29,7 +29,7 @@ def _open(page: str) -> dict[str, list[str]]:
     return {row[0]: row[1:4] for row in rows}
 
 
-async def _id_of(browser: Browser, email: str) -> str:
+async def invitation_id_of(browser: Browser, email: str) -> str:
     """The id of the open invitation to an address."""
     page = (await browser.get(await page_of(browser))).text
     found = re.search(
@@ -89,7 +89,7 @@ async def test_the_link_of_a_withdrawn_invitation_says_so(office: Office) -> Non
     guest = office.browser()
     assert heading(await guest.get(link)).startswith("Join ")
     page = await page_of(owner)
-    done = await owner.send(page, f"{page}/invite/withdraw", invitation_id=await _id_of(owner, email))
+    done = await owner.send(page, f"{page}/invite/withdraw", invitation_id=await invitation_id_of(owner, email))
     assert "The invitation is withdrawn" in done.text
     assert _open(done.text) == {}
     assert heading(await guest.get(link)) == "This invitation was withdrawn"
@@ -106,7 +106,7 @@ async def test_a_withdrawn_invitation_is_not_mailed(office: Office) -> None:
     email = new_address()
     await _invite(owner, email)
     page = await page_of(owner)
-    await owner.send(page, f"{page}/invite/withdraw", invitation_id=await _id_of(owner, email))
+    await owner.send(page, f"{page}/invite/withdraw", invitation_id=await invitation_id_of(owner, email))
     assert await office.mails(email) == []
 
 
@@ -118,7 +118,7 @@ async def test_an_invitation_is_sent_again(office: Office) -> None:
     first = await office.link(email)
     office.clock.advance(5 * 86_400)
     page = await page_of(owner)
-    done = await owner.send(page, f"{page}/invite/again", invitation_id=await _id_of(owner, email))
+    done = await owner.send(page, f"{page}/invite/again", invitation_id=await invitation_id_of(owner, email))
     assert "The invitation is sent again" in done.text
     assert _open(done.text)[email][2] == "27 Jan, 12:00 UTC"
     second = await office.link(email)
@@ -138,7 +138,7 @@ async def test_the_other_link_of_an_invitation_is_used_up_with_it(office: Office
     await _invite(owner, email)
     first = await office.link(email)
     page = await page_of(owner)
-    await owner.send(page, f"{page}/invite/again", invitation_id=await _id_of(owner, email))
+    await owner.send(page, f"{page}/invite/again", invitation_id=await invitation_id_of(owner, email))
     second = await office.link(email)
     await office.browser().send(second, "/invitation", token=token_of(second), password=PASSWORD)
     assert heading(await office.browser().get(first)) == "This link has been used"
@@ -167,7 +167,7 @@ async def test_who_may_not_grant_a_role_may_not_withdraw_its_invitation(office: 
     await _invite(owner, heir, "owner")
     await _invite(owner, helper, "analyst")
     page = await page_of(owner)
-    ids = {email: await _id_of(owner, email) for email in (heir, helper)}
+    ids = {email: await invitation_id_of(owner, email) for email in (heir, helper)}
     for browser, email in ((developer, helper), (developer, heir), (admin, heir)):
         for path in ("again", "withdraw"):
             refused = await browser.send(page, f"{page}/invite/{path}", invitation_id=ids[email])
@@ -184,7 +184,7 @@ async def test_an_invitation_of_another_organisation_is_not_there(office: Office
     _, stranger = await office.account()
     email = new_address()
     await _invite(owner, email)
-    invitation_id = await _id_of(owner, email)
+    invitation_id = await invitation_id_of(owner, email)
     page = await page_of(stranger)
     for path in ("again", "withdraw"):
         refused = await stranger.send(page, f"{page}/invite/{path}", invitation_id=invitation_id)

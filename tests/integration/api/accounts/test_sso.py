@@ -101,6 +101,22 @@ async def test_the_first_person_makes_the_organisation_and_others_join_it(corp: 
     assert await roles_of(corp, f"bob@{provider.domain}") == [(org_id, "developer")]
 
 
+async def test_who_comes_by_the_provider_needs_a_place_too(
+    settings: Settings, provider: Provider, clock: FrozenClock
+) -> None:
+    """Past the members that the plan includes nobody joins, nor is an account made."""
+    async with running(replace(settings, entitlements="plans"), clock, settings.data_dir / "mail") as office:
+        for name in ("ada", "bob", "eve"):
+            email = f"{name}@{provider.domain}"
+            provider.person = {"sub": name, "email": email, "email_verified": True}
+            shown = await sign_in(office.browser())
+            joined = name != "eve"
+            assert heading(shown) == ("Your shops" if joined else "The plan includes no more of these")
+            assert len(await roles_of(office, email)) == joined
+        async with office.database.system_session(reason="test look") as conn:
+            assert not await (await driver(conn)).fetchval("select 1 from people where email = $1", email)
+
+
 async def test_what_the_provider_is_asked(corp: Office, provider: Provider) -> None:
     """Code flow, PKCE with S256, the registered address, and a state and nonce that nobody guesses."""
     asked = []

@@ -1,33 +1,15 @@
 """What a shop uses of its plan, on its page: to whom it concerns, with a notice where a quota nears its end."""
 
 import re
-from collections.abc import AsyncIterator
-from pathlib import Path
-from uuid import UUID
 
 import pytest
 
 from infra.db import TenantId, driver
-from infra.settings import Settings
 from tenants.lifecycle import set_plan
 from tenants.usage import month_of
-from tests.conftest import FrozenClock
-from tests.integration.api.accounts.conftest import Browser, Office, running
-from tests.integration.api.conftest import SECRET
+from tests.integration.api.accounts.conftest import Office, shop_of
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def hosted(database_url: str, tmp_path: Path, clock: FrozenClock, anyio_backend: str) -> AsyncIterator[Office]:
-    """An installation whose shops have plans."""
-    settings = Settings(data_dir=tmp_path, secret_key=SECRET, database_url=database_url, entitlements="plans")
-    async with running(settings, clock, tmp_path / "mail") as made:
-        yield made
-
-
-async def _shop(browser: Browser) -> TenantId:
-    return TenantId(UUID((await browser.get("/console")).text.partition("/console/shops/")[2][:36]))
 
 
 async def _use(office: Office, shop: TenantId, meter: str, used: int, *, noticed: int | None = None) -> None:
@@ -58,7 +40,7 @@ def _notices(page: str) -> list[str]:
 async def test_the_page_shows_what_the_api_says(hosted: Office) -> None:
     """The same figures, limits and plan; and no notice as long as nothing is near."""
     _, browser = await hosted.account()
-    shop = await _shop(browser)
+    shop = await shop_of(browser)
     await _use(hosted, shop, "requests", 1_234)
     told = (await browser.http.get("/v1/usage", headers={"Kindred-Shop": str(shop)})).json()
     page = (await browser.get(f"/console/shops/{shop}")).text
@@ -74,7 +56,7 @@ async def test_the_page_shows_what_the_api_says(hosted: Office) -> None:
 async def test_a_quota_that_nears_its_end_is_told_at_the_top(hosted: Office) -> None:
     """Which, how far, what happens beyond and what has more."""
     _, browser = await hosted.account()
-    shop = await _shop(browser)
+    shop = await shop_of(browser)
     await _use(hosted, shop, "requests", 41_000, noticed=80)
     page = (await browser.get(f"/console/shops/{shop}")).text
     assert _notices(page) == [
@@ -87,7 +69,7 @@ async def test_a_quota_that_nears_its_end_is_told_at_the_top(hosted: Office) -> 
 async def test_a_quota_that_is_used_up_says_since_when(hosted: Office) -> None:
     """As it was noted; of what is deleted, that this makes room."""
     _, browser = await hosted.account()
-    shop = await _shop(browser)
+    shop = await shop_of(browser)
     await _use(hosted, shop, "events", 200_001, noticed=100)
     items = [{"id": f"i{number}"} for number in range(1_000)]
     headers = {"Kindred-Shop": str(shop)}
@@ -107,7 +89,7 @@ async def test_a_quota_that_is_used_up_says_since_when(hosted: Office) -> None:
 async def test_what_is_billed_beyond_is_not_said_to_be_refused(hosted: Office) -> None:
     """Of a plan that goes on."""
     _, browser = await hosted.account()
-    shop = await _shop(browser)
+    shop = await shop_of(browser)
     await set_plan(hosted.database, shop, "pro")
     await hosted.app.services.feed.poll()
     await _use(hosted, shop, "requests", 900_000)
@@ -120,7 +102,7 @@ async def test_what_is_billed_beyond_is_not_said_to_be_refused(hosted: Office) -
 async def test_who_may_not_see_bills_sees_no_usage(hosted: Office) -> None:
     """The roles without the scope `billing:read`."""
     _, browser = await hosted.account()
-    shop = await _shop(browser)
+    shop = await shop_of(browser)
     await _use(hosted, shop, "requests", 50_000)
     for role, sees in (("admin", True), ("billing", True), ("developer", False), ("analyst", False)):
         async with hosted.database.system_session(reason="test set-up") as conn:
@@ -137,7 +119,7 @@ async def test_who_may_not_see_bills_sees_no_usage(hosted: Office) -> None:
 async def test_an_installation_of_ones_own_shows_counts_alone(office: Office) -> None:
     """No plan, no limit, no bar."""
     _, browser = await office.account()
-    shop = await _shop(browser)
+    shop = await shop_of(browser)
     await _use(office, shop, "requests", 999_999)
     page = (await browser.get(f"/console/shops/{shop}")).text
     assert "999,999" in page
