@@ -251,6 +251,14 @@ class Database:
             yield connection
 
 
+async def enter_tenant(connection: AsyncConnection, tenant_id: TenantId) -> None:
+    """Have the transaction of a person act in this tenant from here on, in place of the one before.
+
+    The caller knows that it is of their organisation.
+    """
+    await connection.execute(text("select set_config('app.tenant_id', :tenant, true)"), {"tenant": str(tenant_id)})
+
+
 def note_for_commit(connection: AsyncConnection, note: Any) -> None:
     """Have this told to the listeners of `Database.on_commit` if and when the transaction commits."""
     notes = connection.info.get(_NOTES)

@@ -315,7 +315,7 @@ class Doors:
         assert self.sso is not None  # a provider is configured with its rules
         now = self._clock()
         await self.attempts.admit("link", network=knock.network, now=now)
-        return await arrive(self._database, self.sso, vouched, secret=self._secret, now=now, room=self._room)
+        return await arrive(self._database, self.sso, vouched, knock, secret=self._secret, now=now, room=self._room)
 
     def hashes_of(self, address: str) -> tuple[bytes, ...]:
         """What the address may be known under: while the secret is changed, under another than the current one."""

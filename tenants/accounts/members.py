@@ -72,31 +72,34 @@ async def get_role(conn: AsyncConnection, org_id: UUID, person_id: UUID) -> Role
     return role
 
 
-async def set_role(conn: AsyncConnection, org_id: UUID, person_id: UUID, role: Role, *, by: UUID) -> None:
-    """Change a member's role. `conn` is a session in that organisation.
+async def set_role(conn: AsyncConnection, org_id: UUID, person_id: UUID, role: Role, *, by: UUID) -> Role:
+    """Change a member's role; what it was. `conn` is a session in that organisation.
 
     Raises RoleTooLow, MemberNotFound, LastOwner.
     """
     roles = await lock_roles(conn, org_id)
-    check_may_grant(role_in(roles, by), role_in(roles, person_id), role)
+    before = role_in(roles, person_id)
+    check_may_grant(role_in(roles, by), before, role)
     if role != "owner":
         _keep_an_owner(roles, person_id)
     await (await driver(conn)).execute(
         "update members set role = $3 where org_id = $1 and person_id = $2", org_id, person_id, role
     )
+    return before
 
 
-async def remove_member(conn: AsyncConnection, org_id: UUID, person_id: UUID, *, by: UUID) -> None:
-    """Remove a member; everybody may leave. `conn` is a session in that organisation.
+async def remove_member(conn: AsyncConnection, org_id: UUID, person_id: UUID, *, by: UUID) -> Role:
+    """Remove a member; everybody may leave. The role that it was. `conn` is a session in that organisation.
 
     Raises RoleTooLow, MemberNotFound, LastOwner.
     """
     roles = await lock_roles(conn, org_id)
+    role = role_in(roles, person_id)
     if by != person_id:
-        check_may_grant(role_in(roles, by), role_in(roles, person_id))
-    role_in(roles, person_id)
+        check_may_grant(role_in(roles, by), role)
     _keep_an_owner(roles, person_id)
     await (await driver(conn)).execute("delete from members where org_id = $1 and person_id = $2", org_id, person_id)
+    return role
 
 
 async def add_member(conn: AsyncConnection, org_id: UUID, person_id: UUID, role: Role, *, now: datetime) -> None:

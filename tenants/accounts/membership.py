@@ -1,7 +1,8 @@
 """Membership: who is invited to an organisation and joins it, whose role changes, and who leaves."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from msgspec import Struct
@@ -31,6 +32,7 @@ from tenants.accounts.people import add_person, find_person
 from tenants.accounts.roles import Role
 from tenants.accounts.sessions import SignedIn
 from tenants.accounts.tokens import Token, get_token, spend_token
+from tenants.accounts.trail import note_membership
 
 
 class Invited(Struct, frozen=True, kw_only=True):
@@ -69,7 +71,7 @@ class Memberships:
             if before is None:
                 held = await load_holdings(conn, org_id, now=now)
                 self._room(held.plans, "members", held.invited)
-            await self._mail(conn, person_id, org_id, address, role, now=now, before=before)
+            await self._mail(conn, person_id, org_id, address, role, knock, now=now, before=before)
 
     async def send_again(self, person_id: UUID, org_id: UUID, invitation_id: UUID, knock: Knock) -> None:
         """Mail an open invitation once more; it holds for seven days from now.
@@ -83,18 +85,20 @@ class Memberships:
             roles = await lock_roles(conn, org_id)
             before = await get_invitation(conn, org_id, invitation_id, now=now)
             check_may_grant(role_in(roles, person_id), before.role)
-            await self._mail(conn, person_id, org_id, before.email, before.role, now=now, before=before)
+            await self._mail(conn, person_id, org_id, before.email, before.role, knock, now=now, before=before)
 
-    async def withdraw(self, person_id: UUID, org_id: UUID, invitation_id: UUID) -> None:
+    async def withdraw(self, person_id: UUID, org_id: UUID, invitation_id: UUID, knock: Knock) -> None:
         """Take an open invitation back; its links are good for nothing from now on.
 
         Raises RoleTooLow, MemberNotFound, InvitationNotFound.
         """
+        now = self._clock()
         async with self._database.person_session(person_id, org_id=org_id) as conn:
             roles = await lock_roles(conn, org_id)
-            before = await get_invitation(conn, org_id, invitation_id, now=self._clock())
+            before = await get_invitation(conn, org_id, invitation_id, now=now)
             check_may_grant(role_in(roles, person_id), before.role)
-            await close_invitation(conn, org_id, invitation_id)
+            role = await close_invitation(conn, org_id, invitation_id)
+            await self._note(conn, person_id, "member.withdraw", invitation_id, {"role": role}, knock, now)
 
     async def look_at(self, token: str) -> Invited:
         """What an invitation is to. Raises LinkUnknown, LinkUsed, LinkExpired, InvitationWithdrawn."""
@@ -124,7 +128,7 @@ class Memberships:
         async with self._database.person_session() as conn:
             good, _, org_id = await self._good(conn, token, now)
         async with self._database.person_session(person_id, org_id=org_id) as conn:
-            await self._join(conn, good, org_id, person_id, now)
+            await self._join(conn, good, org_id, person_id, knock, now)
 
     async def join(self, token: str, password: str, knock: Knock) -> SignedIn:
         """Make an account for the address that was invited, and join: the link has proved that it is theirs.
@@ -145,18 +149,22 @@ class Memberships:
         async with self._database.person_session(person_id, org_id=org_id) as conn:
             await self._doors.check_free(conn, email)
             await add_person(conn, person_id, email, hash_email(self._secret.current, email), password_hash, now=now)
-            await self._join(conn, good, org_id, person_id, now)
+            await self._join(conn, good, org_id, person_id, knock, now)
         return SignedIn(person_id=person_id, method="invitation")
 
-    async def change_role(self, by: UUID, org_id: UUID, person_id: UUID, role: Role) -> None:
+    async def change_role(self, by: UUID, org_id: UUID, person_id: UUID, role: Role, knock: Knock) -> None:
         """Change a member's role; it holds with their next request. Raises RoleTooLow, MemberNotFound, LastOwner."""
         async with self._database.person_session(by, org_id=org_id) as conn:
-            await set_role(conn, org_id, person_id, role, by=by)
+            before = await set_role(conn, org_id, person_id, role, by=by)
+            details = {"role": role, "before": before}
+            await self._note(conn, by, "member.change", person_id, details, knock, self._clock())
 
-    async def remove(self, by: UUID, org_id: UUID, person_id: UUID) -> None:
+    async def remove(self, by: UUID, org_id: UUID, person_id: UUID, knock: Knock) -> None:
         """Remove a member, or leave. Raises RoleTooLow, MemberNotFound, LastOwner."""
         async with self._database.person_session(by, org_id=org_id) as conn:
-            await remove_member(conn, org_id, person_id, by=by)
+            role = await remove_member(conn, org_id, person_id, by=by)
+            action = "member.leave" if by == person_id else "member.remove"
+            await self._note(conn, by, action, person_id, {"role": role}, knock, self._clock())
 
     async def _admit(self, address: str, knock: Knock) -> datetime:
         now = self._clock()
@@ -178,16 +186,21 @@ class Memberships:
         org_id: UUID,
         address: str,
         role: Role,
+        knock: Knock,
         *,
         now: datetime,
         before: Invitation | None,
     ) -> None:
-        """Store the invitation and ask for its mail. The organisation is locked."""
+        """Store the invitation, ask for its mail, and note it. The organisation is locked."""
         invitation_id = await store_invitation(conn, org_id, address, role, by=person_id, now=now, before=before)
         about = About(org_id=org_id, role=role, invitation_id=invitation_id)
         await queue_mail(conn, "invitation", address, now=now, about=about)
+        details = {"role": role, "again": before is not None}
+        await self._note(conn, person_id, "member.invite", invitation_id, details, knock, now)
 
-    async def _join(self, conn: AsyncConnection, good: Token, org_id: UUID, person_id: UUID, now: datetime) -> None:
+    async def _join(
+        self, conn: AsyncConnection, good: Token, org_id: UUID, person_id: UUID, knock: Knock, now: datetime
+    ) -> None:
         """Make a person a member. The organisation is locked first, as whoever changes its members does."""
         await lock_organisation(conn, org_id)
         await spend_token(conn, good, now=now)
@@ -199,6 +212,22 @@ class Memberships:
         held = await load_holdings(conn, org_id, now=now)
         self._room(held.plans, "members", held.members)
         await add_member(conn, org_id, person_id, role, now=now)
+        by = None if good.invitation_id is None else str(good.invitation_id)
+        await self._note(conn, person_id, "member.join", person_id, {"role": role, "invitation": by}, knock, now)
+
+    async def _note(
+        self,
+        conn: AsyncConnection,
+        by: UUID,
+        action: str,
+        subject: UUID,
+        details: Mapping[str, Any],
+        knock: Knock,
+        now: datetime,
+    ) -> None:
+        await note_membership(
+            conn, by, action, subject=subject, details=details, knock=knock, secret=self._secret, now=now
+        )
 
 
 def _of_address(invitations: list[Invitation], address: str) -> Invitation | None:

@@ -17,6 +17,7 @@ from infra.errors import Conflict, Forbidden
 from infra.ids import uuid7
 from infra.oidc import Vouched
 from infra.secret import Secret
+from tenants.accounts.attempts import Knock
 from tenants.accounts.email import InvalidEmail, hash_email, normalise
 from tenants.accounts.holdings import CheckRoom, load_holdings, lock_organisation
 from tenants.accounts.members import add_member
@@ -24,6 +25,7 @@ from tenants.accounts.organisations import add_organisation
 from tenants.accounts.people import add_person, find_person
 from tenants.accounts.roles import Role
 from tenants.accounts.sessions import SignedIn
+from tenants.accounts.trail import note_membership
 
 _log = structlog.get_logger(__name__)
 
@@ -78,6 +80,7 @@ async def arrive(
     database: Database,
     rules: SsoRules,
     vouched: Vouched,
+    knock: Knock,
     *,
     secret: Secret,
     now: datetime,
@@ -110,6 +113,10 @@ async def arrive(
             await _found(conn, vouched.issuer, org_id, address.rpartition("@")[2], person_id, now)
         else:
             await _join(conn, org_id, person_id, rules.role, now, room)
+            details = {"role": rules.role, "invitation": None}
+            await note_membership(
+                conn, person_id, "member.join", subject=person_id, details=details, knock=knock, secret=secret, now=now
+            )
     _log.info("person.arrived", person_id=str(person_id), org_id=str(org_id))
     return SignedIn(person_id=person_id, method="oidc")
 

@@ -139,7 +139,7 @@ async def withdraw(request: AnyRequest, org_id: FromPath[UUID]) -> Response[Any]
     values = await _values(request, session, org_id)
     try:
         form = await read_form(request, InvitationForm)
-        await services_of(request).memberships.withdraw(session.person_id, org_id, form.invitation_id)
+        await services_of(request).memberships.withdraw(session.person_id, org_id, form.invitation_id, knock(request))
     except KindredError as error:
         return show_again(request, "members.html", error, **values)
     return go(request, f"/console/organisations/{org_id}?done=withdrawn")
@@ -152,7 +152,9 @@ async def change_role(request: AnyRequest, org_id: FromPath[UUID]) -> Response[A
     values = await _values(request, session, org_id)
     try:
         form = await read_form(request, RoleForm)
-        await services_of(request).memberships.change_role(session.person_id, org_id, form.person_id, form.role)
+        await services_of(request).memberships.change_role(
+            session.person_id, org_id, form.person_id, form.role, knock(request)
+        )
     except KindredError as error:
         return show_again(request, "members.html", error, **values)
     return go(request, f"/console/organisations/{org_id}")
@@ -165,7 +167,7 @@ async def remove(request: AnyRequest, org_id: FromPath[UUID]) -> Response[Any]:
     values = await _values(request, session, org_id)
     try:
         form = await read_form(request, RemoveForm)
-        await services_of(request).memberships.remove(session.person_id, org_id, form.person_id)
+        await services_of(request).memberships.remove(session.person_id, org_id, form.person_id, knock(request))
     except KindredError as error:
         return show_again(request, "members.html", error, **values)
     return go(request, "/console" if form.person_id == session.person_id else f"/console/organisations/{org_id}")

@@ -433,7 +433,7 @@ async def test_a_wrong_client_secret_is_said(settings: Settings, clock: FrozenCl
 async def test_newcomers_join_the_organisation_that_is_named(
     settings: Settings, provider: Provider, clock: FrozenClock, tmp_path: Path
 ) -> None:
-    """With the role that is named; one that there is not is said."""
+    """With the role that is named, which the audit log of its shop notes; one that there is not is said."""
     async with running(settings, clock, tmp_path / "mail") as corp:
         email, _ = await corp.account()
         ((org_id, _),) = await roles_of(corp, email)
@@ -441,6 +441,13 @@ async def test_newcomers_join_the_organisation_that_is_named(
     async with running(named, clock, tmp_path / "mail") as corp:
         assert "Lumen" in (await sign_in(corp.browser())).text
         assert await roles_of(corp, f"ada@{provider.domain}") == [(org_id, "analyst")]
+        async with corp.database.system_session(reason="test look") as conn:
+            noted = await (await driver(conn)).fetch(
+                "select a.actor = a.subject as own, a.details ->> 'role' as role from audit a "
+                "join tenants t on t.tenant_id = a.tenant_id where t.org_id = $1 and a.action = 'member.join'",
+                org_id,
+            )
+        assert [dict(each) for each in noted] == [{"own": True, "role": "analyst"}]
     async with running(replace(named, oidc_organisation=uuid4()), clock, tmp_path / "mail") as corp:
         provider.person = {"sub": "b", "email": f"bob@{provider.domain}", "email_verified": True}
         shown = await sign_in(corp.browser())
