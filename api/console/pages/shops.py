@@ -1,5 +1,6 @@
 """/console: a person's shops, their keys, and the way from a feed to the first recommendation."""
 
+from datetime import timedelta
 from typing import Annotated, Any, Final
 from uuid import UUID
 
@@ -33,6 +34,7 @@ from tenants.audit.log import Actor
 from tenants.catalog.currency import exponent_of
 from tenants.catalog.imports import BlobSource, start_import, upload_key
 from tenants.catalog.store import count_states, list_items
+from tenants.deletion import delete_tenant
 from tenants.jobs import get_job, iter_faults
 from tenants.keys import KeyRequest, Kind, create_key, list_keys, revoke_key
 
@@ -73,6 +75,12 @@ class RevokeForm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A key to be revoked."""
 
     key_id: Annotated[str, Meta(min_length=1, max_length=20, pattern=r"^[0-9A-Za-z]+$(?!\n)")]
+
+
+class DeleteForm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The name of the shop, typed by who deletes it."""
+
+    typed_name: Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$(?!\n)")]
 
 
 class Card(Struct, frozen=True, kw_only=True):
@@ -125,7 +133,8 @@ async def _organisations(request: AnyRequest, person_id: UUID) -> list[OwnOrgani
 async def shops_page(request: AnyRequest) -> Response[Any]:
     """Your shops."""
     session = needs_session(request)
-    return show(request, "shops.html", organisations=await _organisations(request, session.person_id))
+    done = request.query_params.get("done", "")
+    return show(request, "shops.html", done=done, organisations=await _organisations(request, session.person_id))
 
 
 @page_post("/console/shops")
@@ -137,7 +146,7 @@ async def create_shop(request: AnyRequest) -> Response[Any]:
     try:
         form = await read_form(request, ShopForm)
     except KindredError as error:
-        return show_again(request, "shops.html", error, organisations=organisations)
+        return show_again(request, "shops.html", error, done="", organisations=organisations)
     own = next((each for each in organisations if each.membership.org_id == form.org_id), None)
     if own is None:
         raise NotFound("You belong to no such organisation; “Your shops” lists those you belong to.")
@@ -158,7 +167,7 @@ async def create_shop(request: AnyRequest) -> Response[Any]:
                 actor=_person(session),
             )
     except KindredError as error:
-        return show_again(request, "shops.html", error, organisations=organisations)
+        return show_again(request, "shops.html", error, done="", organisations=organisations)
     return show_keys(request, made, first=False)
 
 
@@ -192,6 +201,8 @@ async def _show_shop(
         "pending": counts["text"]["pending"] + counts["image"]["pending"],
         "keys": [key for key in keys if key.revoked_at is None],
         "may_write": "catalog:write" in ROLE_SCOPES[shop.role],
+        "may_delete": shop.role in MANAGES_SHOPS,
+        "grace_days": services.settings.tenant_grace_days,
         "may_manage_keys": shop.role in MANAGES_KEYS,
         "new_key": new_key,
         "origin": services.settings.public_origin,
@@ -271,6 +282,32 @@ async def take_feed(request: AnyRequest, tenant_id: FromPath[str]) -> Response[A
         job_id = await start_import(conn, shop.tenant_id, source, file_name=_file_name(name))
         await noted(request, conn, shop.tenant_id, _person(session), "import.start", str(job_id))
     return go(request, f"/console/shops/{shop.tenant_id}/imports/{job_id}")
+
+
+@page_post("/console/shops/{tenant_id:str}/delete")
+async def delete_shop(request: AnyRequest, tenant_id: FromPath[str]) -> Response[Any]:
+    """Shut the shop off as `DELETE /v1/tenant` does, by its name; its data stays for the days of grace."""
+    session, shop = await _shop(request, tenant_id)
+    services = services_of(request)
+    grace = timedelta(days=services.settings.tenant_grace_days)
+    try:
+        form = await read_form(request, DeleteForm)
+        _need(shop.role, MANAGES_SHOPS, "delete shops")
+        async with services.database.tenant_session(shop.tenant_id) as conn:
+            gone = await delete_tenant(conn, shop.tenant_id, now=services.clock(), grace=grace, typed=form.typed_name)
+            until = gone.erase_after.isoformat()
+            await noted(
+                request,
+                conn,
+                shop.tenant_id,
+                _person(session),
+                "tenant.delete",
+                str(shop.tenant_id),
+                erase_after=until,
+            )
+    except KindredError as error:
+        return await _show_shop(request, shop, error=error)
+    return go(request, "/console?done=deleted")
 
 
 def _file_name(given: str) -> str | None:
@@ -360,6 +397,7 @@ ROUTES: Final = (
     shop_page,
     make_key,
     end_key,
+    delete_shop,
     take_feed,
     import_page,
     first_page,

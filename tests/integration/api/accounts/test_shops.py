@@ -4,6 +4,8 @@ import re
 
 import pytest
 
+from infra.db import driver
+from tenants.deletion import find_deletion
 from tests.integration.api.accounts.conftest import Browser, Office, form_token, heading
 
 pytestmark = pytest.mark.anyio
@@ -116,3 +118,46 @@ async def test_the_first_list_is_of_own_products(office: Office) -> None:
     other = await browser.get(f"/console/shops/{shop}/first?item=a/1")
     assert "a/1" in other.text
     assert (await browser.get(f"/console/shops/{shop}/first?item={'x' * 500}")).status_code == 200
+
+
+async def test_a_shop_is_deleted_by_its_name(office: Office) -> None:
+    """Typed exactly: its keys stop, it is in no list any more, and whoever runs the installation can give it back."""
+    _, browser = await office.account()
+    org_id = await _org(browser)
+    made = await browser.send("/console", "/console/shops", name="Terra", currency="EUR", org_id=org_id)
+    secret = re.findall(r"sk_\w{45}", made.text)[0]
+    shop = next(each for each in re.findall(r"/console/shops/([0-9a-f-]{36})", made.text))
+    page = f"/console/shops/{shop}"
+    wrong = await browser.send(page, f"{page}/delete", typed_name="terra")
+    assert (wrong.status_code, "The name is not that of the tenant" in wrong.text) == (422, True)
+    assert (await office.browser().http.get("/v1/keys", headers={"X-API-Key": secret})).status_code == 200
+    gone = await browser.send(page, f"{page}/delete", typed_name="Terra")
+    assert (heading(gone), "The shop is shut off" in gone.text, shop in gone.text) == ("Your shops", True, False)
+    await office.app.services.feed.poll()
+    assert (await office.browser().http.get("/v1/keys", headers={"X-API-Key": secret})).status_code == 401
+    assert (await browser.get(page)).status_code == 404
+    deletion = await find_deletion(office.database, shop, now=office.clock())
+    assert deletion.name == "Terra"
+    async with office.database.system_session(reason="test look") as conn:
+        actor = await (await driver(conn)).fetchrow(
+            "select actor_kind, details ->> 'erase_after' as until from audit "
+            "where tenant_id = $1 and action = 'tenant.delete'",
+            deletion.tenant_id,
+        )
+    assert dict(actor) == {"actor_kind": "person", "until": deletion.erase_after.isoformat()}
+
+
+async def test_who_may_not_make_shops_deletes_none(office: Office) -> None:
+    """The roles below admin neither see the form nor may send it."""
+    _, browser = await office.account()
+    page = f"/console/shops/{await _shop(browser)}"
+    async with office.database.system_session(reason="test set-up") as conn:
+        await (await driver(conn)).execute(
+            "update members m set role = 'developer' from tenants t "
+            "where t.tenant_id::text = $1 and m.org_id = t.org_id",
+            page[-36:],
+        )
+    assert "Delete this shop" not in (await browser.get(page)).text
+    refused = await browser.send(page, f"{page}/delete", typed_name="Lumen")
+    assert refused.status_code == 403
+    assert (await browser.get(page)).status_code == 200
