@@ -10,7 +10,7 @@ from litestar.handlers import HTTPRouteHandler
 
 from api.auth import Authenticator, requires
 from api.bots import Rates
-from api.console.pages import account, assets, demo, members, second_step, shops, signin, signup, sso
+from api.console.pages import account, assets, delete_account, demo, members, second_step, shops, signin, signup, sso
 from api.deps import Services, metered
 from api.direct import direct_routes
 from api.edge import BODY_TIMEOUT_S, MAX_BODY, Edge
@@ -69,6 +69,7 @@ from infra.lone import LoneConnection
 from infra.oidc import OidcProvider
 from infra.secret import load_secret
 from infra.settings import Settings
+from tenants.accounts.deletion import AccountDeletion
 from tenants.accounts.doors import Doors
 from tenants.accounts.membership import Memberships
 from tenants.accounts.second_step import SecondSteps
@@ -115,6 +116,7 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     *sso.ROUTES,
     *shops.ROUTES,
     *account.ROUTES,
+    *delete_account.ROUTES,
     *members.ROUTES,
 )
 """Every route."""
@@ -211,6 +213,7 @@ def create_app(
         ),
         doors=doors,
         memberships=Memberships(database, doors, secret=secret, clock=clock, room=room),
+        account_deletion=AccountDeletion(database, doors, secret=secret, clock=clock),
         second_steps=SecondSteps(database, doors.attempts, secret=secret, clock=clock),
         provider=provider,
         sessions=Sessions(database, secret=secret, origin=settings.public_origin, clock=clock, sso=rules),

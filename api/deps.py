@@ -31,6 +31,7 @@ from infra.db import Database
 from infra.oidc import OidcProvider
 from infra.secret import Secret
 from infra.settings import Settings
+from tenants.accounts.deletion import AccountDeletion
 from tenants.accounts.doors import Doors
 from tenants.accounts.membership import Memberships
 from tenants.accounts.second_step import SecondSteps
@@ -63,6 +64,7 @@ class Services(Struct, frozen=True, kw_only=True):
     gate: Gate
     doors: Doors
     memberships: Memberships
+    account_deletion: AccountDeletion
     second_steps: SecondSteps
     provider: OidcProvider | None
     sessions: Sessions

@@ -16,7 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from infra.db import driver
 from infra.ids import uuid7
 
-MailKind = Literal["verify", "magic_link", "reset", "email_change", "invitation", "notice", "quota", "webhook_disabled"]
+MailKind = Literal[
+    "verify", "magic_link", "reset", "email_change", "invitation", "notice", "quota", "webhook_disabled", "farewell"
+]
 
 LIFE: Final[Mapping[MailKind, timedelta]] = {
     "verify": timedelta(hours=24),
@@ -27,6 +29,7 @@ LIFE: Final[Mapping[MailKind, timedelta]] = {
     "notice": timedelta(hours=24),
     "quota": timedelta(days=3),
     "webhook_disabled": timedelta(days=3),
+    "farewell": timedelta(days=3),
 }
 """How long the link of a mail is good, from when it was asked for; a mail that is not sent by then is given up."""
 
@@ -132,6 +135,11 @@ async def finish_mail(
     await (await driver(conn)).execute(
         "update mails set status = $2, finished_at = $3 where mail_id = $1", mail_id, status, now
     )
+
+
+async def forget_mail(conn: AsyncConnection, mail_id: UUID) -> None:
+    """Leave no trace of a mail that has ended: of a farewell, whose address is nobody's here any more."""
+    await (await driver(conn)).execute("delete from mails where mail_id = $1", mail_id)
 
 
 async def postpone_mail(conn: AsyncConnection, mail_id: UUID, *, due: datetime) -> None:

@@ -164,6 +164,18 @@ def notice(note: str, forgot: str) -> Letter:
     )
 
 
+def farewell() -> Letter:
+    """To who has deleted the account; the last mail to the address."""
+    return Letter(
+        subject="Your Kindred account is deleted",
+        before=("Your account is deleted, with all that was kept of you, and every session has ended.",),
+        after=(
+            "This is the last mail. The address is forgotten now; you may sign up with it again.",
+            "It was not you? Tell whoever runs this installation.",
+        ),
+    )
+
+
 def quota(reached: QuotaReached, link: str) -> Letter:
     """To who looks after a shop, when it nears what its plan includes, or has used it up."""
     shop, meter = reached.shop, reached.meter

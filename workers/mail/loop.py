@@ -18,7 +18,7 @@ from infra.telemetry import Children, counter
 from tenants.accounts.email import hash_email
 from tenants.accounts.invitations import is_open
 from tenants.accounts.organisations import name_of_organisation
-from tenants.accounts.outbox import LIFE, QueuedMail, claim_mail, finish_mail, postpone_mail
+from tenants.accounts.outbox import LIFE, QueuedMail, claim_mail, finish_mail, forget_mail, postpone_mail
 from tenants.accounts.people import Person, find_owner
 from tenants.accounts.signup import shop_of_signup
 from tenants.accounts.tokens import TokenKind, derive_token, hash_token, store_token
@@ -100,7 +100,10 @@ class MailLoop:
             await self._end(conn, mail, "sent")
 
     async def _end(self, conn: AsyncConnection, mail: QueuedMail, status: Literal["sent", "dropped", "failed"]) -> None:
-        await finish_mail(conn, mail.mail_id, status, now=self._clock())
+        if mail.kind == "farewell":
+            await forget_mail(conn, mail.mail_id)
+        else:
+            await finish_mail(conn, mail.mail_id, status, now=self._clock())
         mails_sent(mail.kind, status).inc()
 
     async def _write(self, conn: AsyncConnection, mail: QueuedMail, now: datetime) -> tuple[str, Letter] | None:
@@ -160,6 +163,8 @@ class MailLoop:
             case "webhook_disabled":
                 assert about.disabled is not None
                 return mail.address, letters.webhook_disabled(about.disabled, f"{self._origin}/docs#/Webhooks")
+            case "farewell":
+                return mail.address, letters.farewell()
             case _:
                 assert_never(mail.kind)
 
