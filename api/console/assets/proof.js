@@ -26,7 +26,7 @@ if (crypto.subtle) {
   const proof = await solve(challenge, Number(bits));
   for (const field of fields) field.value = proof;
   for (const button of buttons) button.disabled = false;
-  status.textContent = "It is done: type your password again and send the form.";
+  status.textContent = status.dataset.done;
 } else {
   status.textContent = "It needs https. Open this page by its https address, or wait an hour.";
 }

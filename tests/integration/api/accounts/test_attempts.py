@@ -62,6 +62,19 @@ async def test_the_page_hands_out_the_challenge(office: Office) -> None:
     assert sent.status_code == 200
 
 
+async def test_the_hint_names_the_password_where_the_form_has_one(office: Office) -> None:
+    """To sign in it is typed again; the form for a forgotten one has none, and is sent once more as it is."""
+    email = new_address()
+    for path, fields, deed, asks in (
+        ("/signin", {"password": "not the password"}, LIMITS["sign_in"], True),
+        ("/forgot", {}, LIMITS["mail"], False),
+    ):
+        for _ in range(deed["address"].free + 1):
+            shown = await office.browser().send(path, email=email, **fields)
+        assert shown.status_code == 429
+        assert ("type your password again" in shown.text, "send the form once more" in shown.text) == (asks, not asks)
+
+
 async def test_guessing_at_one_account_gets_dear_from_anywhere(office: Office) -> None:
     """Its owner, who guesses not, can always have a link mailed."""
     email, _ = await office.account()
