@@ -51,8 +51,9 @@ def require_room(plan: Plan, meter: Meter, *, has: int, adding: int) -> None:
     quota = plan.quotas.get(meter)
     if quota is None or quota.beyond == "bill" or not adding or has + adding <= quota.limit:
         return
+    things = meter if quota.limit != 1 else meter.removesuffix("s")
     raise QuotaReached(
-        f"The plan {plan.name} includes {quota.limit:,} {meter}; you have {has:,}, and this would add {adding:,}. "
+        f"The plan {plan.name} includes {quota.limit:,} {things}; you have {has:,}, and this would add {adding:,}. "
         f"Nothing of it was stored. {_FREED.get(meter, 'Delete some')}, or change the plan. {_more(plan, meter)}"
     )
 

@@ -112,7 +112,7 @@ class AccountDeletion:
         BadProof, PasswordsBusy.
         """
         if normalise(email).casefold() != session.email.casefold():
-            said = "Type the address of this account, as it stands above."
+            said = "Type the address of this account, as it stands on this page."
             raise AddressDiffers(said, errors=[FieldError(pointer="/email", code="address_differs", message=said)])
         if await self._needs_password(session):
             await self._doors.confirm_password(session.person_id, password or "", knock)

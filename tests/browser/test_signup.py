@@ -89,6 +89,38 @@ def test_a_person_signs_out_and_in_by_a_link(installation: Installation, page: P
     expect(page.get_by_role("heading", name="Living rooms")).to_be_visible()
 
 
+def test_a_person_takes_an_invitation_back_and_leaves(installation: Installation, page: Page) -> None:
+    """The account cannot go before its shop, and the pages lead there."""
+    address = _sign_up(page, installation)
+    page.goto(f"{installation.url}/console")
+    page.get_by_role("link", name="Members of").click()
+    page.get_by_label("E-mail").fill(f"new-{address}")
+    page.get_by_role("button", name="Mail the invitation").click()
+    expect(page.get_by_role("heading", name="The invitation is sent")).to_be_visible()
+    link = _link(installation, f"new-{address}", "invitation")
+    page.get_by_role("link", name="Type it again").click()
+    page.get_by_role("link", name="Members of").click()
+    page.get_by_role("button", name=f"Withdraw the invitation of new-{address}").click()
+    expect(page.get_by_role("status")).to_contain_text("The invitation is withdrawn")
+    page.goto(link)
+    expect(page.get_by_role("heading", name="This invitation was withdrawn")).to_be_visible()
+    page.goto(f"{installation.url}/console/account")
+    page.get_by_role("link", name="Delete my account").click()
+    page.get_by_role("main").get_by_role("link", name="Your shops").click()
+    page.locator("a.shop").get_by_text("Living rooms").click()
+    page.get_by_text("Delete this shop").click()
+    page.get_by_label("Type its name").fill("Living rooms")
+    page.get_by_role("button", name="Delete the shop").click()
+    expect(page.get_by_role("status")).to_contain_text("The shop is shut off")
+    page.goto(f"{installation.url}/console/account/delete")
+    page.get_by_label("Type your address").fill(address)
+    page.get_by_label("Your password").fill(PASSWORD)
+    page.get_by_role("button", name="Delete my account").click()
+    expect(page.get_by_role("heading", name="Your account is deleted")).to_be_visible()
+    page.goto(f"{installation.url}/console")
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+
+
 def test_the_proof_of_work_is_done_by_the_page(installation: Installation, page: Page) -> None:
     """After too many wrong passwords: the browser calculates, then the form goes through."""
     address = _sign_up(page, installation)
@@ -117,6 +149,14 @@ def test_no_page_is_wider_than_a_phone(installation: Installation, page: Page) -
     shop = page.get_by_role("link", name="Now my products").get_attribute("href")
     page.goto(f"{installation.url}/console")
     members = page.get_by_role("link", name="Members of").get_attribute("href")
-    for path in ("/console", shop, f"{shop}/first", members, "/console/account", "/verify?token=x"):
+    for path in (
+        "/console",
+        shop,
+        f"{shop}/first",
+        members,
+        "/console/account",
+        "/console/account/delete",
+        "/verify?token=x",
+    ):
         page.goto(f"{installation.url}{path}")
         fits(path)

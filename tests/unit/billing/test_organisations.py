@@ -33,6 +33,6 @@ def test_a_refusal_names_the_plan_that_has_more_and_what_makes_room() -> None:
     room_check("plans")(["free"], "members", 1)
     with pytest.raises(QuotaReached, match=r"includes 2 members.*withdraw one or remove a member.*plan pro has more"):
         room_check("plans")(["free"], "members", 2)
-    with pytest.raises(QuotaReached, match=r"includes 1 shops.*Delete one.*plan pro has more"):
+    with pytest.raises(QuotaReached, match=r"includes 1 shop;.*Delete one.*plan pro has more"):
         room_check("plans")(["free"], "shops", 1)
     room_check("plans")(["enterprise"], "shops", 1_000)

@@ -23,7 +23,7 @@ def _open(page: str) -> dict[str, list[str]]:
     """The rows of open invitations by address: role, who invited and until when."""
     table = page.partition("<h2>Open invitations</h2>")[2].partition("</table>")[0]
     rows = [
-        [html.unescape(cell).strip() for cell in re.findall(r"<td>(.*?)</td>", row, re.DOTALL)]
+        [html.unescape(cell).strip() for cell in re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL)]
         for row in re.findall(r"<tr>(.*?)</tr>", table.partition("<tbody>")[2], re.DOTALL)
     ]
     return {row[0]: row[1:4] for row in rows}

@@ -49,7 +49,7 @@ async def test_the_page_shows_what_the_api_says(hosted: Office) -> None:
         if meter["meter"] in ("requests", "events", "items", "placements"):
             assert f"{meter['used']:,} " in page
             assert f"of {meter['limit']:,}, then refused" in page
-    assert page.count("<meter ") == 4
+    assert page.count("<progress ") == 4
     assert _notices(page) == []
 
 
@@ -124,5 +124,5 @@ async def test_an_installation_of_ones_own_shows_counts_alone(office: Office) ->
     page = (await browser.get(f"/console/shops/{shop}")).text
     assert "999,999" in page
     assert "Nothing is limited on this installation." in page
-    for absent in ("<meter", "plan unlimited", "then refused", "quota-notice"):
+    for absent in ("<progress", "plan unlimited", "then refused", "quota-notice"):
         assert absent not in page
