@@ -19,7 +19,7 @@ from infra.secret import Secret
 from infra.telemetry import Children, counter
 from tenants.accounts.proof import MAX_BITS, BadProof, Challenge, check_proof, make_challenge
 
-Deed = Literal["signup", "sign_in", "mail", "link", "second_step"]
+Deed = Literal["signup", "sign_in", "mail", "link", "second_step", "change_email"]
 """`mail`: asking for a link to sign in or to reset a password. `link`: opening one, or coming back from a provider."""
 
 
@@ -78,6 +78,11 @@ LIMITS: Final[Mapping[Deed, Mapping[_Who, Limit]]] = {
         "network": Limit(span_s=3600, free=15, most=150),
         "address": Limit(span_s=3600, free=4, most=12),
     },
+    "change_email": {
+        "network": Limit(span_s=3600, free=15, most=150),
+        # Of the account, whose password is tried, and of the address that gets the mail.
+        "address": Limit(span_s=3600, free=4, most=12),
+    },
     "link": {"network": Limit(span_s=600, free=100, most=500)},
     "second_step": {
         "network": Limit(span_s=600, free=30, most=500),
@@ -107,26 +112,26 @@ class Attempts:
         self._secret = secret
         self._local: dict[tuple[bytes, datetime], int] = {}
 
-    async def admit(
-        self, deed: Deed, *, network: str, now: datetime, address: bytes | None = None, proof: str | None = None
-    ) -> None:
+    async def admit(self, deed: Deed, *addresses: bytes, network: str, now: datetime, proof: str | None = None) -> None:
         """Count an attempt. Raises TooManyAttempts, ProofNeeded, BadProof.
 
-        `network`: of `network_of`. `address`: the hash of the e-mail address that it is about.
+        `network`: of `network_of`. `addresses`: the hashes of the e-mail addresses that it is about.
         """
-        who: dict[_Who, bytes] = {"network": network.encode(), "everybody": b""}
-        if address is not None:
-            who["address"] = address
-        limits = {each: limit for each, limit in LIMITS[deed].items() if each in who}
+        who: dict[_Who, Sequence[bytes]] = {
+            "network": [network.encode()],
+            "everybody": [b""],
+            "address": list(set(addresses)),
+        }
+        held = [(each, key, limit) for each, limit in LIMITS[deed].items() for key in who[each]]
         paid = None if proof is None else check_proof(self._secret, proof, deed, now=now)
-        buckets = [(self._bucket(deed, each, who[each]), _begin(now, limit.span_s)) for each, limit in limits.items()]
+        buckets = [(self._bucket(deed, each, key), _begin(now, limit.span_s)) for each, key, limit in held]
         if paid is not None:
             buckets.append((self._bucket(deed, "proof", paid.name), paid.ends))
         counts, share = await self._count(buckets)
         if paid is not None and counts.pop() > 1:
             raise BadProof("This proof was used before; ask for a new challenge.")
         bits = 0
-        for count, limit in zip(counts, limits.values(), strict=True):
+        for count, (_, _, limit) in zip(counts, held, strict=True):
             if count > max(1, limit.most // share):
                 _attempts(deed, "refused").inc()
                 raise TooManyAttempts(f"Wait some minutes, at most {limit.span_s // 60}, and try again.")

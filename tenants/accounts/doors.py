@@ -17,7 +17,7 @@ from infra.errors import Forbidden, Invalid
 from infra.ids import uuid7
 from infra.oidc import Vouched
 from infra.secret import Secret
-from tenants.accounts.attempts import Attempts, Knock
+from tenants.accounts.attempts import Attempts, Deed, Knock
 from tenants.accounts.email import hash_email, normalise
 from tenants.accounts.holdings import CheckRoom
 from tenants.accounts.outbox import About, queue_mail
@@ -126,7 +126,7 @@ class Doors:
         check_password(password, email=address)
         now = self._clock()
         email_hash = hash_email(self._secret.current, address)
-        await self.attempts.admit("signup", network=knock.network, now=now, address=email_hash, proof=knock.proof)
+        await self.attempts.admit("signup", email_hash, network=knock.network, now=now, proof=knock.proof)
         password_hash = await self.passwords.hash(password)
         async with self._database.person_session() as conn:
             await ask_for_account(
@@ -191,9 +191,7 @@ class Doors:
         address = normalise(email)
         self.check_way(address)
         email_hash = hash_email(self._secret.current, address)
-        await self.attempts.admit(
-            "sign_in", network=knock.network, now=self._clock(), address=email_hash, proof=knock.proof
-        )
+        await self.attempts.admit("sign_in", email_hash, network=knock.network, now=self._clock(), proof=knock.proof)
         async with self._database.person_session() as conn:
             person = await find_person(conn, *self.hashes_of(address))
         stored = None if person is None else person.password_hash
@@ -214,7 +212,7 @@ class Doors:
         self.check_way(address)
         now = self._clock()
         email_hash = hash_email(self._secret.current, address)
-        await self.attempts.admit("mail", network=knock.network, now=now, address=email_hash, proof=knock.proof)
+        await self.attempts.admit("mail", email_hash, network=knock.network, now=now, proof=knock.proof)
         async with self._database.person_session() as conn:
             await queue_mail(conn, "reset" if to_reset else "magic_link", address, now=now)
 
@@ -275,14 +273,14 @@ class Doors:
     async def change_email(self, person_id: UUID, password: str, email: str, knock: Knock) -> None:
         """Ask for another address: the mail to it has a link that confirms it.
 
-        Raises SignInFailed, InvalidEmail, TooManyAttempts, ProofNeeded, PasswordsBusy.
+        Raises SignInFailed, InvalidEmail, TooManyAttempts, ProofNeeded, BadProof, PasswordsBusy.
         """
         address = normalise(email)
         self.check_way(address)
         now = self._clock()
-        await self.confirm_password(person_id, password, knock)
-        await self.attempts.admit(
-            "mail", network=knock.network, now=now, address=hash_email(self._secret.current, address)
+        # One deed, since one form can pay for one.
+        await self.confirm_password(
+            person_id, password, knock, "change_email", hash_email(self._secret.current, address)
         )
         async with self._database.person_session(person_id) as conn:
             await void_tokens(conn, "email_change", now=now)
@@ -346,20 +344,23 @@ class Doors:
         if self.sso is not None:
             self.sso.refuse(address)
 
-    async def confirm_password(self, person_id: UUID, password: str, knock: Knock) -> str:
-        """The person's address, once their password is checked again.
+    async def confirm_password(
+        self, person_id: UUID, password: str, knock: Knock, deed: Deed = "sign_in", *addresses: bytes
+    ) -> str:
+        """The person's address, once their password is checked again, for a deed that is about these others too.
 
-        Raises SignInFailed, SsoRequired, TooManyAttempts, ProofNeeded, PasswordsBusy.
+        Raises SignInFailed, SsoRequired, TooManyAttempts, ProofNeeded, BadProof, PasswordsBusy.
         """
         async with self._database.person_session(person_id) as conn:
             person = await get_person(conn, person_id)
         assert person is not None  # there is a session
         self.check_way(person.email)
         await self.attempts.admit(
-            "sign_in",
+            deed,
+            hash_email(self._secret.current, person.email),
+            *addresses,
             network=knock.network,
             now=self._clock(),
-            address=hash_email(self._secret.current, person.email),
             proof=knock.proof,
         )
         if not await self.passwords.matches(person.password_hash, password):

@@ -169,7 +169,7 @@ class Memberships:
     async def _admit(self, address: str, knock: Knock) -> datetime:
         now = self._clock()
         email_hash = hash_email(self._secret.current, address)
-        await self._doors.attempts.admit("mail", network=knock.network, now=now, address=email_hash, proof=knock.proof)
+        await self._doors.attempts.admit("mail", email_hash, network=knock.network, now=now, proof=knock.proof)
         return now
 
     async def _good(self, conn: AsyncConnection, token: str, now: datetime) -> tuple[Token, str, UUID]:

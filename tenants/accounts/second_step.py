@@ -182,9 +182,7 @@ class SecondSteps:
 
     async def _admit(self, person_id: UUID, knock: Knock) -> datetime:
         now = self._clock()
-        await self._attempts.admit(
-            "second_step", network=knock.network, now=now, address=person_id.bytes, proof=knock.proof
-        )
+        await self._attempts.admit("second_step", person_id.bytes, network=knock.network, now=now, proof=knock.proof)
         return now
 
     async def _take(self, conn: AsyncConnection, person_id: UUID, plain: str, now: datetime) -> str:

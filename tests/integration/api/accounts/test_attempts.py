@@ -30,6 +30,11 @@ def _challenge(answer: httpx.Response) -> Challenge:
     return Challenge(challenge=fault["message"], bits=bits)
 
 
+def _shown_challenge(page: httpx.Response) -> Challenge:
+    found = page.text.partition('data-challenge="')[2]
+    return Challenge(challenge=found.partition('"')[0], bits=int(found.partition('data-bits="')[2].partition('"')[0]))
+
+
 async def test_a_busy_network_pays_and_others_do_not(office: Office) -> None:
     """What people do is free; then an attempt costs a proof, which works once; another network is not affected."""
     browser = office.browser("203.0.113.7")
@@ -55,9 +60,7 @@ async def test_the_page_hands_out_the_challenge(office: Office) -> None:
     assert shown.status_code == 429
     assert email in shown.text
     assert "/console/assets/proof.js" in shown.text
-    found = shown.text.partition('data-challenge="')[2]
-    challenge, bits = found.partition('"')[0], int(found.partition('data-bits="')[2].partition('"')[0])
-    proof = solve(Challenge(challenge=challenge, bits=bits))
+    proof = solve(_shown_challenge(shown))
     sent = await browser.send("/signup", email=email, password=PASSWORD, proof=proof)
     assert sent.status_code == 200
 
@@ -73,6 +76,21 @@ async def test_the_hint_names_the_password_where_the_form_has_one(office: Office
             shown = await office.browser().send(path, email=email, **fields)
         assert shown.status_code == 429
         assert ("type your password again" in shown.text, "send the form once more" in shown.text) == (asks, not asks)
+
+
+async def test_a_change_of_address_can_be_paid_for(office: Office) -> None:
+    """The form asks for the password and for a mail; one proof pays for both."""
+    _, browser = await office.account()
+    fields = {"email": new_address(), "email_password": PASSWORD}
+    for _ in range(LIMITS["change_email"]["address"].free):
+        assert (await browser.send("/console/account", "/console/account/email", **fields)).status_code == 200
+    shown = await browser.send("/console/account", "/console/account/email", **fields)
+    assert shown.status_code == 429
+    proof = solve(_shown_challenge(shown))
+    paid = await browser.send("/console/account", "/console/account/email", proof=proof, **fields)
+    assert paid.status_code == 200
+    own = await browser.send("/console/account", "/console/account/email", **{**fields, "email_password": "not mine"})
+    assert own.status_code == 429
 
 
 async def test_guessing_at_one_account_gets_dear_from_anywhere(office: Office) -> None:
