@@ -3,7 +3,7 @@
 What the audit log says that the person did stays, under an id that leads to nobody any more.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -12,6 +12,7 @@ import structlog
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from infra.clock import Clock
 from infra.db import Database, TenantId, driver
 from infra.errors import Conflict, FieldError, Invalid, Unauthenticated
 from infra.secret import Secret
@@ -83,7 +84,7 @@ class Prospect(Struct, frozen=True, kw_only=True):
 class AccountDeletion:
     """One per process."""
 
-    def __init__(self, database: Database, doors: Doors, *, secret: Secret, clock: Callable[[], datetime]) -> None:
+    def __init__(self, database: Database, doors: Doors, *, secret: Secret, clock: Clock) -> None:
         self._database = database
         self._doors = doors
         self._secret = secret

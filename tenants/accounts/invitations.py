@@ -1,5 +1,6 @@
 """Open invitations to an organisation. A row goes when somebody joins by it, or when it is withdrawn."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -100,6 +101,17 @@ async def close_invitation(conn: AsyncConnection, org_id: UUID, invitation_id: U
     if role is None:
         raise withdrawn()
     return role
+
+
+async def close_invitations_by(conn: AsyncConnection, org_id: UUID, person_id: UUID, roles: Sequence[Role]) -> int:
+    """Withdraw those that a person sent for one of these roles; how many. `conn` is a session in that organisation."""
+    done: str = await (await driver(conn)).execute(
+        "delete from invitations where org_id = $1 and invited_by = $2 and role = any($3)",
+        org_id,
+        person_id,
+        list(roles),
+    )
+    return int(done.rpartition(" ")[2])
 
 
 async def is_open(conn: AsyncConnection, invitation_id: UUID | None, *, now: datetime) -> bool:

@@ -1,6 +1,6 @@
 """Membership: who is invited to an organisation and joins it, whose role changes, and who leaves."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -8,6 +8,7 @@ from uuid import UUID
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from infra.clock import Clock
 from infra.db import Database
 from infra.ids import uuid7
 from infra.secret import Secret
@@ -19,17 +20,26 @@ from tenants.accounts.invitations import (
     Invitation,
     InvitationNotFound,
     close_invitation,
+    close_invitations_by,
     get_invitation,
     list_invitations,
     store_invitation,
     withdrawn,
 )
-from tenants.accounts.members import add_member, check_may_grant, lock_roles, remove_member, role_in, set_role
+from tenants.accounts.members import (
+    add_member,
+    check_may_grant,
+    lock_roles,
+    may_grant,
+    remove_member,
+    role_in,
+    set_role,
+)
 from tenants.accounts.organisations import name_of_organisation
 from tenants.accounts.outbox import About, queue_mail
 from tenants.accounts.passwords import check_password
 from tenants.accounts.people import add_person, find_person
-from tenants.accounts.roles import Role
+from tenants.accounts.roles import ROLES, Role
 from tenants.accounts.sessions import SignedIn
 from tenants.accounts.tokens import Token, get_token, spend_token
 from tenants.accounts.trail import note_membership
@@ -47,9 +57,7 @@ class Invited(Struct, frozen=True, kw_only=True):
 class Memberships:
     """One per process."""
 
-    def __init__(
-        self, database: Database, doors: Doors, *, secret: Secret, clock: Callable[[], datetime], room: CheckRoom
-    ) -> None:
+    def __init__(self, database: Database, doors: Doors, *, secret: Secret, clock: Clock, room: CheckRoom) -> None:
         """`room`: whether one more member fits the plan."""
         self._database = database
         self._doors = doors
@@ -153,18 +161,26 @@ class Memberships:
         return SignedIn(person_id=person_id, method="invitation")
 
     async def change_role(self, by: UUID, org_id: UUID, person_id: UUID, role: Role, knock: Knock) -> None:
-        """Change a member's role; it holds with their next request. Raises RoleTooLow, MemberNotFound, LastOwner."""
+        """Change a member's role; it holds with their next request, and takes back what they may invite to no more.
+
+        Raises RoleTooLow, MemberNotFound, LastOwner.
+        """
         async with self._database.person_session(by, org_id=org_id) as conn:
             before = await set_role(conn, org_id, person_id, role, by=by)
             details = {"role": role, "before": before}
+            details |= await _take_back(conn, org_id, person_id, [each for each in ROLES if not may_grant(role, each)])
             await self._note(conn, by, "member.change", person_id, details, knock, self._clock())
 
     async def remove(self, by: UUID, org_id: UUID, person_id: UUID, knock: Knock) -> None:
-        """Remove a member, or leave. Raises RoleTooLow, MemberNotFound, LastOwner."""
+        """Remove a member, or leave; the invitations that they sent go with them, lest one is their way back.
+
+        Raises RoleTooLow, MemberNotFound, LastOwner.
+        """
         async with self._database.person_session(by, org_id=org_id) as conn:
             role = await remove_member(conn, org_id, person_id, by=by)
+            details = {"role": role, **await _take_back(conn, org_id, person_id, ROLES)}
             action = "member.leave" if by == person_id else "member.remove"
-            await self._note(conn, by, action, person_id, {"role": role}, knock, self._clock())
+            await self._note(conn, by, action, person_id, details, knock, self._clock())
 
     async def _admit(self, address: str, knock: Knock) -> datetime:
         now = self._clock()
@@ -228,6 +244,12 @@ class Memberships:
         await note_membership(
             conn, by, action, subject=subject, details=details, knock=knock, secret=self._secret, now=now
         )
+
+
+async def _take_back(conn: AsyncConnection, org_id: UUID, person_id: UUID, roles: Sequence[Role]) -> dict[str, Any]:
+    """Withdraw what a member invited to with these roles; how many, as the audit log tells it."""
+    count = await close_invitations_by(conn, org_id, person_id, roles)
+    return {"withdrawn": count} if count else {}
 
 
 def _of_address(invitations: list[Invitation], address: str) -> Invitation | None:

@@ -201,3 +201,22 @@ async def test_many_invitations_are_slowed_down_and_not_refused(office: Office) 
     assert "data-challenge" not in shown.text
     slowed = await owner.send(page, f"{page}/invite", email=new_address(), role="analyst")
     assert (slowed.status_code, "data-challenge" in slowed.text) == (429, True)
+
+
+@pytest.mark.parametrize(("door", "fields"), [("role", {"role": "analyst"}), ("remove", {})])
+async def test_who_may_invite_no_more_leaves_no_way_in(office: Office, door: str, fields: dict[str, str]) -> None:
+    """What a member invited to goes with the right to invite; what others invited to stays."""
+    _, owner = await office.account()
+    admin = await _member(office, owner, "admin")
+    second, other = new_address(), new_address()
+    await _invite(admin, second, "admin")
+    await _invite(owner, other)
+    link = await office.link(second)
+    page = await page_of(owner)
+    async with office.database.system_session(reason="test look") as conn:
+        person_id = await (await driver(conn)).fetchval(
+            "select invited_by::text from invitations where email = $1", second
+        )
+    await owner.send(page, f"{page}/{door}", person_id=person_id, **fields)
+    assert _open((await owner.get(page)).text).keys() == {other}
+    assert "This invitation was withdrawn" in (await office.browser().get(link)).text
