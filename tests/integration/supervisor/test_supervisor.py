@@ -21,6 +21,7 @@ import os, signal, sys
 from infra.supervisor import Backoff, Role, run_supervised
 
 FOLDER = sys.argv[1]
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup the tests, and what they start, are deaf to it
 
 def role(name, body, ready=None):
     program = (
