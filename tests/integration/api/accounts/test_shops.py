@@ -71,6 +71,20 @@ async def test_keys_are_made_and_revoked(office: Office) -> None:
     assert shown.status_code == 404
 
 
+async def test_when_and_from_where_a_key_was_last_used_is_shown(office: Office) -> None:
+    """To the hour, and never the address itself; so one sees which can go."""
+    _, browser = await office.account()
+    page = f"/console/shops/{await _shop(browser)}"
+    (key,) = re.findall(r"sk_\w{45}", (await browser.send(page, f"{page}/keys", name="server", kind="secret")).text)
+    before = (await browser.get(page)).text
+    assert (before.count("not yet"), "12:00 UTC" in before) == (3, False)
+    user = office.browser("203.0.113.7")
+    assert (await user.http.get("/v1/items", headers={"X-API-Key": key})).status_code == 200
+    await office.app.services.key_usage.flush()
+    after = (await browser.get(page)).text
+    assert (after.count("not yet"), "15 Jan 2026, 12:00 UTC" in after, "203.0.113" in after) == (2, True, False)
+
+
 async def test_an_empty_feed_says_what_to_do(office: Office) -> None:
     """Nothing pasted, no file, only spaces; and a page without products leads to the upload."""
     _, browser = await office.account()
