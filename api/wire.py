@@ -1,6 +1,7 @@
 """Requests in, answers out: bodies, query strings and path parts to structs, with every bad field named."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Final, TypeAlias, TypeVar
 from urllib.parse import unquote
 
@@ -67,9 +68,12 @@ def read_query(request: ASGIConnection[Any, Any, Any, Any], kind: type[T]) -> T:
 def convert_text(plain: Mapping[str, str], kind: type[T]) -> T:
     """Text values as a `kind`: "10" is a number and "true" a boolean where the field is one. Raises InvalidFields."""
     try:
-        return msgspec.convert(dict(plain), kind, strict=False)
+        made = msgspec.convert(dict(plain), kind, strict=False)
     except msgspec.ValidationError:
         pass
+    else:
+        _refuse_numbers(plain, made)
+        return made
     # Converted one by one where that works, so that only the bad ones are named.
     typed: dict[str, object] = {}
     hints = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}  # type: ignore[arg-type]
@@ -79,6 +83,27 @@ def convert_text(plain: Mapping[str, str], kind: type[T]) -> T:
         except msgspec.ValidationError:
             typed[name] = _nearest(value, hints[name])
     return convert(typed, kind)
+
+
+def _refuse_numbers(plain: Mapping[str, str], made: object) -> None:
+    """A number is no moment, though msgspec takes one for seconds since 1970: a day or a year would be 1970 too."""
+    faults = [
+        FieldError(pointer=f"/{field.encode_name}", code="invalid_value", message="Write a moment as RFC 3339 does.")
+        for field in msgspec.structs.fields(made)  # type: ignore[arg-type]
+        if isinstance(getattr(made, field.name), datetime) and _is_number(plain.get(field.encode_name))
+    ]
+    if faults:
+        raise InvalidFields("A moment is written as 2026-01-15T12:00:00Z.", errors=faults)
+
+
+def _is_number(text: str | None) -> bool:
+    if text is None:
+        return False
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _nearest(value: str, kind: Any) -> object:

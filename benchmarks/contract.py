@@ -70,7 +70,7 @@ def main() -> None:
         for operation in (result.ok() for result in load().get_all_operations()):
             for mode in modes(operation):
                 key = stage.make_tenant().secret_key  # a shop for each: none comes to its limits
-                ask(tally, stage.url, key, operation, mode, examples=given.examples, seed=given.seed)
+                ask(tally, stage.url, key, operation, mode, examples=given.examples, encoder=True, seed=given.seed)
         progress()
         machine = walks(tally, stage.url, new_key, encoder=True)
         began = time.monotonic()

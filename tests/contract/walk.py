@@ -115,9 +115,17 @@ def load() -> Any:
 
 
 def ask(
-    tally: Tally, url: str, key: str, operation: Any, mode: GenerationMode, *, examples: int, seed: int = 0
+    tally: Tally,
+    url: str,
+    key: str,
+    operation: Any,
+    mode: GenerationMode,
+    *,
+    examples: int,
+    encoder: bool,
+    seed: int = 0,
 ) -> None:
-    """Ask one operation alone, so many times, with whatever may or may not be sent to it."""
+    """Ask one operation alone, so many times, with whatever may or may not be sent to it. `encoder`: as in `walks`."""
 
     @hypothesis.seed(seed)
     @settings(
@@ -130,7 +138,8 @@ def ask(
     @given(case=operation.as_strategy(generation_mode=mode))
     def call(case: Any) -> None:
         answer = case.call(base_url=url, headers={"Authorization": f"Bearer {key}"})
-        tally.check(answer, case, _CONFORMANCE)
+        checks = (*_CONFORMANCE, negative_data_rejection)
+        tally.check(answer, case, [each for each in checks if not _exempt(each, case, answer, encoder=encoder)])
 
     call()
 
@@ -143,10 +152,10 @@ def modes(operation: Any) -> list[GenerationMode]:
     return [GenerationMode.POSITIVE]
 
 
-def walks(tally: Tally, url: str, new_key: Callable[[], str], *, encoder: bool) -> Any:
+def walks(tally: Tally, url: str, new_key: Callable[[], str], *, encoder: bool, refusals: bool = True) -> Any:
     """The state machine, for `run`. Each walk has a key by `new_key` of a shop of its own, so that it may revoke and
     delete what it finds. Failures are noted, not raised: one does not hide the next. `encoder`: whether one runs, so
-    that no search may answer that there is none."""
+    that no search may answer that there is none. `refusals`: whether all that is bad must be refused."""
     schema = load()
     schema.config.phases.stateful.inference.algorithms = []  # the document's own links, and no guessed ones
     schema.config.generation.update(with_security_parameters=False)
@@ -181,6 +190,8 @@ def walks(tally: Tally, url: str, new_key: Callable[[], str], *, encoder: bool) 
             checks = [check for check in _CHECKS if not _exempt(check, case, response, encoder=encoder)]
             if case.operation.label in tally.guarded:
                 checks.remove(ignored_auth)
+            if not refusals and negative_data_rejection in checks:
+                checks.remove(negative_data_rejection)
             known = {"headers": self.headers, "transport_kwargs": kwargs, "recorder": self.recorder}
             if tally.check(response, case, checks, **known) and response.status_code < 300:
                 tally.guarded.add(case.operation.label)

@@ -1,4 +1,4 @@
-"""Moments at the ends of time, at which an offset leads out of the years that there are."""
+"""Moments at the ends of time, where an offset leads out of the years that there are; and numbers, which are none."""
 
 import httpx
 import pytest
@@ -26,3 +26,13 @@ async def test_a_moment_at_the_end_of_time_is_one_like_others(client: httpx.Asyn
     assert [(answer.request.url.path, answer.status_code) for answer in answers if answer.is_error] == []
     key = await client.post("/v1/keys", json={"name": "k", "expires_at": moment})
     assert key.status_code == (422 if moment.startswith("0") else 201)
+
+
+@pytest.mark.parametrize("number", ["0.5", "2026", "-1", "1e9", "20260115"])
+async def test_a_number_is_no_moment(client: httpx.AsyncClient, number: str) -> None:
+    """Neither a year nor seconds since 1970; the answer says how one is written."""
+    for path, name in (("/v1/audit", "from"), ("/v1/audit", "to"), ("/v1/analytics", "from")):
+        given = {"from": "2026-01-14T00:00:00Z", "to": "2026-01-15T00:00:00Z", name: number}
+        answer = await client.get(path, params=given)
+        assert answer.status_code == 422
+        assert [fault["pointer"] for fault in answer.json()["errors"]] == [f"/{name}"]
