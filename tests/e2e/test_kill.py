@@ -99,14 +99,17 @@ def _tell(shop: Shop, shoppers: int) -> None:
 def test_a_worker_killed_in_training_leaves_the_old_model_serving(fragile: Installation, tmp_path: Path) -> None:
     """Nothing of the half-made model is seen; the next worker takes the job up and its model serves."""
     shop = fragile.make_shop("killed training")
-    shop.client.post(
+    sent = shop.client.post(
         "/v1/imports", content=_feed(tmp_path).read_bytes(), headers={"Content-Type": "application/x-ndjson"}
     )
-    shop.wait_until_encoded()
 
     def state(job: str) -> str:
         found: str = shop.client.get(f"/v1/jobs/{job}").json()["status"]
         return found
+
+    # Else a training might begin before there is anything to learn about.
+    until(lambda: state(sent.json()["job_id"]) == "done", "the import")
+    shop.wait_until_encoded()
 
     def train() -> str:
         job: str = shop.client.post("/v1/models/train").raise_for_status().json()["job_id"]
