@@ -12,9 +12,6 @@ from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 import msgspec
-from joserfc import jws
-from joserfc.errors import JoseError
-from joserfc.jwk import OctKey
 from msgspec import Meta, Struct
 
 from infra.changes import ChangeFeed
@@ -82,12 +79,20 @@ class _Checked(Struct, frozen=True, kw_only=True):
 
 def sign(claims: Claims, *, kid: str, secret: str) -> str:
     """The token of these claims, as a shop's server makes it."""
+    from joserfc import jws
+    from joserfc.jwk import OctKey
+
     header = {"alg": "HS256", "kid": kid}
     return jws.serialize_compact(header, msgspec.json.encode(claims), OctKey.import_key(secret), algorithms=_ALGORITHMS)
 
 
 def verify(token: str, secrets: Mapping[str, str], tenant_id: TenantId, *, now: datetime) -> Claims:
     """The claims of a token that one of these signing secrets, by `kid`, made. Raises a kind of Unauthenticated."""
+    # 14 MB, of which a process of a shop without tokens needs nothing.
+    from joserfc import jws
+    from joserfc.errors import JoseError
+    from joserfc.jwk import OctKey
+
     if len(token) > MAX_TOKEN:
         raise VisitorTokenRefused(
             f"The visitor token has {len(token):,} characters; {MAX_TOKEN:,} are allowed. Shorten its `filter`."
