@@ -7,11 +7,18 @@ import httpx
 import pytest
 
 from api.app import Application
+from api.recommend import sampling
 from api.recommend.recall import recall_or_popular
 from infra.ids import uuid7
 from tests.integration.api.conftest import MakeShop
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(autouse=True)
+def _no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine takes its time to recall the candidates."""
+    monkeypatch.setattr(sampling, "BUDGET_S", 60.0)
 
 
 async def _written(app: Application) -> None:
@@ -104,8 +111,11 @@ async def _viewed(client: httpx.AsyncClient, user_id: str, item_id: str) -> None
     assert (await client.post("/v1/events", json={"events": [event]})).json()["accepted"] == 1
 
 
-async def test_an_explained_answer_is_kept_with_its_candidates(app: Application, client: httpx.AsyncClient) -> None:
+async def test_an_explained_answer_is_kept_with_its_candidates(
+    app: Application, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All that it was chosen from, not only what was shown, with the shares and the evidence; kept or made anew."""
+    monkeypatch.setattr(sampling, "sampled", lambda _: False)
     await _stock(client)
     await _viewed(client, "ann", "i1")
     for body in ({"strategy": "new"}, {"strategy": "recently_viewed", "user_id": "ann"}):

@@ -29,10 +29,14 @@ def role(name, body, ready=None):
         "def say(*words): os.write(1, (' '.join(map(str, words)) + chr(10)).encode())\\n"
         "def drain(*_): say(NAME, 'drained'); sys.exit(0)\\n"
         "signal.signal(signal.SIGTERM, drain)\\n"
+        "woken, waker = os.pipe()\\n"
+        "os.set_blocking(waker, False)\\n"
+        "signal.set_wakeup_fd(waker)\\n"
     ).replace("NAME", repr(name)) + body
     return Role(name=name, argv=[sys.executable, "-S", "-c", program, FOLDER], env=dict(os.environ), ready=ready)
 
-WAIT = "say(%r, 'up', os.getpid())\\nwhile True: signal.pause()\\n"
+# Not signal.pause(): a signal just before it is seen by nobody until the next one comes.
+WAIT = "say(%r, 'up', os.getpid())\\nwhile True: os.read(woken, 1)\\n"
 
 class Database:
     running = False
