@@ -1,7 +1,8 @@
 """Membership: who is invited to an organisation and joins it, whose role changes, and who leaves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -64,6 +65,7 @@ class Memberships:
         self._secret = secret
         self._clock = clock
         self._room = room
+        self._note = partial(note_membership, secret=secret)
 
     async def invite(self, person_id: UUID, org_id: UUID, email: str, role: Role, knock: Knock) -> None:
         """Mail an invitation; one to the same address that is open already is renewed, with this role.
@@ -230,20 +232,6 @@ class Memberships:
         await add_member(conn, org_id, person_id, role, now=now)
         by = None if good.invitation_id is None else str(good.invitation_id)
         await self._note(conn, person_id, "member.join", person_id, {"role": role, "invitation": by}, knock, now)
-
-    async def _note(
-        self,
-        conn: AsyncConnection,
-        by: UUID,
-        action: str,
-        subject: UUID,
-        details: Mapping[str, Any],
-        knock: Knock,
-        now: datetime,
-    ) -> None:
-        await note_membership(
-            conn, by, action, subject=subject, details=details, knock=knock, secret=self._secret, now=now
-        )
 
 
 async def _take_back(conn: AsyncConnection, org_id: UUID, person_id: UUID, roles: Sequence[Role]) -> dict[str, Any]:

@@ -114,9 +114,7 @@ async def arrive(
         else:
             await _join(conn, org_id, person_id, rules.role, now, room)
             details = {"role": rules.role, "invitation": None}
-            await note_membership(
-                conn, person_id, "member.join", subject=person_id, details=details, knock=knock, secret=secret, now=now
-            )
+            await note_membership(conn, person_id, "member.join", person_id, details, knock, now, secret=secret)
     _log.info("person.arrived", person_id=str(person_id), org_id=str(org_id))
     return SignedIn(person_id=person_id, method="oidc")
 

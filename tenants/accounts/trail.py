@@ -18,12 +18,12 @@ async def note_membership(
     conn: AsyncConnection,
     by: UUID,
     action: str,
-    *,
     subject: UUID,
     details: Mapping[str, Any],
     knock: Knock,
-    secret: Secret,
     now: datetime,
+    *,
+    secret: Secret,
 ) -> None:
     """Note what a person does in this transaction, in every shop of the organisation that `conn` is a session in.
 
