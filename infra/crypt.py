@@ -26,18 +26,35 @@ class Undecipherable(Conflict):
     title = "A stored value cannot be decrypted"
 
 
-def encrypt(secret: bytes, plain: bytes, *, purpose: str, about: bytes) -> bytes:
-    """`plain` as it may be stored: a random nonce, then the ciphertext with its tag."""
+class BadSeal(Exception):
+    """Sealed under another key or about something else, or changed since."""
+
+
+def seal(key: bytes, plain: bytes, *, about: bytes) -> bytes:
+    """`plain` under a key of 32 bytes: a random nonce, then the ciphertext with its tag."""
     nonce = os.urandom(_NONCE)
-    return nonce + AESGCM(_key(secret, purpose)).encrypt(nonce, plain, about)
+    return nonce + AESGCM(key).encrypt(nonce, plain, about)
+
+
+def unseal(key: bytes, sealed: bytes, *, about: bytes) -> bytes:
+    """What was sealed under this key. Raises BadSeal."""
+    try:
+        return AESGCM(key).decrypt(sealed[:_NONCE], sealed[_NONCE:], about)
+    except (InvalidTag, ValueError) as error:
+        raise BadSeal from error
+
+
+def encrypt(secret: bytes, plain: bytes, *, purpose: str, about: bytes) -> bytes:
+    """`plain` as it may be stored: sealed under the key of this purpose."""
+    return seal(_key(secret, purpose), plain, about=about)
 
 
 def decrypt(secrets: Sequence[bytes], stored: bytes, *, purpose: str, about: bytes) -> bytes:
     """What was encrypted under one of these secrets. Raises Undecipherable."""
     for secret in secrets:
         try:
-            return AESGCM(_key(secret, purpose)).decrypt(stored[:_NONCE], stored[_NONCE:], about)
-        except (InvalidTag, ValueError):
+            return unseal(_key(secret, purpose), stored, about=about)
+        except BadSeal:
             continue
     raise Undecipherable(
         "It was stored under another secret of this installation, or was changed. Restore KINDRED_SECRET_KEY, or make "

@@ -7,18 +7,16 @@ reads the database finds no shopper and no secret in it, and an erasure need not
 
 import asyncio
 import hmac
-import os
 import zlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 import msgspec
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from infra.crypt import BadSeal, seal, unseal
 from infra.db import Database, TenantId, driver
 from infra.errors import Conflict, Invalid
 
@@ -27,7 +25,6 @@ KEPT: Final = timedelta(hours=24)
 MAX_ANSWER: Final = 65_536
 """Bytes of an answer as it is kept: compressed, and encrypted."""
 
-_NONCE: Final = 12
 _AT_ONCE: Final = 5000
 
 
@@ -144,16 +141,13 @@ _decode: Final = msgspec.msgpack.Decoder(KeptAnswer).decode
 
 
 def _close(attempt: Attempt, answer: KeptAnswer) -> bytes:
-    nonce = os.urandom(_NONCE)
-    plain = zlib.compress(_encode(answer), 6)
-    return nonce + AESGCM(attempt.answer_key).encrypt(nonce, plain, attempt.request + attempt.fingerprint)
+    return seal(attempt.answer_key, zlib.compress(_encode(answer), 6), about=attempt.request + attempt.fingerprint)
 
 
 def _open(attempt: Attempt, sealed: bytes) -> KeptAnswer:
-    nonce, rest = sealed[:_NONCE], sealed[_NONCE:]
     try:
-        plain = AESGCM(attempt.answer_key).decrypt(nonce, rest, attempt.request + attempt.fingerprint)
-    except InvalidTag as error:
+        plain = unseal(attempt.answer_key, sealed, about=attempt.request + attempt.fingerprint)
+    except BadSeal as error:
         # Somebody has changed the row: what it answered is not known, and must not be done again.
         raise RuntimeError("the kept answer of a request was changed in the database") from error
     return _decode(zlib.decompress(plain))
