@@ -11,7 +11,7 @@ import pytest
 from msgspec import Struct
 
 from api.app import Application, create_app
-from api.recommend import recall
+from api.recommend import recall, sampling
 from infra.blob_folder import FolderBlobs
 from infra.clock import Clock, ServerClock, utc_now
 from infra.db import Database, TenantId
@@ -36,8 +36,9 @@ MakeShop = Callable[[], Awaitable[Shop]]
 
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No list falls back for the load of the machine."""
+    """No list falls back, and none is logged without its candidates, for the load of the machine."""
     monkeypatch.setattr(recall, "BUDGET_S", 30.0)
+    monkeypatch.setattr(sampling, "BUDGET_S", 30.0)
 
 
 @asynccontextmanager

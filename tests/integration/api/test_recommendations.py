@@ -15,12 +15,6 @@ from tests.integration.api.conftest import MakeShop
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(autouse=True)
-def _no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy machine takes its time to recall the candidates."""
-    monkeypatch.setattr(sampling, "BUDGET_S", 60.0)
-
-
 async def _written(app: Application) -> None:
     while app.services.answer_log.waiting:
         await app.services.answer_log.flush()
