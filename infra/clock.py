@@ -59,6 +59,13 @@ class Offset:
             self.ahead_s, self.doubt_s = measured, doubt_s
 
 
+async def server_now(database: Database) -> datetime:
+    """The time of the database's server, for a program that asks once. Raises what asyncpg raises."""
+    async with database.system_session(reason="read the server's clock") as conn:
+        now: datetime = await (await driver(conn)).fetchval("select clock_timestamp()")
+        return now
+
+
 class ServerClock:
     """The time of the database's server, right to some milliseconds; this machine's until the server told its own.
 

@@ -1,7 +1,7 @@
 """What a tenant is: its name and plan, its shard, and the generation of vectors that serves it; made and found."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -157,9 +157,11 @@ async def add_tenant(
         )
     except IntegrityError as error:
         raise TenantNameTaken(f"There is a tenant named {name!r} already; choose another name.") from error
-    await (await driver(conn)).execute("insert into tenant_counters (tenant_id) values ($1)", tenant_id)
+    made_at: datetime = await (await driver(conn)).fetchval(
+        "insert into tenant_counters (tenant_id) values ($1) returning clock_timestamp()", tenant_id
+    )
     details = {"plan": plan, "currency": currency}
-    await note(conn, tenant_id, actor, "tenant.create", subject=name, details=details, now=now or datetime.now(UTC))
+    await note(conn, tenant_id, actor, "tenant.create", subject=name, details=details, now=now or made_at)
 
 
 _LIST: Final = """
@@ -195,12 +197,14 @@ async def set_plan(database: Database, tenant_id: TenantId, plan: str, *, actor:
     What a plan is, and which there are, is not known here (billing/plans.py).
     """
     async with database.system_session(reason="change a tenant's plan") as conn:
-        found = await (await driver(conn)).fetchval(
-            "update tenants set plan = $2 where tenant_id = $1 and deleted_at is null returning 1", tenant_id, plan
+        now: datetime | None = await (await driver(conn)).fetchval(
+            "update tenants set plan = $2 where tenant_id = $1 and deleted_at is null returning clock_timestamp()",
+            tenant_id,
+            plan,
         )
-        if not found:
+        if now is None:
             raise TenantNotFound("There is no such tenant, or it was deleted before.")
-        await note(conn, tenant_id, actor, "tenant.plan", details={"plan": plan}, now=datetime.now(UTC))
+        await note(conn, tenant_id, actor, "tenant.plan", details={"plan": plan}, now=now)
         await record_change(conn, tenant_id, "tenant")
 
 

@@ -5,11 +5,11 @@ import json
 import os
 import sys
 from argparse import Namespace
-from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from infra.blob_open import open_blobs
+from infra.clock import ServerClock, server_now
 from infra.commands.database import with_database
 from infra.commands.keys import make_key
 from infra.db import Database
@@ -37,7 +37,7 @@ async def export(database: Database, settings: Settings, arguments: Namespace) -
     blobs = open_blobs(settings.blob_url)
     try:
         with TemporaryDirectory(prefix="kindred-export-", dir=_scratch(settings)) as scratch, aside.open("xb") as file:
-            dumped = await dump(database, tenant.tenant_id, Path(scratch), now=datetime.now(UTC))
+            dumped = await dump(database, tenant.tenant_id, Path(scratch), now=await server_now(database))
             async for piece in bundle(dumped, blobs):
                 await asyncio.to_thread(file.write, piece)
             await asyncio.to_thread(os.fsync, file.fileno())
@@ -56,6 +56,8 @@ async def export(database: Database, settings: Settings, arguments: Namespace) -
 @with_database
 async def restore(database: Database, settings: Settings, arguments: Namespace) -> int:
     """Make a shop of an exported file, and its first keys."""
+    clock = ServerClock(database)
+    await clock.measure()
     blobs = open_blobs(settings.blob_url)
     try:
         made = await restore_bundle(
@@ -63,7 +65,7 @@ async def restore(database: Database, settings: Settings, arguments: Namespace) 
             blobs,
             arguments.file,
             secret=load_secret(settings),
-            clock=lambda: datetime.now(UTC),
+            clock=clock,
             name=arguments.as_name,
             plan=arguments.plan,
         )

@@ -3,12 +3,12 @@
 import json
 import sys
 from argparse import Namespace
-from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from infra.clock import server_now
 from infra.commands.database import with_database
 from infra.db import Database, TenantId
 from infra.decode import convert, plain_json
@@ -46,7 +46,7 @@ async def make_key(
     **wanted: Any,
 ) -> NewKey:
     """Make a key of a tenant, signed with this installation's secret; the first secret key may do everything."""
-    now = datetime.now(UTC)
+    now = await server_now(database)
     async with database.tenant_session(tenant_id) as conn:
         made = await create_key(
             conn,
@@ -106,8 +106,8 @@ async def rotate(database: Database, settings: Settings, arguments: Namespace) -
         print(f"kindred: an overlap has 0 to {MAX_OVERLAP_S} seconds.", file=sys.stderr)
         return 2
     tenant = await find_tenant(database, arguments.tenant)
+    now = await server_now(database)
     async with database.tenant_session(tenant.tenant_id) as conn:
-        now = datetime.now(UTC)
         made = await rotate_key(
             conn,
             tenant.tenant_id,
@@ -146,7 +146,7 @@ async def visitor_token(database: Database, settings: Settings, arguments: Names
     """Sign a token as a shop's server would, with a signing secret that is made where there is none."""
     tenant = await find_tenant(database, arguments.tenant)
     secret = load_secret(settings)
-    now = datetime.now(UTC)
+    now = await server_now(database)
     async with database.tenant_session(tenant.tenant_id) as conn:
         signing = await newest_visitor_secret(conn, tenant.tenant_id, secret)
         if signing is None:
@@ -173,8 +173,8 @@ async def visitor_token(database: Database, settings: Settings, arguments: Names
 async def revoke(database: Database, settings: Settings, arguments: Namespace) -> int:
     """End a key at once."""
     tenant = await find_tenant(database, arguments.tenant)
+    now = await server_now(database)
     async with database.tenant_session(tenant.tenant_id) as conn:
-        now = datetime.now(UTC)
         await revoke_key(conn, tenant.tenant_id, arguments.key_id, now=now)
         await note(conn, tenant.tenant_id, command_line(), "key.revoke", subject=arguments.key_id, now=now)
     print(f"kindred: key {arguments.key_id} is revoked; every process knows within a second.")

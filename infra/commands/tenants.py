@@ -2,7 +2,7 @@
 
 import json
 from argparse import Namespace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import msgspec
@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from billing.plans import plan_named
+from infra.clock import server_now
 from infra.commands.database import with_database
 from infra.commands.keys import make_key
 from infra.db import Database, TenantId
@@ -44,7 +45,7 @@ async def list_(database: Database, settings: Settings, arguments: Namespace) ->
     """The shops, oldest first; or those that were deleted and can be had back."""
     if arguments.deleted:
         table = Table("tenant", "name", "deleted", "erased after", box=None, pad_edge=False)
-        for deletion in await list_deletions(database, now=datetime.now(UTC)):
+        for deletion in await list_deletions(database, now=await server_now(database)):
             table.add_row(str(deletion.tenant_id), deletion.name, _minute(deletion.deleted_at), _end(deletion))
     else:
         table = Table("tenant", "name", "plan", "items", "since", box=None, pad_edge=False)
@@ -74,8 +75,9 @@ async def delete(database: Database, settings: Settings, arguments: Namespace) -
     if not arguments.yes and input(f"Delete {tenant.name} with {tenant.items:,} items? [y/N] ") != "y":
         return 1
     grace = timedelta(days=settings.tenant_grace_days)
+    now = await server_now(database)
     async with database.tenant_session(tenant.tenant_id) as conn:
-        deletion = await delete_tenant(conn, tenant.tenant_id, now=datetime.now(UTC), grace=grace, actor=command_line())
+        deletion = await delete_tenant(conn, tenant.tenant_id, now=now, grace=grace, actor=command_line())
     print(f"kindred: {tenant.name} ({tenant.tenant_id}) is deleted; its keys open nothing. Until {_end(deletion)}")
     print(f"`kindred tenants undelete {tenant.tenant_id}` gives all of it back; then a worker erases what it had.")
     return 0
@@ -84,7 +86,7 @@ async def delete(database: Database, settings: Settings, arguments: Namespace) -
 @with_database
 async def undelete(database: Database, settings: Settings, arguments: Namespace) -> int:
     """Have a deleted shop back."""
-    now = datetime.now(UTC)
+    now = await server_now(database)
     deletion = await find_deletion(database, arguments.name, now=now)
     async with database.tenant_session(deletion.tenant_id) as conn:
         name = await undelete_tenant(conn, deletion, now=now, name=arguments.as_name, actor=command_line())

@@ -1,6 +1,6 @@
 """The outbox: what happened is noted in the transaction in which it happens, with who is to be told."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from uuid import UUID
 
 import msgspec
@@ -12,15 +12,17 @@ from tenants.webhooks.events import DATA, EventData, EventType
 
 # One statement, and nothing is stored where nobody wants to know.
 _EMIT = """
-with told as (
+with moment as (
+    select coalesce($5, clock_timestamp()) as now
+), told as (
     select e.endpoint_id from webhook_endpoints e
     where e.tenant_id = $1 and e.enabled and ($6::uuid is null and $3 = any(e.events) or e.endpoint_id = $6)
 ), happened as (
     insert into webhook_events (tenant_id, event_id, type, data, at)
-    select $1, $2, $3, $4::text::json, $5 where exists (select 1 from told)
+    select $1, $2, $3, $4::text::json, m.now from moment m where exists (select 1 from told)
 )
 insert into webhook_deliveries (tenant_id, endpoint_id, event_id, due, created_at)
-select $1, t.endpoint_id, $2, $5, $5 from told t
+select $1, t.endpoint_id, $2, m.now, m.now from told t, moment m
 """
 
 
@@ -36,7 +38,7 @@ async def emit(
     """Tell the tenant's endpoints that something happened, if and when the transaction of `conn` commits.
 
     Those that are enabled now and asked for this type; `only` names one instead. `conn` is a session of the tenant or
-    of the system; `now` is the clock's time where nothing is said. Returns the event's id, the same in every message.
+    of the system; `now` is the server's time where nothing is said. Returns the event's id, the same in every message.
     """
     assert isinstance(data, DATA[type_]), f"{type_} tells a {DATA[type_].__name__}"
     event_id = uuid7()
@@ -46,7 +48,7 @@ async def emit(
         event_id,
         type_,
         msgspec.json.encode(data).decode(),
-        now or datetime.now(UTC),
+        now,
         only,
     )
     return event_id
