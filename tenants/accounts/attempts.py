@@ -17,7 +17,7 @@ from infra.errors import FieldError, RateLimited
 from infra.outage import AWAY
 from infra.secret import Secret
 from infra.telemetry import Children, counter
-from tenants.accounts.proof import MAX_BITS, BadProof, Challenge, check_proof, make_challenge
+from tenants.accounts.proof import LIFE_S, MAX_BITS, BadProof, Challenge, Paid, check_proof, make_challenge
 
 Deed = Literal["signup", "sign_in", "mail", "link", "second_step", "change_email"]
 """`mail`: asking for a link to sign in or to reset a password. `link`: opening one, or coming back from a provider."""
@@ -53,12 +53,35 @@ class ProofNeeded(RateLimited):
         self.challenge = challenge
 
 
+_FIRST_BITS: Final = 16
+"""Some 65,000 hashes: a moment in a browser."""
+
+
 class Limit(Struct, frozen=True, kw_only=True):
-    """Attempts in `span_s` seconds: the first `free` cost nothing, those beyond `most` are refused."""
+    """Attempts in `span_s` seconds: the first `free` cost nothing, those beyond `most` are refused.
+
+    Of a network all its attempts count; of an address, and of everybody, those that were let in. Else a stranger could
+    shut its owner out of a door, and at no cost.
+    """
 
     span_s: int
     free: int
     most: int
+
+    def divided(self, by: int) -> "Limit":
+        """The part of one of so many."""
+        return Limit(span_s=self.span_s, free=max(1, self.free // by), most=max(1, self.most // by))
+
+    def price(self, number: int) -> int:
+        """Bits of proof that the attempt of this number costs."""
+        over = number / self.free
+        return 0 if over <= 1 else min(MAX_BITS, _FIRST_BITS + int(over).bit_length() - 1)
+
+    def last(self, bits: int) -> int:
+        """The number of the last attempt that so many bits pay for."""
+        if bits >= MAX_BITS:
+            return self.most
+        return min(self.most, self.free if bits < _FIRST_BITS else (self.free << bits - _FIRST_BITS + 1) - 1)
 
 
 _Who = Literal["network", "address", "everybody"]
@@ -98,7 +121,9 @@ UNKNOWN_NETWORK: Final = "unknown"
 _LOCAL_SHARE: Final = 4
 """While the database is away, a process takes this part of what all of them take otherwise."""
 
-_FIRST_BITS: Final = 16
+_ONCE: Final = Limit(span_s=LIFE_S, free=1, most=1)
+"""Of a proof."""
+
 _LOCAL_ENTRIES: Final = 10_000
 
 _attempts: Final = Children(counter("door_attempts_total", "Attempts at the doors by outcome.", ["deed", "outcome"]))
@@ -117,62 +142,88 @@ class Attempts:
 
         `network`: of `network_of`. `addresses`: the hashes of the e-mail addresses that it is about.
         """
-        who: dict[_Who, Sequence[bytes]] = {
-            "network": [network.encode()],
-            "everybody": [b""],
-            "address": list(set(addresses)),
-        }
-        held = [(each, key, limit) for each, limit in LIMITS[deed].items() for key in who[each]]
         paid = None if proof is None else check_proof(self._secret, proof, deed, now=now)
-        buckets = [(self._bucket(deed, each, key), _begin(now, limit.span_s)) for each, key, limit in held]
-        if paid is not None:
-            buckets.append((self._bucket(deed, "proof", paid.name), paid.ends))
-        counts, share = await self._count(buckets)
-        if paid is not None and counts.pop() > 1:
-            raise BadProof("This proof was used before; ask for a new challenge.")
-        bits = 0
-        for count, (_, _, limit) in zip(counts, held, strict=True):
-            if count > max(1, limit.most // share):
+        bits = 0 if paid is None else paid.bits
+        tallies = self._tallies(deed, network, addresses, paid, now)
+        numbers, share = await self._count(tallies, bits)
+        price = 0
+        for tally, number in zip(tallies, numbers, strict=True):
+            limit = tally.limit.divided(share)
+            if number > limit.most:
                 _attempts(deed, "refused").inc()
+                if tally.limit is _ONCE:
+                    raise BadProof("This proof was used before; ask for a new challenge.")
                 raise TooManyAttempts(f"Wait some minutes, at most {limit.span_s // 60}, and try again.")
-            over = count / max(1, limit.free // share)
-            if over > 1:
-                bits = max(bits, min(MAX_BITS, _FIRST_BITS + int(over).bit_length() - 1))
-        if bits > (0 if paid is None else paid.bits):
+            price = max(price, limit.price(number))
+        if price > bits:
             _attempts(deed, "proof").inc()
-            challenge = make_challenge(self._secret.current, deed, bits, now=now)
+            challenge = make_challenge(self._secret.current, deed, price, now=now)
             raise ProofNeeded(
-                f"Find a number so that the SHA-256 of `{challenge.challenge}:<number>` begins with {bits} zero bits, "
+                f"Find a number so that the SHA-256 of `{challenge.challenge}:<number>` begins with {price} zero bits, "
                 "and send the request again with `proof` set to that text.",
                 challenge,
             )
         _attempts(deed, "admitted").inc()
 
+    def _tallies(
+        self, deed: Deed, network: str, addresses: Sequence[bytes], paid: Paid | None, now: datetime
+    ) -> list["_Tally"]:
+        """The firm ones first, and the others in one order for all, since they are locked in it."""
+        who: dict[_Who, Sequence[bytes]] = {
+            "network": [network.encode()],
+            "everybody": [b""],
+            "address": list(set(addresses)),
+        }
+        tallies = [
+            _Tally(self._bucket(deed, each, key), _begin(now, limit.span_s), limit, firm=each == "network")
+            for each, limit in LIMITS[deed].items()
+            for key in who[each]
+        ]
+        if paid is not None:
+            tallies.append(_Tally(self._bucket(deed, "proof", paid.name), paid.ends, _ONCE, firm=True))
+        return sorted(tallies, key=lambda tally: (not tally.firm, tally.bucket))
+
     def _bucket(self, deed: str, who: str, key: bytes) -> bytes:
         return hmac.digest(self._secret.current, f"attempts\0{deed}\0{who}\0".encode() + key, "sha256")
 
-    async def _count(self, buckets: Sequence[tuple[bytes, datetime]]) -> tuple[list[int], int]:
-        """The counts with this attempt, in that order, and what part of the limits they are to be held to."""
+    async def _count(self, tallies: Sequence["_Tally"], bits: int) -> tuple[list[int], int]:
+        """The number of this attempt in each, and into how many parts the limits are divided."""
         try:
             async with self._database.anonymous_session() as conn:
-                records = await (await driver(conn)).fetch(
-                    "select bucket, count from count_attempts($1, $2)",
-                    [bucket for bucket, _ in buckets],
-                    [since for _, since in buckets],
+                numbers: list[int] = await (await driver(conn)).fetchval(
+                    "select admit_attempt($1, $2, $3, $4)",
+                    [tally.bucket for tally in tallies],
+                    [tally.begins for tally in tallies],
+                    [tally.limit.last(bits) for tally in tallies],
+                    sum(tally.firm for tally in tallies),
                 )
+                return numbers, 1
         except AWAY:
-            return self._count_here(buckets), _LOCAL_SHARE
-        found = {record["bucket"]: record["count"] for record in records}
-        return [found[bucket] for bucket, _ in buckets], 1
+            return self._count_here(tallies, bits), _LOCAL_SHARE
 
-    def _count_here(self, buckets: Sequence[tuple[bytes, datetime]]) -> list[int]:
+    def _count_here(self, tallies: Sequence["_Tally"], bits: int) -> list[int]:
         if len(self._local) > _LOCAL_ENTRIES:
             # Who fills it is a crowd: it forgets the oldest half.
             for key in sorted(self._local, key=lambda key: key[1])[: _LOCAL_ENTRIES // 2]:
                 del self._local[key]
-        for bucket in buckets:
-            self._local[bucket] = self._local.get(bucket, 0) + 1
-        return [self._local[bucket] for bucket in buckets]
+        numbers = [self._local.get((tally.bucket, tally.begins), 0) + 1 for tally in tallies]
+        passes = all(
+            number <= tally.limit.divided(_LOCAL_SHARE).last(bits)
+            for tally, number in zip(tallies, numbers, strict=True)
+        )
+        for tally, number in zip(tallies, numbers, strict=True):
+            if passes or tally.firm:
+                self._local[tally.bucket, tally.begins] = number
+        return numbers
+
+
+class _Tally(Struct, frozen=True):
+    """One of the counts that an attempt is held against. A firm one counts it also where it is not let in."""
+
+    bucket: bytes
+    begins: datetime
+    limit: Limit
+    firm: bool
 
 
 def network_of(address: str) -> str:

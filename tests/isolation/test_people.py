@@ -72,7 +72,7 @@ async def _somebody(app: Application) -> Somebody:
         cookie = await begin_session(conn, SignedIn(person_id=person_id, method="password"), browser="b", now=NOW)
         await ask_for_account(conn, mark, email_hash, "hash", mark, currency="EUR", browser=None, now=NOW)
         raw = await driver(conn)
-        await raw.fetch("select * from count_attempts($1, $2)", [email_hash], [NOW])
+        await raw.fetch("select admit_attempt($1, $2, $3, 0)", [email_hash], [NOW], [1])
         for statement, *values in (
             ("insert into second_steps (person_id, sealed, created_at) values ($1, $2, now())", person_id, b"sealed"),
             ("insert into recovery_codes (person_id, code_hash) values ($1, $2)", person_id, b"hash"),

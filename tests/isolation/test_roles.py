@@ -20,7 +20,7 @@ LOOKED_UP: Final = {"api_keys", "event_seen", "item_minutes", "tenants"}
 and the counts that they add to."""
 
 AS_OWNER: Final = {
-    "count_attempts": "kindred_app",
+    "admit_attempt": "kindred_app",
     "drop_partition": "kindred_system",
     "find_identity": "kindred_app",
     "find_key": "kindred_app",

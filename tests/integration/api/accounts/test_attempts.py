@@ -1,12 +1,15 @@
 """How often one may knock, what it costs beyond that, and when it is refused."""
 
+import asyncio
+from contextlib import suppress
+
 import asyncpg
 import httpx
 import pytest
 
 from infra.db import Database
 from infra.secret import Secret
-from tenants.accounts.attempts import LIMITS, Attempts, ProofNeeded, TooManyAttempts
+from tenants.accounts.attempts import LIMITS, Attempts, Deed, ProofNeeded, TooManyAttempts
 from tenants.accounts.proof import BadProof, Challenge, make_challenge, solve
 from tests.conftest import FrozenClock
 from tests.integration.api.accounts.conftest import PASSWORD, Browser, Office, new_address
@@ -14,6 +17,10 @@ from tests.integration.api.accounts.conftest import PASSWORD, Browser, Office, n
 pytestmark = pytest.mark.anyio
 
 SECRET = Secret(current=b"s" * 32)
+
+
+def _away() -> None:
+    raise asyncpg.CannotConnectNowError("away")
 
 
 async def _sign_up(browser: Browser, **more: str) -> httpx.Response:
@@ -134,6 +141,63 @@ async def test_far_beyond_it_is_refused(database: Database, clock: FrozenClock) 
         await attempts.admit("link", network="far beyond", now=clock(), proof=solve(challenge))
 
 
+async def _knocks(attempts: Attempts, deed: Deed, address: bytes, network: str, clock: FrozenClock, times: int) -> None:
+    for _ in range(times):
+        with suppress(ProofNeeded, TooManyAttempts):
+            await attempts.admit(deed, address, network=network, now=clock())
+
+
+async def _pay(attempts: Attempts, deed: Deed, address: bytes, network: str, clock: FrozenClock) -> None:
+    """As a browser does: without a proof, then with the one that is asked for."""
+    with pytest.raises(ProofNeeded) as needed:
+        await attempts.admit(deed, address, network=network, now=clock())
+    proof = solve(needed.value.challenge)
+    await attempts.admit(deed, address, network=network, now=clock(), proof=proof)
+
+
+@pytest.mark.parametrize("away", [False, True])
+@pytest.mark.parametrize("deed", ["sign_in", "mail"])
+async def test_nobody_is_shut_out_by_attempts_that_cost_nothing(
+    database: Database, clock: FrozenClock, monkeypatch: pytest.MonkeyPatch, deed: Deed, away: bool
+) -> None:
+    """However many a stranger makes at an address, its owner comes in elsewhere, for a proof of the next attempt."""
+    if away:
+        monkeypatch.setattr(database, "anonymous_session", _away)
+    attempts = Attempts(database, secret=SECRET)
+    address = f"{deed} {away}".encode()
+    times = LIMITS[deed]["address"].most + LIMITS[deed]["network"].free + 1
+    await _knocks(attempts, deed, address, f"thief {deed}", clock, times)
+    with pytest.raises(ProofNeeded) as needed:
+        await attempts.admit(deed, address, network=f"owner {deed}", now=clock())
+    limit = LIMITS[deed]["address"].divided(4 if away else 1)
+    assert needed.value.challenge.bits == limit.price(limit.free + 1)
+    await _pay(attempts, deed, address, f"owner {deed}", clock)
+
+
+async def test_a_refused_network_makes_nothing_dearer_for_others(database: Database, clock: FrozenClock) -> None:
+    """What one network is refused counts for no address, and not for everybody."""
+    attempts = Attempts(database, secret=Secret(current=b"of this one" * 3))
+    limit = LIMITS["signup"]["everybody"]
+    for number in range(limit.free + 1):
+        await _knocks(attempts, "signup", b"%d" % number, "crowd", clock, 1)
+    await attempts.admit("signup", b"somebody", network="another", now=clock())
+
+
+async def test_no_two_attempts_take_one_place(database: Database, clock: FrozenClock) -> None:
+    """However many come at once, those that are let in for nothing are as many as are free."""
+    attempts = Attempts(database, secret=SECRET)
+
+    async def one(number: int) -> bool:
+        try:
+            await attempts.admit("mail", b"at once", network=f"at once {number}", now=clock())
+        except ProofNeeded:
+            return False
+        return True
+
+    let_in = await asyncio.gather(*(one(number) for number in range(20)))
+    assert sum(let_in) == LIMITS["mail"]["address"].free
+
+
 async def test_everybody_together_makes_it_dearer_for_all(
     database: Database, clock: FrozenClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,10 +230,7 @@ async def test_without_the_database_each_process_counts_and_takes_less(
 ) -> None:
     """It fails closed: a quarter for nothing, a quarter of the most; and remembers a bounded number of networks."""
 
-    def away() -> None:
-        raise asyncpg.CannotConnectNowError("away")
-
-    monkeypatch.setattr(database, "anonymous_session", away)
+    monkeypatch.setattr(database, "anonymous_session", _away)
     attempts = Attempts(database, secret=SECRET)
     limit = LIMITS["sign_in"]["network"]
     outcomes = []
