@@ -251,7 +251,9 @@ _REPEATABLE: Final = (
     "A key of your own for this request, such as a random UUID: sent again within 24 hours, the request is not carried "
     "out again, and answered as the first time."
 )
-_BILLED_ONCE: Final = "A key of your own for this request: sent again within 24 hours, it is billed once."
+_BILLED_ONCE: Final = (
+    "A key of your own for this request: sent again as it was within 24 hours, it is computed anew and billed once."
+)
 
 
 def _header_parameters(operation: Operation) -> Iterator[dict[str, Any]]:

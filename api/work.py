@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
+import msgspec
 from litestar import Response
 from litestar.connection import ASGIConnection
 from litestar.handlers.base import BaseRouteHandler
@@ -27,10 +28,11 @@ from infra.telemetry import counter
 from tenants import idempotency
 from tenants.audit import log as audit
 from tenants.audit.log import Actor, network_hash
-from tenants.idempotency import Attempt, KeptAnswer, make_attempt
+from tenants.idempotency import Attempt, KeptAnswer, make_attempt, make_mark
 
 _replayed: Final = counter("requests_replayed_total", "Requests that were answered as the first time.")
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
+_plain: Final = msgspec.json.Encoder(order="deterministic").encode
 
 
 class BadIdempotencyKey(Invalid):
@@ -218,30 +220,38 @@ async def writing(request: AnyRequest) -> AsyncIterator[Work]:
 
 async def _attempts(request: AnyRequest, key: str) -> list[Attempt]:
     """The request under each secret that is believed, the current one first."""
-    sent = request.scope["state"]["sent"]
+    caller, content = caller_of(request), await _content(request)
+    return [
+        make_attempt(secret, caller.tenant_id, key_id=caller.key_id, key=key, content=content)
+        for secret in services_of(request).secret.every
+    ]
+
+
+async def _content(request: AnyRequest) -> bytes:
+    """What a request with an Idempotency-Key asks for: its body as the digest that was made while it was read."""
+    scope = request.scope
+    sent = scope["state"]["sent"]
     if not sent.whole:  # of a route that takes no body, and so read none
         await request.body()
-    scope = request.scope
-    content = b"\0".join(
-        [scope["method"].encode(), scope["path"].encode(), scope["query_string"], sent.digest.digest()]
-    )
-    return [_of(request, key, content, each) for each in services_of(request).secret.every]
+    return b"\0".join([scope["method"].encode(), scope["path"].encode(), scope["query_string"], sent.digest.digest()])
 
 
-def _of(request: AnyRequest, key: str, content: bytes, secret: bytes) -> Attempt:
-    caller = caller_of(request)
-    return make_attempt(secret, caller.tenant_id, key_id=caller.key_id, key=key, content=content)
-
-
-def marked_caller(request: AnyRequest) -> Caller:
+async def marked_caller(request: AnyRequest) -> Caller:
     """The caller of a request that only computes.
 
     With an Idempotency-Key its answers carry a mark in the answer log, the same for every repeat: they are computed
-    anew, and billed once.
+    anew, and billed once. Nothing of the request is kept that a repeat could be held against, so all that makes it
+    another one is in the mark: its content, and for whom a visitor token speaks.
     """
     caller, intent = caller_of(request), intent_of(request)
     if intent.key is None:
         return caller
-    return structs.replace(
-        caller, once=_of(request, intent.key, b"", services_of(request).secret.current).request[:16].hex()
+    content = await _content(request)
+    visitor = caller.visitor
+    if visitor is not None:
+        # Not the token itself: the same shopper's next one makes no other request of this one.
+        content += _plain([visitor.kind, visitor.id, visitor.filter])
+    mark = make_mark(
+        services_of(request).secret.current, caller.tenant_id, key_id=caller.key_id, key=intent.key, content=content
     )
+    return structs.replace(caller, once=mark)

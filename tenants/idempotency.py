@@ -66,12 +66,22 @@ def make_attempt(secret: bytes, tenant_id: TenantId, *, key_id: str, key: str, c
 
     HMAC-SHA256 under the installation's secret; one API key's requests are never another's.
     """
-    whose = tenant_id.bytes + key_id.encode() + b"\0" + key.encode()
+    whose = _whose(tenant_id, key_id, key)
     return Attempt(
         request=hmac.digest(secret, b"idempotency request " + whose, "sha256"),
         fingerprint=hmac.digest(secret, b"idempotency content " + tenant_id.bytes + content, "sha256"),
         answer_key=hmac.digest(secret, b"idempotency answer " + whose, "sha256"),
     )
+
+
+def make_mark(secret: bytes, tenant_id: TenantId, *, key_id: str, key: str, content: bytes) -> str:
+    """The same for every repeat of a request of which nothing is kept, and for no other request; hexadecimal."""
+    whose = _whose(tenant_id, key_id, key)
+    return hmac.digest(secret, b"idempotency mark " + whose + b"\0" + content, "sha256")[:16].hex()
+
+
+def _whose(tenant_id: TenantId, key_id: str, key: str) -> bytes:
+    return tenant_id.bytes + key_id.encode() + b"\0" + key.encode()
 
 
 # Not one statement: its snapshot would be older than the lock, and miss what was committed in between.

@@ -71,7 +71,7 @@ async def recommend(request: Request[Any, Any, Any]) -> Response[bytes]:
     """A list by one strategy. Unknown seeds are named in `warnings`; a list that its strategy cannot fill is filled
     with popular items, marked `fallback`, unless `fallback` is `none`."""
     expect_media_type(request, JSON)
-    return encoded(await answer_recommend(services_of(request), marked_caller(request), await request.body()))
+    return encoded(await answer_recommend(services_of(request), await marked_caller(request), await request.body()))
 
 
 class BatchRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -113,7 +113,7 @@ async def recommend_batch(request: Request[Any, Any, Any]) -> Response[bytes]:
     wanted = await read_json(request, BatchRequest)
     await spend_rows(request, len(wanted.requests))
     services = services_of(request)
-    caller = marked_caller(request)
+    caller = await marked_caller(request)
     tenant = await tenant_of(request)
     page = await answer_page(services.answering, caller, tenant, wanted.requests, distinct=wanted.distinct)
     state = request.scope["state"]
@@ -182,7 +182,7 @@ async def rerank(request: Request[Any, Any, Any]) -> Response[bytes]:
     popularity, marked `fallback`. What may not be shown is left out, what is unknown is named in `warnings`."""
     query = await read_json(request, RerankQuery)
     tenant = await tenant_of(request)
-    return encoded(await services_of(request).answering.rerank(marked_caller(request), tenant, query))
+    return encoded(await services_of(request).answering.rerank(await marked_caller(request), tenant, query))
 
 
 @get(

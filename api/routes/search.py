@@ -77,7 +77,7 @@ async def search(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Words and meaning together. An item is found by its words as soon as it is stored; when the encoder is away,
     words alone answer and `fallback_used` is true."""
     expect_media_type(request, JSON)
-    return encoded(await answer_search(services_of(request), marked_caller(request), await request.body()))
+    return encoded(await answer_search(services_of(request), await marked_caller(request), await request.body()))
 
 
 ROUTES: Final = (search,)

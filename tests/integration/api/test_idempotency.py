@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import httpx
@@ -17,6 +17,7 @@ from infra.clock import utc_now
 from infra.db import driver
 from tenants import idempotency, keys
 from tenants.events.event import EventRow
+from tenants.visitor_tokens import Claims, sign
 from tests.integration.api.conftest import Shop
 from tests.integration.api.server import make_shop_key, running
 from workers.jobs.upkeep import Upkeep
@@ -286,15 +287,49 @@ async def test_lists_with_a_key_are_marked_alike(app: Application, shop: Shop) -
             answer = await client.post(path, json=body, headers=sent)
             assert answer.status_code == 200, answer.text
             assert "idempotent-replayed" not in answer.headers
+    marks = await _marks(app, shop)
+    assert marks.pop(None) == 5
+    # Of each key one mark for each request, and one for each list of the batch.
+    assert sorted(marks.values()) == [1] * 5 + [2] * 5
+
+
+async def _marks(app: Application, shop: Shop) -> dict[str | None, int]:
+    """How many answers were logged with each mark."""
     await app.services.answering.close()
     await app.services.answer_log.close()
-    records = await _query(
-        app, shop, "select once, count(*) as n from answers where tenant_id = $1 group by once order by once"
-    )
-    marks = {record["once"]: record["n"] for record in records}
-    assert marks.pop(None) == 5
-    # Of each key one mark for recommend, search and rerank, and one for each list of the batch.
-    assert sorted(marks.values()) == [1, 1, 2, 2, 3, 6]
+    return dict(await _query(app, shop, "select once, count(*) from answers where tenant_id = $1 group by once"))
+
+
+async def test_one_key_for_all_lists_is_no_free_ride(app: Application, shop: Shop) -> None:
+    """Another address, body or shopper of a visitor token is another list to be billed, and a repeat still is none."""
+    made = (await shop.client.post("/v1/visitor-secrets")).json()
+    secret_key = {"authorization": f"Bearer {shop.secret_key}"}
+    ends = int(utc_now().timestamp()) + 3600
+
+    def speaking(later_s: int = 0, **claims: Any) -> dict[str, str]:
+        said = Claims(aud="kindred", tenant=UUID(made["tenant"]), exp=ends + later_s, **claims)
+        return {"x-visitor-token": sign(said, kid=made["kid"], secret=made["secret"])}
+
+    requests: list[tuple[str, dict[str, Any], dict[str, str]]] = [
+        ("/v1/recommend", {"strategy": "new"}, {}),
+        ("/v1/recommend", {"strategy": "new", "count": 2}, {}),
+        ("/v1/recommend?a=b", {"strategy": "new"}, {}),
+        ("/v1/search", {"query": "lamp"}, {}),
+        ("/v1/search", {"query": "lamps"}, {}),
+        ("/v1/recommend", {"strategy": "new"}, speaking(user="u-1")),
+        ("/v1/recommend", {"strategy": "new"}, speaking(user="u-2")),
+        ("/v1/recommend", {"strategy": "new"}, speaking(visitor="u-2")),
+        ("/v1/recommend", {"strategy": "new"}, speaking(user="u-2", filter={"eq": ["brand", "lumo"]})),
+    ]
+    for path, body, headers in [*requests, *requests]:
+        answer = await shop.client.post(path, json=body, headers={**secret_key, **key("always-the-same"), **headers})
+        assert answer.status_code == 200, answer.text
+    # The next token of a shopper makes no other request.
+    last = {**secret_key, **key("always-the-same"), **speaking(60, user="u-1")}
+    assert (await shop.client.post("/v1/recommend", json={"strategy": "new"}, headers=last)).status_code == 200
+    marks = await _marks(app, shop)
+    assert None not in marks
+    assert sorted(marks.values()) == [2] * 8 + [3]
 
 
 async def test_fifty_at_once_do_it_once(database_url: str, tmp_path: Path, anyio_backend: str) -> None:
