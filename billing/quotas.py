@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from billing.plans import Meter, Plan, plan_with_more
 from infra.db import TenantId
 from infra.errors import PaymentRequired, QuotaExceeded
-from tenants.usage import Usage, count_fresh, end_of, month_of, note_near
+from tenants.usage import Usage, count_fresh, end_of, lock_stock, month_of, note_near
 
 
 class QuotaReached(PaymentRequired):
@@ -58,6 +58,12 @@ def require_room(plan: Plan, meter: Meter, *, has: int, adding: int) -> None:
     )
 
 
+def may_refuse(plan: Plan, meter: Meter) -> bool:
+    """Whether a write that adds may be refused: then it is one transaction with the look for room."""
+    quota = plan.quotas.get(meter)
+    return quota is not None and quota.beyond == "refuse"
+
+
 async def make_room(
     conn: AsyncConnection,
     plan: Plan,
@@ -68,14 +74,19 @@ async def make_room(
     now: datetime,
     note: bool = True,
 ) -> None:
-    """Look, before these are written, whether those that are new have room. `note`: tell the tenant when few are left.
+    """Look, in the transaction that writes these and before it does, whether those that are new have room.
 
-    Two calls in the same moment may exceed the quota by one of them. Raises QuotaReached.
+    Where more is refused, all who add wait for each other until they have committed. `note`: tell the tenant when few
+    are left. Raises QuotaReached.
     """
     quota = plan.quotas.get(meter)
     if quota is None:
         return
     stored, fresh = await count_fresh(conn, tenant_id, meter, ids)
+    if fresh and may_refuse(plan, meter):
+        await lock_stock(conn, tenant_id, meter)
+        # Again: what somebody added meanwhile has taken room. Nobody waits who adds nothing.
+        stored, fresh = await count_fresh(conn, tenant_id, meter, ids)
     if not fresh:
         return
     require_room(plan, meter, has=stored, adding=fresh)

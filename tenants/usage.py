@@ -271,6 +271,14 @@ async def load_stock(conn: AsyncConnection, tenant_id: TenantId) -> dict[str, in
     return dict((await (await driver(conn)).fetchrow(_STOCK, tenant_id)).items())
 
 
+async def lock_stock(conn: AsyncConnection, tenant_id: TenantId, meter: str) -> None:
+    """Wait until nobody else adds items, or placements, of the tenant, and let nobody until this transaction ends."""
+    raw = await driver(conn)
+    await raw.execute(
+        "select pg_advisory_xact_lock(hashtextextended($2 || ' of ' || $1::text, 0))", str(tenant_id), meter
+    )
+
+
 async def count_fresh(conn: AsyncConnection, tenant_id: TenantId, meter: str, ids: Sequence[str]) -> tuple[int, int]:
     """How many items or placements the tenant has, and how many of these ids would be new ones."""
     row: Any = await (await driver(conn)).fetchrow(_COUNTS[meter], tenant_id, list(ids))

@@ -16,7 +16,7 @@ from api.deps import caller_of, plan_of, services_of, tenant_of
 from api.limits.cost import Cost
 from api.wire import JSON, NDJSON, AnyRequest, answer, decode_id, expect_media_type, no_content, read_json, read_query
 from api.work import intent_of, writing
-from billing.quotas import make_room
+from billing.quotas import make_room, may_refuse
 from infra.decode import InvalidFields, MalformedJson, convert, faults, plain_json, summary
 from infra.errors import FieldError, Invalid, TooLarge
 from tenants.catalog import store as catalog
@@ -275,7 +275,8 @@ async def bulk_items(request: AnyRequest) -> Response[bytes]:
 
     A bad row is rejected with every bad field named and loses none of the good ones. A call over its limits is
     refused whole. One of more than 1,000 rows that fails in between (500, 503) may have stored some of them: send it
-    again, what is stored costs next to nothing. With an Idempotency-Key it is all or nothing, in one transaction.
+    again, what is stored costs next to nothing. With an Idempotency-Key, or in a plan that refuses items beyond its
+    quota, it is all or nothing, in one transaction.
     """
     ndjson = expect_media_type(request, JSON, NDJSON) == NDJSON
     # Not request.body(), which would keep 10 MB until the answer is sent; here they go once the items are read.
@@ -284,7 +285,7 @@ async def bulk_items(request: AnyRequest) -> Response[bytes]:
     services = services_of(request)
     plan = await plan_of(request)
     ids = [item.id for item in items] if "items" in plan.quotas else []
-    if intent_of(request).plain:
+    if intent_of(request).plain and not may_refuse(plan, "items"):
         outcomes: list[Outcome] = []
         if ids:
             async with services.database.tenant_session(tenant.tenant_id) as conn:

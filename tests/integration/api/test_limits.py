@@ -19,6 +19,7 @@ from infra.db import Database, driver
 from tenants.keys import KeyRequest, create_key
 from tenants.lifecycle import create_tenant, set_plan
 from tenants.limits.gcra import Rate
+from tenants.usage import load_stock
 from tests.integration.api.conftest import MakeShop, Shop, anonymous, make_shop, started
 from tests.isolation.test_limits import fields
 
@@ -282,6 +283,26 @@ async def test_a_catalogue_has_room_for_so_many(app: Application, shop: Shop, mo
     assert (await shop.client.put("/v1/items/i4", json={"title": "again"})).status_code == 200
     assert (await shop.client.delete("/v1/items/i0")).status_code == 204
     assert (await shop.client.put("/v1/items/i5", json={"title": "six"})).status_code == 201
+
+
+async def test_who_adds_items_at_once_keeps_to_the_quota(
+    app: Application, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of several calls finds room for all of its rows; of each other nothing is stored."""
+    _plan(monkeypatch, items=2_000)
+
+    async def store(call: int) -> int:
+        rows = [{"id": f"{call}-{number}"} for number in range(1_500)]
+        answered = await shop.client.post("/v1/items/bulk", json=rows)
+        assert answered.status_code == 200 or answered.json()["code"] == "quota_reached"
+        return answered.status_code
+
+    assert sorted(await asyncio.gather(*map(store, range(4)))) == [200, 402, 402, 402]
+    _plan(monkeypatch, items=1_501)
+    puts = [shop.client.put(f"/v1/items/more-{number}", json={}) for number in range(4)]
+    assert sorted([each.status_code for each in await asyncio.gather(*puts)]) == [201, 402, 402, 402]
+    async with app.services.database.tenant_session(shop.tenant_id) as conn:
+        assert (await load_stock(conn, shop.tenant_id))["items"] == 1_501
 
 
 async def test_placements_have_room_for_so_many(app: Application, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
