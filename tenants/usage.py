@@ -24,7 +24,8 @@ NEAR: Final = (80, 100)
 """Per cent of a quota at which a tenant is told."""
 
 MAX_KNOWN: Final = 50_000
-"""Sums that a process remembers; beyond it all are forgotten, and known again a second after they are used."""
+"""Sums that a process remembers; beyond it all that do not wait are forgotten, and known again a second after they are
+used."""
 
 _RETRY_S: Final = 2.0
 
@@ -97,7 +98,9 @@ class Usage:
         if entry is None:
             if len(self._sums) >= MAX_KNOWN:
                 self._sums.clear()
-            entry = self._sums[tenant_id, meter] = _Sum()
+            # What waits is never forgotten.
+            entry = self._waiting.get((tenant_id, self._period, meter)) or _Sum()
+            self._sums[tenant_id, meter] = entry
         if not entry.waiting:
             self._waiting[tenant_id, self._period, meter] = entry
             if not self._some.is_set():
@@ -141,8 +144,8 @@ class Usage:
             except BaseException:
                 for key, entry, amount in told:
                     entry.known -= amount
-                    entry.waiting += amount
-                    self._waiting[key] = entry
+                    # Another one where all were forgotten meanwhile.
+                    self._waiting.setdefault(key, entry).waiting += amount
                 raise
             for key, entry, _ in told:
                 entry.known = sums.get(key, entry.known)

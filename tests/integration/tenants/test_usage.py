@@ -8,6 +8,7 @@ import pytest
 
 from infra.db import Database, TenantId
 from infra.lone import LoneConnection
+from tenants import usage as usage_module
 from tenants.lifecycle import create_tenant
 from tenants.usage import Usage, end_of, load_month, month_of
 from tests.conftest import FrozenClock
@@ -61,6 +62,31 @@ async def test_a_month_is_counted_by_itself(
     async with database.tenant_session(tenant_id) as conn:
         assert await load_month(conn, tenant_id, date(2026, 1, 1)) == {"requests": 4}
         assert await load_month(conn, tenant_id, date(2026, 2, 1)) == {"requests": 5}
+    await usage.close()
+
+
+async def test_what_waits_is_not_forgotten(
+    database: Database, process: Callable[[], Usage], tenant_id: TenantId, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When a process forgets its sums, for there are too many: neither before nor while they are added up."""
+    monkeypatch.setattr(usage_module, "MAX_KNOWN", 1)
+    usage = process()
+    usage.count(tenant_id, "requests", 5, quota=None)
+    usage.count(tenant_id, "events", 1, quota=None)
+    usage.count(tenant_id, "requests", 1, quota=None)
+
+    async def refuse(*_: object) -> None:
+        usage.count(tenant_id, "events", 20, quota=None)
+        usage.count(tenant_id, "requests", 10, quota=None)
+        raise ConnectionRefusedError
+
+    with monkeypatch.context() as away:
+        away.setattr(usage._connection, "fetch", refuse)
+        with pytest.raises(ConnectionRefusedError):
+            await usage.flush()
+    assert await usage.flush() == 2
+    async with database.tenant_session(tenant_id) as conn:
+        assert await load_month(conn, tenant_id, usage.period) == {"requests": 16, "events": 21}
     await usage.close()
 
 
