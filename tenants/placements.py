@@ -19,6 +19,7 @@ from infra.errors import FieldError, Forbidden, NotFound
 from infra.feedcache import FeedCache
 from infra.outage import AWAY
 from tenants.learned.models import ready_models
+from tenants.usage import lock_stock
 from tenants.versions import ALWAYS, Condition, etag_of, expect
 
 Strategy = Literal[
@@ -279,6 +280,8 @@ async def put_placement(
     faults = source_faults(placement) + _model_faults(placement, await ready_models(conn, tenant_id))
     if faults:
         raise InvalidFields(summary(faults), errors=faults)
+    # Nobody else may make it, or the last one that there is room for, after this has looked.
+    await lock_stock(conn, tenant_id, "placements")
     raw = await driver(conn)
     found = await _lock(raw, tenant_id, placement_id)
     expect(condition, None if found is None else found.etag)

@@ -306,11 +306,14 @@ async def test_who_adds_items_at_once_keeps_to_the_quota(
 
 
 async def test_placements_have_room_for_so_many(app: Application, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """402 beyond, with nothing stored."""
+    """402 beyond, with nothing stored; at once too."""
     _plan(monkeypatch, placements=1)
     assert (await shop.client.put("/v1/placements/home", json={})).status_code == 201
     assert (await shop.client.put("/v1/placements/home", json={})).status_code == 200
     assert (await shop.client.put("/v1/placements/cart", json={})).json()["code"] == "quota_reached"
+    _plan(monkeypatch, placements=2)
+    puts = [shop.client.put(f"/v1/placements/more-{number}", json={}) for number in range(4)]
+    assert sorted([each.status_code for each in await asyncio.gather(*puts)]) == [201, 402, 402, 402]
 
 
 async def test_usage_shows_it_all(app: Application, shop: Shop) -> None:

@@ -1,13 +1,21 @@
 """/v1/placements, and requests that name one."""
 
+import asyncio
 from typing import Any
 
 import httpx
 import pytest
 
+from tenants import placements
 from tests.integration.api.conftest import Shop
 
 pytestmark = pytest.mark.anyio
+
+
+_SOMEBODY_WAITS = """
+select exists (select from pg_locks l join pg_database d on d.oid = l.database
+    where d.datname = current_database() and l.locktype = 'advisory' and not l.granted)
+"""
 
 
 async def _stock(client: httpx.AsyncClient, count: int = 5) -> None:
@@ -50,6 +58,30 @@ async def test_two_editors_do_not_overwrite_each_other(client: httpx.AsyncClient
     assert (late.status_code, late.json()["code"]) == (412, "version_changed")
     gone = await client.delete("/v1/placements/home", headers={"if-match": second.headers["etag"]})
     assert gone.status_code == 204
+
+
+async def test_one_of_two_makes_a_new_placement(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the same moment, each only if there is none: the other one is refused, and changes nothing."""
+    looks = 0
+    real = placements._lock
+
+    async def look(raw: Any, *args: Any) -> Any:
+        nonlocal looks
+        found = await real(raw, *args)
+        looks += 1
+        while looks == 1 and not await raw.fetchval(_SOMEBODY_WAITS):
+            pass
+        return found
+
+    monkeypatch.setattr(placements, "_lock", look)
+
+    async def put(count: int) -> httpx.Response:
+        body = {"defaults": {"count": count}}
+        return await client.put("/v1/placements/home", json=body, headers={"if-none-match": "*"})
+
+    answers = {answer.status_code: answer.json() for answer in await asyncio.gather(put(3), put(4))}
+    assert (answers.keys(), answers[412]["code"]) == ({201, 412}, "already_there")
+    assert (await client.get("/v1/placements/home")).json() == answers[201]
 
 
 async def test_a_dry_run_changes_nothing(client: httpx.AsyncClient) -> None:
