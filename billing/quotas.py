@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from billing.plans import Meter, Plan, plan_with_more
 from infra.db import TenantId
 from infra.errors import PaymentRequired, QuotaExceeded
-from tenants.usage import Usage, count_fresh, end_of, lock_stock, month_of, note_near
+from tenants.usage import Usage, add_used, count_fresh, end_of, lock_stock, month_of, note_near
 
 
 class QuotaReached(PaymentRequired):
@@ -32,9 +32,29 @@ def require_month(plan: Plan, usage: Usage, tenant_id: TenantId, meter: Meter, *
     quota = plan.quotas.get(meter)
     if quota is None or quota.beyond == "bill" or usage.used(tenant_id, meter) < quota.limit:
         return
+    raise _month_used(plan, meter, quota.limit, "and they are used.", now)
+
+
+async def use_month(
+    conn: AsyncConnection, plan: Plan, tenant_id: TenantId, meter: Meter, amount: int, *, now: datetime
+) -> None:
+    """Add to a month's meter in the transaction that uses so much of it, as its last statement: others wait for it.
+
+    Raises MonthlyQuotaReached where that exceeds the quota and more is refused.
+    """
+    if not amount:
+        return
+    quota = plan.quotas.get(meter)
+    used = await add_used(conn, tenant_id, meter, amount, quota=None if quota is None else quota.limit, now=now)
+    if quota is not None and quota.beyond == "refuse" and used > quota.limit:
+        said = f"of which {used - amount:,} are used, and this would add {amount:,}. Nothing of it was stored."
+        raise _month_used(plan, meter, quota.limit, said, now)
+
+
+def _month_used(plan: Plan, meter: Meter, limit: int, said: str, now: datetime) -> MonthlyQuotaReached:
     until = end_of(month_of(now))
-    raise MonthlyQuotaReached(
-        f"The plan {plan.name} includes {quota.limit:,} {meter} a month, and they are used. {_more(plan, meter)} "
+    return MonthlyQuotaReached(
+        f"The plan {plan.name} includes {limit:,} {meter} a month, {said} {_more(plan, meter)} "
         f"The next month begins at {until.isoformat()}.",
         retry_s=math.ceil((until - now).total_seconds()),
     )

@@ -205,6 +205,16 @@ class Usage:
                 await asyncio.sleep(_RETRY_S)
 
 
+async def add_used(
+    conn: AsyncConnection, tenant_id: TenantId, meter: str, amount: int, *, quota: int | None, now: datetime
+) -> int:
+    """Add to a meter of this month in a transaction; what is used with it, so far as it was added up."""
+    used: int | None = await (await driver(conn)).fetchval(
+        _ADD, [tenant_id], [month_of(now)], [meter], [amount], [quota], now, list(NEAR), column=3
+    )
+    return amount if used is None else used
+
+
 async def load_month(conn: AsyncConnection, tenant_id: TenantId, period: date) -> dict[str, int]:
     """What the tenant used of each meter in a month, as far as it was added up."""
     rows = await (await driver(conn)).fetch(

@@ -96,7 +96,9 @@ async def serve(settings: Settings, queues: Sequence[str], stop: asyncio.Event) 
             if "imports" in queues:
                 imports = Imports(database, blobs, fetcher, mode=settings.entitlements, clock=clock)
                 stack.push_async_callback(imports.close)
-                history = HistoryImports(database, blobs, secret=load_secret(settings), clock=clock)
+                history = HistoryImports(
+                    database, blobs, secret=load_secret(settings), mode=settings.entitlements, clock=clock
+                )
                 stack.push_async_callback(history.close)
                 scratch = settings.data_dir / "scratch"
                 # Of its own: one long transaction reads all that a shop has.

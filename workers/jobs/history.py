@@ -18,6 +18,8 @@ import structlog
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from billing.entitlements import Mode, plan_for
+from billing.quotas import use_month
 from infra.blob import BlobStore
 from infra.clock import Clock, utc_now
 from infra.db import Database, driver
@@ -97,12 +99,20 @@ class HistoryImports:
     """The handler of imports of events."""
 
     def __init__(
-        self, database: Database, blobs: BlobStore, *, secret: Secret, clock: Clock = utc_now, piece: int = PIECE
+        self,
+        database: Database,
+        blobs: BlobStore,
+        *,
+        secret: Secret,
+        mode: Mode = "licence",
+        clock: Clock = utc_now,
+        piece: int = PIECE,
     ) -> None:
         """`secret`: what erased ids are hashed with."""
         self._secret = secret
         self._database = database
         self._blobs = blobs
+        self._mode: Mode = mode
         self._clock = clock
         self._piece = piece
         self._sources = OpenSources(blobs)
@@ -152,7 +162,10 @@ class HistoryImports:
         return await self._sources.open(job.job_id, request.source.key, read, state.taken)
 
     async def _store(self, job: ClaimedJob, state: HistoryState, source: OpenSource, block: Block) -> None:
-        """One transaction: the events, the faults, and how far the job got; before it the numbers and partitions."""
+        """One transaction: the events, the faults, and how far the job got; before it the numbers and partitions.
+
+        Raises MonthlyQuotaReached where the plan includes no more; what came before these is stored.
+        """
         now = self._clock()
         checked = await asyncio.to_thread(_check, block.rows, job.started_at)
         await self._make_months({floor_to("month", event.ts) for event in checked.events if event.ts is not None})
@@ -176,6 +189,7 @@ class HistoryImports:
             secret=None,
         )
         async with self._database.tenant_session(job.tenant_id) as conn:
+            tenant = await load_tenant(conn, job.tenant_id)
             new = await store_history(await driver(conn), job.tenant_id, made)
             rejected = sum(fault.severity == "error" for fault in checked.faults if not _of_the_file(fault))
             state.taken, state.read = source.taken, block.ended
@@ -205,6 +219,7 @@ class HistoryImports:
                 faults=checked.faults,
                 lease=timedelta(0) if block.let_go else LEASE,
             )
+            await use_month(conn, plan_for(self._mode, tenant), job.tenant_id, "events", new, now=now)
 
     async def _leave_out_erased(self, conn: AsyncConnection, job: ClaimedJob, checked: _Checked) -> int:
         """Drop the events of people who were erased after the file was sent, lest it brings them back; how many."""

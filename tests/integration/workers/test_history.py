@@ -11,11 +11,15 @@ from uuid import UUID
 import msgspec
 import pytest
 
+from billing import plans
+from billing.entitlements import Mode
 from infra.blob_folder import FolderBlobs
 from infra.db import Database, TenantId
+from infra.lone import LoneConnection
 from infra.secret import Secret
 from tenants.catalog.imports import HISTORY_JOB, BlobSource, HistoryRequest, start_history, upload_key
 from tenants.jobs import Job, JobFault, claim_job, get_job, iter_faults
+from tenants.usage import Usage
 from workers.jobs.history import HistoryImports
 from workers.runner import JobLoop, run_job
 
@@ -28,6 +32,7 @@ from events e join shopper_ids s on s.tenant_id = $1 and s.shopper_no = e.shoppe
 join item_ids d on d.tenant_id = $1 and d.item_no = e.item_no where e.tenant_id = $1 order by e.ts, 3
 """
 COUNT = "select count(*) from events where tenant_id = $1"
+USED = "select meter, used from usage_months where tenant_id = $1"
 
 
 @pytest.fixture
@@ -47,10 +52,10 @@ def begin(database: Database, blobs: FolderBlobs) -> Callable[..., Awaitable[UUI
 def run(database: Database, blobs: FolderBlobs, clock: Any, begin: Any) -> Run:
     """Import a file; the job as the API shows it."""
 
-    async def run(tenant_id: TenantId, file: bytes, **options: Any) -> Job:
+    async def run(tenant_id: TenantId, file: bytes, *, mode: Mode = "licence", **options: Any) -> Job:
         clock.advance(1)
         job_id = await begin(tenant_id, file, **options)
-        handler = HistoryImports(database, blobs, secret=Secret(current=b"s" * 32), clock=clock, piece=2)
+        handler = HistoryImports(database, blobs, secret=Secret(current=b"s" * 32), mode=mode, clock=clock, piece=2)
         jobs = JobLoop(database, {HISTORY_JOB: handler}, clock=clock)
         while await jobs.step():
             pass
@@ -98,6 +103,35 @@ async def test_a_file_imported_twice_is_stored_once(make_shop: Any, run: Run, qu
     report = msgspec.json.decode(again.report)
     assert (report["stored"], report["duplicate"]) == (1, 1500)
     assert await query(tenant_id, COUNT) == [(1501,)]
+
+
+async def test_what_is_stored_counts_as_events_of_the_month(make_shop: Any, run: Run, query: Any, clock: Any) -> None:
+    """Once, and whenever they were; what was there before does not."""
+    tenant_id = await make_shop()
+    file = views(2_500, clock)
+    for _ in range(2):
+        await run(tenant_id, file)
+        assert await query(tenant_id, USED) == [("events", 2_500)]
+
+
+async def test_a_history_ends_where_the_plan_has_no_more_events(
+    database: Database, make_shop: Any, run: Run, query: Any, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Telling which plan has more; what came before stays, and counts together with what came live."""
+    less = msgspec.structs.replace(plans.FREE, quotas={"events": plans.Quota(limit=2_500, beyond="refuse")})
+    monkeypatch.setattr(plans, "PLANS", {**plans.PLANS, "free": less})
+    tenant_id = await make_shop()
+    usage = Usage(LoneConnection(database, name="test"), clock=clock)
+    usage.count(tenant_id, "events", 600, quota=2_500)
+    await usage.close()
+    job = await run(tenant_id, views(4_500, clock), mode="plans")
+    assert (job.status, job.done) == ("failed", 1_000)
+    assert job.error is not None
+    assert "includes 2,500 events a month, of which 1,600 are used, and this would add 1,000" in job.error
+    assert "pro has more" in job.error
+    assert await query(tenant_id, COUNT) == [(1_000,)]
+    assert await query(tenant_id, USED) == [("events", 1_600)]
+    assert await query(tenant_id, "select percent from quota_notices where tenant_id = $1") == []
 
 
 async def test_a_csv_is_read_by_its_column_names(make_shop: Any, run: Run, query: Any) -> None:
