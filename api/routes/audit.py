@@ -87,7 +87,10 @@ async def list_audit(request: AnyRequest) -> Response[Any]:
     wanted = Wanted(action=query.action, start=_within(query.start), end=_within(query.end))
     if NDJSON in request.headers.get("accept", "").lower():
         _refuse_pages(query)
-        lines = export_lines(services.database, tenant_id) if wanted == Wanted() else _all(services, tenant_id, wanted)
+        if wanted == Wanted():
+            lines = export_lines(services.database, tenant_id, now=services.clock())
+        else:
+            lines = _all(services, tenant_id, wanted)
         headers = {"content-disposition": 'attachment; filename="audit.ndjson"'}
         return Stream(_with_breaks(lines), media_type=NDJSON, headers=headers)
     limit = query.limit or 100

@@ -4,6 +4,7 @@ import asyncio
 import sys
 from argparse import Namespace
 
+from infra.clock import server_now
 from infra.commands.database import open_database, require_schema, with_database
 from infra.db import Database
 from infra.errors import Invalid
@@ -39,8 +40,7 @@ async def _verify(settings: Settings, name: str) -> Checked:
     async with open_database(settings) as database:
         await require_schema(database, settings)
         tenant = await find_tenant(database, name)
-        async with database.tenant_session(tenant.tenant_id) as conn:
-            return await check(conn, tenant.tenant_id)
+        return await check(database, tenant.tenant_id)
 
 
 def _tell(checked: Checked) -> int:
@@ -68,7 +68,7 @@ async def export(database: Database, settings: Settings, arguments: Namespace) -
     tenant = await find_tenant(database, arguments.tenant)
     out = sys.stdout.buffer if arguments.out is None else arguments.out.open("wb")
     try:
-        async for line in export_lines(database, tenant.tenant_id):
+        async for line in export_lines(database, tenant.tenant_id, now=await server_now(database)):
             out.write(line + b"\n")
         out.flush()
     finally:

@@ -6,7 +6,6 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from infra.db import Database, TenantId, driver, fetch
 from tenants.audit.chain import DIGEST, Checked, Difference, Seal, check_seal, make_seal
@@ -14,6 +13,9 @@ from tenants.audit.log import COLUMNS, entry_of, line_of
 
 KEPT: Final = timedelta(days=400)
 """How long entries are kept, and their seals with them."""
+
+_READ: Final = timedelta(days=1)
+"""How long an export may be read: what is to go before that is not in it, lest it goes half-way."""
 
 MOST: Final = 1000
 """Entries of one seal."""
@@ -132,13 +134,20 @@ order by audit_id limit 1
 """
 
 
-async def export_lines(database: Database, tenant_id: TenantId) -> AsyncIterator[bytes]:
+_BEFORE: Final = """
+select coalesce(min(s.seal) filter (where s.sealed_at >= $2), max(s.seal), 1) - 1 from audit_seals s
+where s.tenant_id = $1
+"""
+
+
+async def export_lines(database: Database, tenant_id: TenantId, *, now: datetime) -> AsyncIterator[bytes]:
     """The whole log, from the oldest entry on: the lines of each seal's entries, then the seal's; last, unsealed ones.
 
     No line ends with its line break. An entry that is gone has no line, which a check of the file finds. Read in one
-    transaction per seal: whoever takes the lines may be slow.
+    transaction per seal: whoever takes the lines may be slow. So it begins behind what is taken away within a day.
     """
-    after = 0
+    async with database.tenant_session(tenant_id) as conn:
+        after: int = await (await driver(conn)).fetchval(_BEFORE, tenant_id, now - KEPT + _READ)
     while True:
         async with database.tenant_session(tenant_id) as conn:
             # Read first: what is sealed meanwhile comes with its seal instead.
@@ -156,32 +165,35 @@ async def export_lines(database: Database, tenant_id: TenantId) -> AsyncIterator
         yield line
 
 
-async def check(conn: AsyncConnection, tenant_id: TenantId) -> Checked:
-    """Check every entry of a tenant against the seals, up to the first difference."""
+async def check(database: Database, tenant_id: TenantId) -> Checked:
+    """Check every entry of a tenant against the seals, up to the first difference, all as they are at one moment."""
     first = entries = 0
     last: Seal | None = None
     difference: Difference | None = None
-    raw = await driver(conn)
     after = 0
-    while (found := await _next_seal(raw, tenant_id, after)) is not None:
-        seal_, lines, ids = found
-        after = seal_.seal
-        difference = check_seal(seal_, lines, last)
-        if difference is not None:
-            if difference.entry is None and difference.place is not None and difference.place <= len(ids):
-                difference = msgspec.structs.replace(difference, entry=ids[difference.place - 1])
-            break
-        first = first or seal_.seal
-        entries += len(lines)
-        last = seal_
-    if difference is None and (astray := await raw.fetchrow(_ASTRAY, tenant_id)) is not None:
-        number = 1 if last is None else last.seal + 1
-        difference = Difference(seal=number, entry=UUID(int=astray["audit_id"].int), message=astray["message"])
+    # One snapshot: else what is sealed or taken away meanwhile would look like tampering.
+    async with database.tenant_snapshot(tenant_id) as conn:
+        raw = await driver(conn)
+        while (found := await _next_seal(raw, tenant_id, after)) is not None:
+            seal_, lines, ids = found
+            after = seal_.seal
+            difference = check_seal(seal_, lines, last)
+            if difference is not None:
+                if difference.entry is None and difference.place is not None and difference.place <= len(ids):
+                    difference = msgspec.structs.replace(difference, entry=ids[difference.place - 1])
+                break
+            first = first or seal_.seal
+            entries += len(lines)
+            last = seal_
+        if difference is None and (astray := await raw.fetchrow(_ASTRAY, tenant_id)) is not None:
+            number = 1 if last is None else last.seal + 1
+            difference = Difference(seal=number, entry=UUID(int=astray["audit_id"].int), message=astray["message"])
+        unsealed: int = await raw.fetchval("select count(*) from audit_unsealed where tenant_id = $1", tenant_id)
     return Checked(
         first=first,
         last=0 if last is None else last.seal,
         entries=entries,
-        unsealed=await raw.fetchval("select count(*) from audit_unsealed where tenant_id = $1", tenant_id),
+        unsealed=unsealed,
         head=None if last is None else last.hash,
         difference=difference,
     )

@@ -12,7 +12,8 @@ import pytest
 from infra.db import Database, TenantId, driver
 from infra.embedded import EmbeddedPostgres
 from infra.roles import database_name, database_url
-from tenants.audit.chain import Checked, check_export
+from tenants.audit import sealing
+from tenants.audit.chain import check_export
 from tenants.audit.log import SYSTEM, Wanted, list_entries, note
 from tenants.audit.sealing import check, export_lines, prune, seal, unsealed_tenants
 
@@ -54,13 +55,8 @@ async def _note(database: Database, tenant_id: TenantId, *subjects: str, at: dat
         ]
 
 
-async def _check(database: Database, tenant_id: TenantId) -> Checked:
-    async with database.tenant_session(tenant_id) as conn:
-        return await check(conn, tenant_id)
-
-
 async def _export(database: Database, tenant_id: TenantId) -> list[bytes]:
-    return [line async for line in export_lines(database, tenant_id)]
+    return [line async for line in export_lines(database, tenant_id, now=NOON)]
 
 
 async def test_an_entry_stands_or_falls_with_its_change(database: Database, tenant_id: TenantId) -> None:
@@ -88,7 +84,7 @@ async def test_entries_are_sealed_in_batches(database: Database, tenant_id: Tena
     assert await seal(database, tenant_id, now=NOON) == 0
     assert tenant_id not in await unsealed_tenants(database)
     await _note(database, tenant_id, "d")
-    checked = await _check(database, tenant_id)
+    checked = await check(database, tenant_id)
     assert (checked.first, checked.last, checked.entries, checked.unsealed) == (1, 2, 3, 1)
     assert checked.difference is None
     assert check_export(await _export(database, tenant_id)) == checked
@@ -101,7 +97,7 @@ async def test_a_transaction_that_commits_late_is_sealed_later(database: Databas
         await _note(database, tenant_id, "quick", at=NOON + timedelta(seconds=1))
         assert await seal(database, tenant_id, now=NOON) == 1
     assert await seal(database, tenant_id, now=NOON) == 1
-    checked = await _check(database, tenant_id)
+    checked = await check(database, tenant_id)
     assert (checked.entries, checked.unsealed, checked.difference) == (2, 0, None)
 
 
@@ -117,7 +113,7 @@ async def test_two_sealers_make_one_chain(database_url: str, tenant_id: TenantId
     await asyncio.gather(writing, sealing(databases[1]), sealing(databases[2]))
     while await seal(databases[0], tenant_id, now=NOON):
         pass
-    checked = await _check(databases[0], tenant_id)
+    checked = await check(databases[0], tenant_id)
     assert (checked.entries, checked.unsealed, checked.difference) == (30, 0, None)
     for database in databases:
         await database.close()
@@ -144,7 +140,7 @@ async def test_tampering_is_found_and_named(
     await _note(database, tenant_id, "d")
     await seal(database, tenant_id, now=NOON)
     await tamper(statement, tenant_id, ids[1])
-    found = (await _check(database, tenant_id)).difference
+    found = (await check(database, tenant_id)).difference
     assert found is not None
     assert (found.seal, found.place) == (1, place)
     assert found.entry == ids[1]
@@ -169,7 +165,7 @@ async def test_a_changed_seal_is_found(
         await _note(database, tenant_id, subject)
         await seal(database, tenant_id, now=NOON)
     await tamper(statement, tenant_id)
-    found = (await _check(database, tenant_id)).difference
+    found = (await check(database, tenant_id)).difference
     assert found is not None
     assert found.seal == seal_no
 
@@ -185,14 +181,14 @@ async def test_an_entry_put_in_around_the_log_is_found(database: Database, tenan
         tenant_id,
         forged,
     )
-    found = (await _check(database, tenant_id)).difference
+    found = (await check(database, tenant_id)).difference
     assert found is not None
     assert (found.entry, found.message) == (forged, "The entry is in no seal, and was not noted by the log.")
     await tamper("delete from audit where tenant_id = $1 and audit_id = $2", tenant_id, forged)
     (gone,) = await _note(database, tenant_id, "b")
     await tamper("delete from audit where tenant_id = $1 and audit_id = $2", tenant_id, gone)
     assert await seal(database, tenant_id, now=NOON) == 0
-    found = (await _check(database, tenant_id)).difference
+    found = (await check(database, tenant_id)).difference
     assert found is not None
     assert (found.entry, found.message) == (gone, "The entry was noted, and is gone.")
 
@@ -206,18 +202,62 @@ async def test_old_entries_go_and_the_rest_is_a_chain(database: Database, tenant
     kept = timedelta(days=400)
     assert await prune(database, now=NOON + kept, kept=kept) == 0
     await prune(database, now=NOON + timedelta(days=150) + kept, kept=kept)
-    checked = await _check(database, tenant_id)
+    checked = await check(database, tenant_id)
     assert (checked.first, checked.last, checked.entries, checked.difference) == (3, 3, 1, None)
     late = NOON + timedelta(days=1000)
     await prune(database, now=late, kept=kept)
     await prune(database, now=late + timedelta(days=500), kept=kept)
-    checked = await _check(database, tenant_id)
+    checked = await check(database, tenant_id)
     assert (checked.first, checked.last, checked.entries, checked.difference) == (4, 4, 0, None)
     await _note(database, tenant_id, "new", at=late)
     await seal(database, tenant_id, now=late)
-    checked = await _check(database, tenant_id)
+    checked = await check(database, tenant_id)
     assert (checked.first, checked.last, checked.entries, checked.difference) == (4, 5, 1, None)
     assert check_export(await _export(database, tenant_id)) == checked
+
+
+async def _daily(database: Database, tenant_id: TenantId, *days: int) -> None:
+    """A seal of one entry on each of these days."""
+    for day in days:
+        at = NOON + timedelta(days=day)
+        await _note(database, tenant_id, f"day {day}", at=at)
+        await seal(database, tenant_id, now=at)
+
+
+async def test_what_goes_while_it_is_checked_is_no_tampering(
+    database: Database, tenant_id: TenantId, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A check sees the log as it was at its beginning."""
+    await _daily(database, tenant_id, 0, 1, 2, 3)
+    real = sealing._next_seal
+
+    async def read(raw: Any, tenant: TenantId, after: int) -> Any:
+        found = await real(raw, tenant, after)
+        if after == 0:
+            await prune(database, now=NOON + timedelta(days=402))
+        return found
+
+    monkeypatch.setattr(sealing, "_next_seal", read)
+    checked = await check(database, tenant_id)
+    assert (checked.first, checked.last, checked.difference) == (1, 4, None)
+    monkeypatch.undo()
+    assert (await check(database, tenant_id)).first == 3
+
+
+@pytest.mark.parametrize("begins", [401, 403, 1000])
+async def test_what_goes_while_it_is_exported_is_not_missing(
+    database: Database, tenant_id: TenantId, begins: int
+) -> None:
+    """However slowly it is read within a day: what is to go by then is not in it, so the file is a whole chain."""
+    await _daily(database, tenant_id, 0, 1, 2, 3, 4)
+    now = NOON + timedelta(days=begins)
+    lines = []
+    async for line in export_lines(database, tenant_id, now=now):
+        if not lines:
+            await prune(database, now=now + timedelta(hours=23))
+        lines.append(line)
+    checked = check_export(lines)
+    assert (checked.first, checked.difference) == ({401: 3, 403: 5, 1000: 5}[begins], None)
 
 
 async def test_entries_are_found_by_time_and_action(database: Database, tenant_id: TenantId) -> None:

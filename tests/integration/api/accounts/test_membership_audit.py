@@ -99,7 +99,7 @@ async def test_entries_of_members_are_sealed_like_others(office: Office) -> None
     page, shop = await page_of(owner), TenantId(await shop_of(owner))
     await owner.send(page, f"{page}/invite", email=new_address(), role="analyst")
     await seal(office.database, shop, now=office.clock())
+    checked = await check(office.database, shop)
     async with office.database.tenant_session(shop) as conn:
-        checked = await check(conn, shop)
         noted = await (await driver(conn)).fetchval("select count(*) from audit where tenant_id = $1", shop)
     assert (checked.difference, checked.unsealed, checked.entries) == (None, 0, noted)
