@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar, Final, TypeAlias
 
 import httpcore
+import structlog
 from msgspec import Struct
 
 from infra.allowance import Address, Allowance
@@ -23,6 +24,8 @@ Resolve: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
 """(host, port) -> the addresses of the host, in order of preference. Raises `OSError` when there are none."""
 
 WEB_PORTS: Final = frozenset({80, 443})
+
+_log = structlog.get_logger(__name__)
 
 _MAX_ADDRESSES: Final = 4
 # Beyond what `ipaddress` calls not global: IETF protocol assignments and the retired 6to4 relay, and the
@@ -39,17 +42,24 @@ _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 class BlockedAddress(Invalid):
-    """The host is not on the public internet, or not to be reached on that port."""
+    """The address itself is not on the public internet, or the host is not to be reached on that port."""
 
     code: ClassVar[str] = "blocked_address"
     title: ClassVar[str] = "The address is not public"
 
 
 class UnknownHost(UpstreamFailed):
-    """The name server knows no such host, or does not answer."""
+    """The name server knows no such host on the public internet, or does not answer."""
 
+    # Which names there are inside is nobody's business: one that leads inward is told as one that there is not.
     code: ClassVar[str] = "unknown_host"
     title: ClassVar[str] = "The host is not known"
+
+    def __init__(self, host: str) -> None:
+        super().__init__(
+            f"The host {host} is not known on the public internet. Check the address; a file can be uploaded instead. "
+            "Who runs this installation can allow a host inside (KINDRED_FETCH_ALLOW)."
+        )
 
 
 def is_public(address: Address) -> bool:
@@ -166,6 +176,9 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
                 raise BlockedAddress(
                     f"{host} is not reached on port {port}. Use 80 or 443; a file can be uploaded instead."
                 )
+            if literal_address(host) is None:
+                _log.warning("addresses.name_leads_inward", host=host)
+                raise UnknownHost(host)
             raise BlockedAddress(
                 f"{host} is not on the public internet, so nothing is fetched from it or sent to it. "
                 "Use a public address; a file can be uploaded instead."
@@ -205,4 +218,4 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
             # A scope ("%eth0") belongs to link-local addresses only, which are refused without it too.
             return [ipaddress.ip_address(each.partition("%")[0]) for each in found]
         except (OSError, UnicodeError, ValueError) as error:
-            raise UnknownHost(f"The host {host} is not known. Check the address.") from error
+            raise UnknownHost(host) from error

@@ -154,7 +154,7 @@ def test_a_name_that_turns_inward() -> None:
         inner=recorder,
     )
     asyncio.run(backend.connect_tcp("shop.example", 443))
-    with pytest.raises(BlockedAddress):
+    with pytest.raises(UnknownHost):
         asyncio.run(backend.connect_tcp("shop.example", 443))
     assert recorder.connected == ["93.184.216.34"]
 
@@ -166,7 +166,7 @@ def test_a_name_with_a_public_and_an_inner_address() -> None:
         resolve=answers(["93.184.216.34", "10.0.0.1"]),  # type: ignore[arg-type]
         inner=recorder,
     )
-    with pytest.raises(BlockedAddress, match=r"shop\.example"):
+    with pytest.raises(UnknownHost, match=r"shop\.example"):
         asyncio.run(backend.connect_tcp("shop.example", 80))
     assert recorder.connected == []
 
@@ -174,7 +174,7 @@ def test_a_name_with_a_public_and_an_inner_address() -> None:
 def test_the_inner_address_is_not_told() -> None:
     """The error names the host but not the address behind it, which is the network's business."""
     backend = GuardedBackend(resolve=answers(["10.11.12.13"]), inner=Recorder())  # type: ignore[arg-type]
-    with pytest.raises(BlockedAddress) as caught:
+    with pytest.raises(UnknownHost) as caught:
         asyncio.run(backend.connect_tcp("inner.example", 80))
     assert "10.11" not in caught.value.detail
 
@@ -208,7 +208,7 @@ def test_other_notations_of_an_ipv4(host: str, monkeypatch: pytest.MonkeyPatch) 
 def test_a_link_local_with_a_scope() -> None:
     """A scope on a link-local result does not hide it."""
     backend = GuardedBackend(resolve=answers(["fe80::1%eth0"]), inner=Recorder())  # type: ignore[arg-type]
-    with pytest.raises(BlockedAddress):
+    with pytest.raises(UnknownHost):
         asyncio.run(backend.connect_tcp("shop.example", 80))
 
 
@@ -257,7 +257,7 @@ def test_what_an_operator_allows(allowed: str, host: str, port: int, reached: bo
     if reached:
         asyncio.run(backend.connect_tcp(host, port))
     else:
-        with pytest.raises(BlockedAddress):
+        with pytest.raises(UnknownHost if host.endswith(".lan") else BlockedAddress):
             asyncio.run(backend.connect_tcp(host, port))
     assert bool(recorder.connected) == reached
 
@@ -289,6 +289,26 @@ def test_a_name_nobody_knows() -> None:
 
     with pytest.raises(UnknownHost, match=r"nowhere\.example"):
         asyncio.run(GuardedBackend(resolve=resolve, inner=Recorder()).connect_tcp("nowhere.example", 80))
+
+
+def test_a_name_inside_is_told_as_one_that_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    """To the letter, so that nobody asks our name server for what is inside; the log tells the operator."""
+
+    async def resolve(host: str, port: int) -> Sequence[str]:
+        if host == "billing.internal":
+            return ["10.1.2.3"]
+        raise socket.gaierror("no such host")
+
+    told = []
+    for host in ("billing.internal", "nothing.internal"):
+        with pytest.raises(UnknownHost) as caught:
+            asyncio.run(GuardedBackend(resolve=resolve, inner=Recorder()).connect_tcp(host, 80))
+        told.append((caught.value.code, caught.value.title, caught.value.detail.replace(host, "HOST")))
+    assert told[0] == told[1]
+    assert "KINDRED_FETCH_ALLOW" in told[0][2]
+    logged = capsys.readouterr().out
+    assert "billing.internal" in logged
+    assert "nothing.internal" not in logged
 
 
 def test_local_sockets() -> None:
