@@ -11,7 +11,7 @@ from litestar.connection import ASGIConnection
 
 from api.problems import BadRequest, UnsupportedMediaType
 from infra.decode import InvalidFields, convert, decode_json, faults
-from infra.errors import FieldError
+from infra.errors import FieldError, TooLarge
 from tenants.catalog.item import Id
 
 T = TypeVar("T")
@@ -47,6 +47,17 @@ async def read_json(request: AnyRequest, kind: type[T]) -> T:
     """The JSON body as a `kind`. Raises UnsupportedMediaType, MalformedJson, InvalidFields."""
     expect_media_type(request, JSON)
     return decode_json(await request.body(), kind)
+
+
+async def read_small_json(request: AnyRequest, kind: type[T], *, max_bytes: int) -> T:
+    """The same, where the route takes files of any size beside JSON. Raises TooLarge, too."""
+    expect_media_type(request, JSON)
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > max_bytes:
+            raise TooLarge(f"As JSON the body may have {max_bytes:,} bytes. Nothing of it was stored.")
+    return decode_json(bytes(body), kind)
 
 
 def read_query(request: ASGIConnection[Any, Any, Any, Any], kind: type[T]) -> T:

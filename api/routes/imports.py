@@ -13,7 +13,7 @@ from api.contract import WriteQuery, contract
 from api.deps import caller_of, services_of
 from api.problems import BadRequest
 from api.routes.jobs import parse_job_id
-from api.wire import JSON, AnyRequest, answer, media_type, read_json, read_query
+from api.wire import JSON, AnyRequest, answer, media_type, read_query, read_small_json
 from api.work import Repeated, intent_of, writing
 from infra.errors import KindredError
 from infra.ids import uuid7
@@ -27,6 +27,9 @@ from tenants.catalog.imports import (
     UrlSource,
     upload_key,
 )
+
+MAX_JSON: Final = 64_000
+"""Bytes of a body that only says where the feed lies: it is held in memory, while a file goes to the blob store."""
 
 FileName = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f/\\]+$(?!\n)")]
 
@@ -101,7 +104,7 @@ async def create_import(request: AnyRequest) -> Response[bytes]:
     """
     wanted: UploadQuery | UrlImport
     if media_type(request) == JSON:
-        wanted = await read_json(request, UrlImport)
+        wanted = await read_small_json(request, UrlImport, max_bytes=MAX_JSON)
         return await _start_import(request, wanted, UrlSource(url=wanted.url))
     wanted = read_query(request, UploadQuery)
     async with _uploaded(request) as source:

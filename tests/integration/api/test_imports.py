@@ -62,6 +62,25 @@ async def test_a_url_is_queued(client: httpx.AsyncClient, app: Application) -> N
     )
 
 
+async def test_an_address_is_not_read_without_end(client: httpx.AsyncClient) -> None:
+    """JSON is held in memory: it is refused by its first 64 kB, whatever it says, or does not say, of its length."""
+    taken = 0
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal taken
+        for _ in range(100):
+            taken += 1
+            yield b" " * 10_000
+
+    refused = await client.post("/v1/imports", content=body(), headers={"content-type": "application/json"})
+    assert (refused.status_code, refused.json()["code"]) == (413, "too_large")
+    assert refused.headers["connection"] == "close"
+    assert taken == 7
+    padded = msgspec.json.encode({"url": "https://shop.example/feed.xml"}).ljust(64_000)
+    told = await client.post("/v1/imports", content=padded, headers={"content-type": "application/json"})
+    assert told.status_code == 202
+
+
 @pytest.mark.parametrize(
     "body", [{"url": "ftp://shop.example/feed"}, {"url": "https://shop.example", "format": "xls"}, {}]
 )
