@@ -11,7 +11,7 @@ from litestar.handlers import HTTPRouteHandler
 from api.auth import Authenticator, requires
 from api.bots import Rates
 from api.console.pages import account, assets, delete_account, demo, members, second_step, shops, signin, signup, sso
-from api.deps import Services, metered
+from api.deps import Services, enters, metered
 from api.direct import direct_routes
 from api.edge import BODY_TIMEOUT_S, MAX_BODY, Edge
 from api.ingest import Ingest
@@ -223,7 +223,7 @@ def create_app(
     )
     framework = Litestar(
         route_handlers=ROUTES,
-        guards=[requires, acceptable, metered, intended],
+        guards=[requires, acceptable, enters, metered, intended],
         exception_handlers={Repeated: answer_repeat, Exception: answer_problem},
         lifespan=[_running(services, encoder, server_clock)],
         state=State({"services": services}),

@@ -57,6 +57,11 @@ class Contract(Struct, frozen=True, kw_only=True):
     """Further statuses that are no errors."""
 
     @property
+    def takes_body(self) -> bool:
+        """Whether it reads a body."""
+        return self.body is not None or bool(self.body_types)
+
+    @property
     def writes(self) -> bool:
         """Whether it changes anything. A write takes `dry_run`, and as a POST an Idempotency-Key."""
         return self.audit is not None or self.unaudited is not None

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from api.auth import Authenticator, Caller
 from api.bots import Rates
+from api.contract import KEY, Contract
 from api.ingest import Ingest
 from api.key_usage import KeyUsage
 from api.limits.gate import Gate
@@ -101,6 +102,15 @@ async def spend_rows(request: AnyRequest, rows: int) -> None:
     state = request.scope["state"]
     state["rows"] = rows
     await services_of(request).gate.spend(state["standing"], rows - 1)
+
+
+async def enters(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """Litestar guard of every route: one that reads no body is being answered from here on; the edge says so of the
+    others, once the body is whole. Raises TooManyAtOnce."""
+    place = connection.scope["state"].get("place")
+    said = handler.opt.get(KEY)
+    if place is not None and not (isinstance(said, Contract) and said.takes_body):
+        place.enter()
 
 
 async def metered(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:

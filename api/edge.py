@@ -20,6 +20,7 @@ from api.direct import PLAIN, PLAIN_BODY, DirectRoute, whole_body
 from api.headers import cross_origin, safe
 from api.key_usage import KeyUsage
 from api.limits.again import Headers
+from api.limits.crowd import Place
 from api.limits.gate import Gate, Standing, too_many
 from api.problems import BadRequest, Problem, RequestTimeout, headers_for, known, problem
 from api.sessions import Sessions
@@ -174,7 +175,7 @@ class _Exchange:
         self._gate: Gate | None = None
         self._standing: Standing | None = None
         self._quiet = False
-        self._inside = False
+        self._place: Place | None = None
         self.caller: Caller | None = None
         self.status = 0
         self.key: str | None = None
@@ -253,9 +254,7 @@ class _Exchange:
         self._standing, refusal = await gate.enter(self.caller, scope, self.path, self._length)
         scope["state"]["standing"] = self._standing
         if refusal is None:
-            if self._standing.crowd is not None:
-                self._standing.crowd.enter()
-                self._inside = True
+            self._place = scope["state"]["place"] = gate.place(self._standing, scope)
             return False
         self._quiet = True
         self.status = 429
@@ -286,9 +285,13 @@ class _Exchange:
             self._left = float("inf") if limit is None else limit
             if self._length is not None and self._length > self._left:
                 raise _too_large(limit)
+            if self._place is not None:
+                self._place.begin(any_size=limit is None)
         message = await self._next()
         if message["type"] == "http.request":
             self._body_whole = self.sent.whole = not message.get("more_body", False)
+            if self._body_whole and self._place is not None:
+                self._place.enter()
             if self.sent.digest is not None:
                 self.sent.digest.update(message["body"])
             self._taken += len(message["body"])
@@ -350,8 +353,8 @@ class _Exchange:
     def account(self, seconds: float) -> None:
         """Count the request, and log one line: its route, never its address, which may hold a key or name a person."""
         scope = self.scope
-        if self._inside and self._standing is not None and self._standing.crowd is not None:
-            self._standing.crowd.inside -= 1
+        if self._place is not None:
+            self._place.leave()
         if self._quiet:
             _count_refused(scope)
             return

@@ -1,15 +1,17 @@
 """Where a request comes from, as far as it can be believed."""
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from tenants.accounts.attempts import network_of
+
+Networks: TypeAlias = tuple[IPv4Network | IPv6Network, ...]
 
 _HOPS: Final = 10
 """Entries of `X-Forwarded-For` that are read, from the nearest on."""
 
 
-def client_address(scope: Any, trusted: tuple[IPv4Network | IPv6Network, ...]) -> str:
+def client_address(scope: Any, trusted: Networks) -> str:
     """The client's address: of the connection, or the last one that `X-Forwarded-For` names before our proxies.
 
     Whoever connects may write that header, so it is read from its end, for as long as a trusted proxy vouches; what is
@@ -34,7 +36,7 @@ def client_address(scope: Any, trusted: tuple[IPv4Network | IPv6Network, ...]) -
     return address
 
 
-def client_network(scope: Any, trusted: tuple[IPv4Network | IPv6Network, ...]) -> str:
+def client_network(scope: Any, trusted: Networks) -> str:
     """The network that the client counts for (`network_of`)."""
     return network_of(client_address(scope, trusted))
 
@@ -55,5 +57,5 @@ def parse_address(text: str) -> IPv4Address | IPv6Address | None:
     return address
 
 
-def _within(address: IPv4Address | IPv6Address, networks: tuple[IPv4Network | IPv6Network, ...]) -> bool:
+def _within(address: IPv4Address | IPv6Address, networks: Networks) -> bool:
     return any(address.version == network.version and address in network for network in networks)

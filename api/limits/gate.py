@@ -8,7 +8,6 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
-from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Final, TypeVar
 from weakref import WeakValueDictionary
 
@@ -18,7 +17,8 @@ from api.auth import Caller
 from api.headers import safe
 from api.limits.again import FOR_S, Again, Headers, Said, signature
 from api.limits.cost import Cost
-from api.network import client_network
+from api.limits.crowd import Crowd, Place, decisions
+from api.network import Networks, client_network
 from api.problems import MEDIA_TYPE, Problem
 from billing.entitlements import Entitlements, Mode
 from billing.plans import UNLIMITED, Meter, Plan
@@ -28,7 +28,6 @@ from infra.db import TenantId
 from infra.errors import RateLimited
 from infra.ids import request_id
 from infra.outage import AWAY
-from infra.telemetry import Children, counter
 from tenants.limits.gcra import Bucket, Rate
 from tenants.limits.leases import Leases, Refusal, Unheard
 from tenants.usage import Usage
@@ -43,18 +42,14 @@ STRANGERS: Final[Mapping[Mode, Rate]] = {
 MAX_KNOWN: Final = 20_000
 """Callers, and as many strangers, whose limits a process keeps; the store knows the others."""
 
-MAX_AT_ONCE: Final = 100
-"""Calls of one tenant that a process answers at a time. They share its connections (infra/turns.py)."""
-
 _UNLIMITED: Final = (
     (b"ratelimit-policy", b'"unlimited";q=999999999;w=1'),
     (b"ratelimit", b'"unlimited";r=999999999;t=0'),
 )
 _LOG_EVERY_S: Final = 10.0
 
-_decisions: Final = Children(counter("limit_decisions_total", "Calls by what the rate limits said.", ["outcome"]))
-_passed: Final = _decisions("passed")
-_refused: Final = _decisions("refused")
+_passed: Final = decisions("passed")
+_refused: Final = decisions("refused")
 
 _log = structlog.get_logger(__name__)
 
@@ -67,32 +62,6 @@ class TooManyRequests(RateLimited):
 
     code = "too_many_requests"
     title = "Too many requests"
-
-
-class TooManyAtOnce(RateLimited):
-    """So many calls of the tenant are being answered here that one more would wait too long; nothing was done."""
-
-    code = "too_many_at_once"
-    title = "Too many requests at once"
-
-
-class Crowd:
-    """How many calls of one tenant this process is answering."""
-
-    __slots__ = ("__weakref__", "inside")
-
-    def __init__(self) -> None:
-        self.inside = 0
-
-    def enter(self) -> None:
-        """One more. Raises TooManyAtOnce."""
-        if self.inside >= MAX_AT_ONCE:
-            _refused.inc()
-            raise TooManyAtOnce(
-                f"{self.inside} of your calls are being answered here already. Nothing was done; send fewer at once.",
-                retry_s=1,
-            )
-        self.inside += 1
 
 
 class Standing:
@@ -134,7 +103,7 @@ class Gate:
         entitlements: Entitlements,
         usage: Usage,
         *,
-        trusted: tuple[IPv4Network | IPv6Network, ...],
+        trusted: Networks,
         strangers: Rate,
         costs: Mapping[tuple[str, str], tuple[Cost, int]],
         secret: bytes,
@@ -186,6 +155,12 @@ class Gate:
             _refused.inc()
             self._tell(standing, refusal)
         return standing, refusal
+
+    def place(self, standing: Standing, scope: Any) -> Place | None:
+        """Where the call of a caller stands beside the others of its tenant; None for one without limits."""
+        if standing.crowd is None or standing.caller is None:
+            return None
+        return Place(standing.crowd, standing.caller, scope, self._trusted)
 
     async def spend(self, standing: Standing, uses: int) -> None:
         """Use more, now that the call says how much it asks for. Raises TooManyRequests; then nothing more is used."""

@@ -17,6 +17,12 @@ from api.recommend.types import Answer, Count, Query, RerankQuery, Weight, Weigh
 from api.wire import JSON, decode_id, encoded, expect_media_type, read_json, read_query
 from api.work import marked_caller
 
+MAX_BODY: Final = 1_000_000
+"""Bytes: every id and filter that a request may have is a part of it."""
+
+MAX_PAGE_BODY: Final = 3_000_000
+"""Bytes of a page of up to twenty."""
+
 _TAG: Final = "Recommendations"
 _ANSWER: Final = {
     "recommendation_id": "01993b6e-7a10-7cc3-9f0e-3f6f6a4f2b11",
@@ -51,6 +57,7 @@ async def answer_recommend(services: Services, caller: Caller, body: bytes) -> b
         summary="Recommend items",
         tag=_TAG,
         direct=answer_recommend,
+        max_body=MAX_BODY,
         meter="requests",
         computes=True,
         body=Query,
@@ -97,6 +104,7 @@ class BatchBody(Struct, frozen=True, kw_only=True):
         tag=_TAG,
         cost=Cost(rows="requests"),
         meter="requests",
+        max_body=MAX_PAGE_BODY,
         computes=True,
         body=BatchBody,
         body_example={

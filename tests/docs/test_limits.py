@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from api.limits.gate import MAX_AT_ONCE
+from api.limits.crowd import MAX_AT_ONCE
 from api.routes import events, items
 from billing.plans import PLANS, Plan, Quota
 

@@ -1,6 +1,7 @@
 """Rate limits, quotas and plans over HTTP, with the plans of the hosted service."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ import msgspec
 import pytest
 
 from api.app import Application
+from api.limits import crowd as crowd_module
 from api.limits import gate as gate_module
 from billing import plans
 from billing.plans import FREE, PRO
@@ -358,7 +360,7 @@ async def test_so_many_at_once_and_no_more(
     app: Application, shop: Shop, make_shop: MakeShop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of one shop, by all its keys; another one's calls go on."""
-    monkeypatch.setattr(gate_module, "MAX_AT_ONCE", 2)
+    monkeypatch.setattr(crowd_module, "MAX_AT_ONCE", 2)
     await set_plan(app.services.database, shop.tenant_id, "pro")
     other, second = await make_shop(), await _key(app, shop)
     inside, go = asyncio.Event(), asyncio.Event()
@@ -366,10 +368,10 @@ async def test_so_many_at_once_and_no_more(
     async def slow() -> AsyncIterator[bytes]:
         inside.set()
         await go.wait()
-        yield b"[]"
+        yield b"id,title\nA,Lamp\n"
 
     async def upload(client: httpx.AsyncClient) -> httpx.Response:
-        return await client.post("/v1/items/bulk", content=slow(), headers={"content-type": "application/json"})
+        return await client.post("/v1/imports", content=slow(), headers={"content-type": "text/csv"})
 
     waiting = []
     for client in (shop.client, second):
@@ -382,5 +384,87 @@ async def test_so_many_at_once_and_no_more(
     assert fields(refused)
     assert (await other.client.get("/v1/items")).status_code == 200
     go.set()
-    assert [answer.status_code for answer in await asyncio.gather(*waiting)] == [200, 200]
+    assert [answer.status_code for answer in await asyncio.gather(*waiting)] == [202, 202]
     assert (await shop.client.get("/v1/items")).status_code == 200
+
+
+class _Slow:
+    """Calls whose bodies have begun and do not end before they are told to."""
+
+    def __init__(self, app: Application) -> None:
+        self._app = app
+        self._end = asyncio.Event()
+        self._calls: list[asyncio.Task[int]] = []
+
+    async def send(self, client: httpx.AsyncClient, path: str, *, count: int, address: str = "203.0.113.9") -> None:
+        """So many; returns when each is being waited for, or answered."""
+        for _ in range(count):
+            waited = asyncio.Event()
+            self._calls.append(asyncio.create_task(self._call(client, path, address, waited)))
+            await waited.wait()
+
+    async def end(self) -> list[int]:
+        """The statuses of all."""
+        self._end.set()
+        return await asyncio.gather(*self._calls)
+
+    async def _call(self, client: httpx.AsyncClient, path: str, address: str, waited: asyncio.Event) -> int:
+        first = True
+        status = 0
+
+        async def receive() -> Any:
+            nonlocal first
+            if first:
+                first = False
+                return {"type": "http.request", "body": b"{", "more_body": True}
+            waited.set()
+            await self._end.wait()
+            return {"type": "http.request", "body": b"}", "more_body": False}
+
+        async def send(message: Any) -> None:
+            nonlocal status
+            waited.set()
+            status = message.get("status", status)
+
+        headers = [
+            (b"authorization", client.headers["authorization"].encode()),
+            (b"content-type", b"text/csv" if path == "/v1/imports" else b"application/json"),
+            (b"content-length", b"2"),
+        ]
+        scope: Any = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode()}
+        await self._app({**scope, "query_string": b"", "headers": headers, "client": (address, 1)}, receive, send)
+        return status
+
+
+async def test_bodies_on_their_way_take_no_place_of_those_that_are_answered(app: Application, shop: Shop) -> None:
+    """By the key that everybody reads in a page they come as slowly as one likes: the shop's server goes on."""
+    await set_plan(app.services.database, shop.tenant_id, "enterprise")
+    public, slow = await _key(app, shop, kind="publishable"), _Slow(app)
+    for network in range(5):
+        await slow.send(public, "/v1/recommend", count=30, address=f"203.0.{network}.9")
+    assert (await shop.client.post("/v1/recommend", json={})).status_code == 200
+    own = _Slow(app)
+    await own.send(shop.client, "/v1/recommend/batch", count=101)
+    assert (await shop.client.get("/v1/items")).status_code == 200
+    # 25 of a network, 50 of all browsers, 100 of the shop's servers; the others are refused at once.
+    assert sorted(Counter(await slow.end()).items()) == [(200, 50), (429, 100)]
+    assert sorted(Counter(await own.end()).items()) == [(422, 100), (429, 1)]
+    assert (await public.post("/v1/recommend", json={})).status_code == 200
+
+
+async def test_files_that_are_being_sent_leave_places_for_calls(app: Application, shop: Shop) -> None:
+    """They count as calls that are answered, but are 20 of the 100 at most."""
+    await set_plan(app.services.database, shop.tenant_id, "pro")
+    slow = _Slow(app)
+    await slow.send(shop.client, "/v1/imports", count=21)
+    assert (await shop.client.get("/v1/items")).status_code == 200
+    assert sorted(Counter(await slow.end()).items()) == [(202, 20), (429, 1)]
+
+
+async def test_a_call_whose_body_is_never_sent_is_counted_where_none_is_needed(
+    app: Application, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its head says of a body: no call is answered beside the count."""
+    monkeypatch.setattr(crowd_module, "MAX_AT_ONCE", 0)
+    refused = await shop.client.request("GET", "/v1/items", content=b"a body")
+    assert (refused.status_code, refused.json()["code"]) == (429, "too_many_at_once")
