@@ -3,11 +3,13 @@
 import gc
 import signal
 import sys
+from functools import partial
 
 import structlog
 import uvicorn
 
 from api.app import create_app
+from api.connections import Connections, Protocol
 from infra.blob_open import open_blobs
 from infra.db import Database
 from infra.errors import KindredError
@@ -44,21 +46,22 @@ def main() -> int:
     gc.set_threshold(50_000, 20, 50)
     # A bulk call makes its rows in a thread; with the usual 5 ms the loop would wait as long for each of its turns.
     sys.setswitchinterval(0.0005)
+    connections = Connections(trusted=settings.trusted_proxies, most=settings.connections_per_address)
     server = uvicorn.Server(
         uvicorn.Config(
             app,
             host=settings.host,
             port=settings.port,
             loop="uvloop",
-            http="httptools",
+            # uvicorn calls it as it would call its own class.
+            http=partial(Protocol, connections),  # type: ignore[arg-type]
+            ws="none",
             lifespan="on",
             access_log=False,
             log_config=None,
             server_header=False,
             date_header=True,
             proxy_headers=False,
-            # A connection beyond this is refused with 503 rather than queued without end.
-            limit_concurrency=1000,
             timeout_graceful_shutdown=20,
         )
     )

@@ -28,7 +28,7 @@ def client_address(scope: Any, trusted: Networks) -> str:
         for hop in value.decode("latin-1").split(",")
     ][-_HOPS:]
     nearest = parse_address(address)
-    while hops and nearest is not None and _within(nearest, trusted):
+    while hops and nearest is not None and is_within(nearest, trusted):
         given = parse_address(hops.pop())
         if given is None:
             break
@@ -57,5 +57,6 @@ def parse_address(text: str) -> IPv4Address | IPv6Address | None:
     return address
 
 
-def _within(address: IPv4Address | IPv6Address, networks: Networks) -> bool:
+def is_within(address: IPv4Address | IPv6Address, networks: Networks) -> bool:
+    """Whether an address is of one of these networks."""
     return any(address.version == network.version and address in network for network in networks)

@@ -162,6 +162,12 @@ class Settings:
         30,
         "Seconds without a byte after which a request's body is given up (408); below 2,000 bytes a second it is, too.",
     )
+    connections_per_address: int = _setting(
+        "KINDRED_CONNECTIONS_PER_ADDRESS",
+        _count(0, 100_000),
+        200,
+        "Open connections that an API process takes from one address (IPv6: /64) but a trusted proxy's; 0: any number.",
+    )
     metrics_port: int = _setting(
         "KINDRED_METRICS_PORT", _port, 0, "Port of `/metrics`; the worker takes the next one. 0: off."
     )

@@ -109,3 +109,22 @@ def test_a_client_that_stops_half_way_harms_nobody(server: Server) -> None:
         return answer.status_code
 
     assert asyncio.run(main()) == 200
+
+
+def test_connections_that_say_nothing_lock_nobody_out(database_url: str, tmp_path: Path) -> None:
+    """A thousand of them, half with a head that never ends; from one address only so many are taken."""
+    with running(database_url, tmp_path, KINDRED_CONNECTIONS_PER_ADDRESS="0") as server:
+        parts = urlsplit(server.url)
+        held = [socket.create_connection((parts.hostname, parts.port)) for _ in range(1001)]
+        for each in held[::2]:
+            each.sendall(b"GET /health/live HTTP/1.1\r\nX-Slow: ")
+        assert httpx.get(f"{server.url}/health/live").status_code == 200
+        for each in held:
+            each.close()
+        server.end()
+    with running(database_url, tmp_path, KINDRED_CONNECTIONS_PER_ADDRESS="2") as server:
+        parts = urlsplit(server.url)
+        address = (parts.hostname, parts.port)
+        with socket.create_connection(address), socket.create_connection(address), pytest.raises(httpx.TransportError):
+            httpx.get(f"{server.url}/health/live")
+        server.end()
