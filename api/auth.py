@@ -1,6 +1,7 @@
 """API key -> Caller, and the guards that routes name as data: `opt={"scope": "catalog:read"}`."""
 
 import os
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from hashlib import blake2b
 from typing import Any, Final, NoReturn
@@ -121,10 +122,17 @@ class Authenticator:
         self._clock = clock
         self._cache: FeedCache[bytes, _Checked] = FeedCache(feed, kinds=frozenset({"key", "tenant"}))
 
-    async def authenticate(self, key: str | None, origin: str | None, token: str | None = None) -> Caller:
+    async def authenticate(
+        self,
+        key: str | None,
+        origin: str | None,
+        token: str | None = None,
+        admit: Callable[[], Awaitable[None]] | None = None,
+    ) -> Caller:
         """The caller with that key, from a page of that origin, for whom the visitor token speaks.
 
-        Raises a kind of Unauthenticated, or OriginRefused.
+        `admit` is waited for before the database is asked about a key that nobody here knows: anybody can make one up
+        that looks good. Raises a kind of Unauthenticated, or OriginRefused, and what `admit` raises.
         """
         if not key:
             raise KeyMissing("Send `Authorization: Bearer <key>`, or `X-API-Key: <key>`.")
@@ -134,6 +142,8 @@ class Authenticator:
         checked = self._cache.get(name)
         if checked is None:
             parse_key(key)
+            if admit is not None and self._cache.get_stale(name) is None:
+                await admit()
             mark = self._cache.mark
             try:
                 found = await self._find(key)

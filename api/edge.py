@@ -28,6 +28,7 @@ from billing.plans import Meter
 from infra.errors import TooLarge
 from infra.ids import request_id
 from infra.telemetry import Children, counter, histogram
+from tenants.limits.leases import Refusal
 
 MAX_BODY: Final = 10_000_000
 """Bytes of a body, where the route's `opt["max_body"]` says nothing else (None there: any size)."""
@@ -108,9 +109,9 @@ class Edge:
             await _give(send, 429, *said)
             _count_refused(scope)
             return
-        exchange = _Exchange(scope, receive, send, self._body_timeout_s)
+        exchange = _Exchange(scope, receive, send, self._body_timeout_s, gate)
         try:
-            if exchange.path.startswith("/v1/") and not exchange.preflight:
+            if exchange.path.startswith("/v1/") and scope["method"] != "OPTIONS":
                 caller = scope["state"]["caller"] = await self._caller(exchange)
                 if isinstance(caller, Caller):
                     exchange.caller = caller
@@ -148,10 +149,13 @@ class Edge:
         """The caller, or the exception that says why there is none: only the route knows whether one is needed."""
         try:
             if exchange.key is None and exchange.shop is not None and self._sessions is not None:
+                await exchange.admit()
                 return await self._sessions.caller(exchange.scope, exchange.shop)
             if exchange.ambiguous:
                 raise AmbiguousKey("Send one API key, and one visitor token: two that differ came with the request.")
-            caller = await self._authenticator.authenticate(exchange.key, exchange.origin, exchange.token)
+            caller = await self._authenticator.authenticate(
+                exchange.key, exchange.origin, exchange.token, exchange.admit
+            )
             if self._usage is not None:
                 self._usage.note(caller, exchange.origin, exchange.scope)
             return caller
@@ -162,7 +166,7 @@ class Edge:
 class _Exchange:
     """One request and its answer."""
 
-    def __init__(self, scope: Any, receive: Receive, send: Send, body_timeout_s: float) -> None:
+    def __init__(self, scope: Any, receive: Receive, send: Send, body_timeout_s: float, gate: Gate | None) -> None:
         self.scope = scope
         self._body_timeout_s = body_timeout_s
         self._body_whole = False
@@ -172,8 +176,9 @@ class _Exchange:
         self._send = send
         self._left: float | None = None
         self._length: int | None = None
-        self._gate: Gate | None = None
+        self._gate = gate
         self._standing: Standing | None = None
+        self._refusal: Refusal | None = None
         self._quiet = False
         self._place: Place | None = None
         self.caller: Caller | None = None
@@ -247,11 +252,19 @@ class _Exchange:
         """Count it under its path, which no framework finds for it."""
         self.scope["path_template"] = self.path
 
+    async def admit(self) -> None:
+        """Use one of its network's limit, before the database is asked who this is. Raises TooManyRequests."""
+        if self._gate is not None:
+            self._standing, self._refusal = await self._gate.enter(None, self.scope, self.path, 0)
+            if self._refusal is not None:
+                raise too_many(self._refusal)
+
     async def refused(self, gate: Gate) -> bool:
         """Whether the rate limits let it not pass; then it is answered. Nothing of the body was read."""
         scope = self.scope
-        self._gate = gate
-        self._standing, refusal = await gate.enter(self.caller, scope, self.path, self._length)
+        refusal = self._refusal
+        if self._standing is None or self.caller is not None:
+            self._standing, refusal = await gate.enter(self.caller, scope, self.path, self._length, self.preflight)
         scope["state"]["standing"] = self._standing
         if refusal is None:
             self._place = scope["state"]["place"] = gate.place(self._standing, scope)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from time import monotonic
 from typing import Any, Final
 
 import asyncpg
@@ -28,6 +29,9 @@ _AWAY: Final = (
     sqlalchemy.exc.SQLAlchemyError,
     RuntimeError,
 )
+
+KEPT_S: Final = 0.5
+"""How long an answer is good."""
 
 _WARM_UP_S: Final = 5.0
 
@@ -60,9 +64,25 @@ class Readiness:
         self._migrated = False
         self._warm = False
         self._warming = asyncio.Lock()
+        self._asking: asyncio.Future[dict[str, str]] | None = None
+        self._told_at = 0.0
 
     async def missing(self) -> dict[str, str]:
-        """What is missing -> why, or what to do; empty when ready."""
+        """What is missing -> why, or what to do; empty when ready. Half a second old at most.
+
+        Health costs nobody a use of a limit, so who asks all the time is told what the others are.
+        """
+        if self._asking is None or (self._asking.done() and monotonic() - self._told_at >= KEPT_S):
+            self._asking = asyncio.ensure_future(self._ask())
+        return await asyncio.shield(self._asking)
+
+    async def _ask(self) -> dict[str, str]:
+        try:
+            return await self._look()
+        finally:
+            self._told_at = monotonic()
+
+    async def _look(self) -> dict[str, str]:
         missing: dict[str, str] = {}
         try:
             await self._database_state(missing)
@@ -104,7 +124,7 @@ class Readiness:
             if not self._migrated:
                 missing["migrations"] = f"The database is at {revision}, not at {migrate.head()}: `kindred migrate`."
                 return
-        # Asked every time: this also tells that the database answers.
+        # Asked however often it was seen: this also tells that the database answers.
         async with self._database.anonymous_session() as connection:
             known = await connection.scalar(_MODELS_KNOWN)
         if not known:

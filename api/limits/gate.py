@@ -123,15 +123,17 @@ class Gate:
         self._others: OrderedDict[bytes, Standing] = OrderedDict()
 
     async def enter(
-        self, caller: Caller | None, scope: Any, path: str, length: int | None
+        self, caller: Caller | None, scope: Any, path: str, length: int | None, preflight: bool = False
     ) -> tuple[Standing, Refusal | None]:
         """Whose limits a call is under, and why it may not go on; None where it may, and is counted.
+
+        Health and a preflight are not: nothing is looked up for them.
 
         Raises what `Entitlements.plan_of` raises, but for a database that is away: then the call passes.
         """
         if caller is None:
             standing = self._network(client_network(scope, self._trusted))
-            if path.startswith("/health/") or scope["method"] == "OPTIONS":
+            if preflight or path.startswith("/health/"):
                 return standing, None
         else:
             known = self._callers.get(caller.key_id)

@@ -1,6 +1,7 @@
 """Rate limits, quotas and plans over HTTP, with the plans of the hosted service."""
 
 import asyncio
+import secrets
 from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from api.limits import gate as gate_module
 from billing import plans
 from billing.plans import FREE, PRO
 from infra.db import Database, driver
-from tenants.keys import KeyRequest, create_key
+from tenants.keys import KeyRequest, create_key, find_key, make_key
 from tenants.lifecycle import create_tenant, set_plan
 from tenants.limits.gcra import Rate
 from tenants.usage import load_stock
@@ -185,6 +186,79 @@ async def test_a_stranger_shares_a_limit_with_its_network(app: Application, monk
     assert (await near.get("/v1/items", headers=bad)).status_code == 429
     assert (await near.get("/health/live")).status_code == 200
     assert (await far.get("/docs")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "headers"),
+    [
+        ("GET", {"authorization": "Bearer {key}"}),
+        ("OPTIONS", {"authorization": "Bearer {key}"}),
+        ("GET", {"cookie": "kindred={key}", "kindred-shop": str(uuid4())}),
+    ],
+    ids=["a key", "a key that asks for options", "a session"],
+)
+async def test_who_is_over_the_limit_of_a_network_is_not_looked_up(
+    app: Application, monkeypatch: pytest.MonkeyPatch, method: str, headers: dict[str, str]
+) -> None:
+    """However good the keys look that it makes up: the database hears of as many as may pass."""
+    monkeypatch.setattr(app.services.gate, "_strangers", Rate(name="network", quota=60, window_s=60, burst=3))
+    asked = _count_questions(app, monkeypatch)
+    address = f"198.18.{secrets.randbelow(256)}.{secrets.randbelow(256)}"
+    statuses = []
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app, client=(address, 5)), base_url="http://kindred"
+    ) as client:
+        for _ in range(9):
+            key = make_key("secret", cell="00")[0]
+            sent = {name: value.format(key=key) for name, value in headers.items()}
+            statuses.append((await client.request(method, "/v1/items", headers=sent)).status_code)
+    assert statuses[3:] == [429] * 6
+    assert 429 not in statuses[:3]
+    assert len(asked) == (0 if method == "OPTIONS" else 3)
+
+
+def _count_questions(app: Application, monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """What the database is asked before it is known who asks, an entry each."""
+    asked: list[None] = []
+
+    def counted(real: Any) -> Any:
+        def ask(*args: Any, **said: Any) -> Any:
+            asked.append(None)
+            return real(*args, **said)
+
+        return ask
+
+    database = app.services.database
+    monkeypatch.setattr(database, "anonymous_session", counted(database.anonymous_session))
+    monkeypatch.setattr("api.auth.find_key", counted(find_key))
+    return asked
+
+
+async def test_a_key_that_is_known_is_asked_about_whatever_its_network_did(
+    app: Application, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its minute in the cache may be over; it was no stranger's, and others of the network may be."""
+    assert (await shop.client.get("/v1/items")).status_code == 200
+    monkeypatch.setattr(app.services.gate, "_strangers", Rate(name="network", quota=1, window_s=60, burst=1))
+    app.services.gate._others.clear()
+    monkeypatch.setattr(app.services.authenticator._cache, "_clock", lambda: float("inf"))
+    assert await _statuses(shop.client, 3, "/v1/items") == [200] * 3
+
+
+async def test_readiness_is_no_way_around_the_limit(
+    app: Application, anonymous: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Health is free for everybody, so those who ask at once, or within half a second, share one look."""
+    assert (await anonymous.get("/health/ready")).status_code == 200
+    asked = _count_questions(app, monkeypatch)
+    monkeypatch.setattr("api.readiness.KEPT_S", 0.0)
+    answers = await asyncio.gather(*(anonymous.get("/health/ready") for _ in range(20)))
+    monkeypatch.setattr("api.readiness.KEPT_S", 3600.0)
+    answers.append(await anonymous.get("/health/ready"))
+    assert ({answer.status_code for answer in answers}, len(asked)) == ({200}, 1)
+    monkeypatch.setattr("api.readiness.KEPT_S", 0.0)
+    await anonymous.get("/health/ready")
+    assert len(asked) == 2
 
 
 async def test_another_plan_holds_within_a_second(app: Application, shop: Shop, database_url: str) -> None:

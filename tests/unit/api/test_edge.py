@@ -40,7 +40,7 @@ class _Authenticator:
     def __init__(self) -> None:
         self.origins: list[str | None] = []
 
-    async def authenticate(self, key: str | None, origin: str | None, token: str | None = None) -> Caller:
+    async def authenticate(self, key: str | None, origin: str | None, *_: object) -> Caller:
         self.origins.append(origin)
         if key == "broken":
             raise RuntimeError("secret inside")
