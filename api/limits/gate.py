@@ -165,10 +165,13 @@ class Gate:
         return Place(standing.crowd, standing.caller, scope, self._trusted)
 
     async def spend(self, standing: Standing, uses: int) -> None:
-        """Use more, now that the call says how much it asks for. Raises TooManyRequests; then nothing more is used."""
+        """Use more, now that the call, which used one, says how much it asks for.
+
+        Raises TooManyRequests; then nothing more is used.
+        """
         if uses <= 0 or not standing.buckets:
             return
-        refusal = await self._leases.admit(standing.buckets, uses)
+        refusal = await self._leases.admit(standing.buckets, uses, spent=1)
         if refusal is not None:
             _refused.inc()
             raise too_many(refusal)

@@ -93,19 +93,21 @@ class Bucket:
         per_s = rate.quota / rate.window_s
         self.lease = per_s * LEASE_S if per_s >= _SMALL else 1.0
 
-    def late(self, now: float, cost: float) -> float:
+    def late(self, now: float, cost: float, spent: float = 0.0) -> float:
         """Seconds after which a use of this cost would pass; 0 where it passes now.
 
         One that costs more than the burst passes when the limit is wholly free, and is paid off afterwards: else no
-        call of twenty would ever pass where the limit is one a second.
+        call of twenty would ever pass where the limit is one a second. `spent`: the part of the same call that was
+        used already, without which the limit may be as free.
         """
         ahead = self.full_at - now
-        if ahead <= _EPSILON_S:
+        if ahead <= spent * self.interval + _EPSILON_S:
             return 0.0
         late = ahead + cost * self.interval - self.depth
         if late <= _EPSILON_S:
             return 0.0
-        return min(late, ahead)
+        # Another try is all of the call again.
+        return min(late + spent * self.interval, ahead)
 
     def unheard(self, now: float, cost: float) -> bool:
         """Whether the others must hear of earlier uses before one of this cost may pass."""

@@ -95,12 +95,13 @@ class Leases:
             return True
         return self._asked_at is not None and self._clock() - self._asked_at > _LATE_S
 
-    async def admit(self, buckets: Sequence[Bucket], cost: float) -> Refusal | None:
+    async def admit(self, buckets: Sequence[Bucket], cost: float, spent: float = 0.0) -> Refusal | None:
         """Use every one of these limits, or none: None where it passes. Waits only where a lease is used up.
 
+        `spent`: what the same call used before, when it did not say yet how much it is.
         Where the store is away, or late, a use passes, and is counted as such.
         """
-        verdict = self.take(buckets, cost)
+        verdict = self.take(buckets, cost, spent)
         if not isinstance(verdict, Unheard):
             return verdict
         until = self._clock() + PATIENCE_S
@@ -112,7 +113,7 @@ class Leases:
             left = until - self._clock()
             if left > 0:
                 await asyncio.wait({self._round}, timeout=left)
-            verdict = self.take(buckets, cost)
+            verdict = self.take(buckets, cost, spent)
             if not isinstance(verdict, Unheard):
                 return verdict
             if self._clock() >= until:
@@ -120,7 +121,7 @@ class Leases:
                 self._spend(buckets, cost)
                 return None
 
-    def take(self, buckets: Sequence[Bucket], cost: float) -> Refusal | Unheard | None:
+    def take(self, buckets: Sequence[Bucket], cost: float, spent: float = 0.0) -> Refusal | Unheard | None:
         """The same without waiting; `Unheard` where it would have to."""
         if (self._away or self._asked_at is not None) and self.away:
             _passed_open("away").inc()
@@ -129,7 +130,7 @@ class Leases:
         unheard = False
         for bucket in buckets:
             # Looked at here first, without a call: this is in the way of every answer.
-            if bucket.full_at + cost * bucket.interval - bucket.depth > now and (late := bucket.late(now, cost)):
+            if bucket.full_at + cost * bucket.interval - bucket.depth > now and (late := bucket.late(now, cost, spent)):
                 return Refusal(bucket.rate, late, bucket.late(now, 1))
             if bucket.unsettled + bucket.settling + cost > bucket.lease and bucket.unheard(now, cost):
                 unheard = True

@@ -150,6 +150,23 @@ async def test_a_page_of_lists_costs_as_many(app: Application, shop: Shop) -> No
     assert fields(refused)["key"]["r"] == 7
 
 
+async def test_a_page_larger_than_the_burst_passes_when_all_is_free(
+    app: Application, shop: Shop, still: _Still
+) -> None:
+    """And is paid off afterwards; who keeps to `Retry-After` is not refused again."""
+    client = await _key(app, shop, rate_per_min=300, scopes=["recommend"])
+    lists = {"requests": [{"strategy": "popular"}] * 20}
+    assert (await client.post("/v1/recommend/batch", json=lists)).status_code == 200
+    refused = await client.post("/v1/recommend/batch", json=lists)
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "3")
+    await _wait(app, still, 4)
+    assert (await client.post("/v1/recommend/batch", json={"requests": lists["requests"][:1]})).status_code == 200
+    refused = await client.post("/v1/recommend/batch", json=lists)
+    assert refused.status_code == 429
+    await _wait(app, still, int(refused.headers["retry-after"]))
+    assert (await client.post("/v1/recommend/batch", json=lists)).status_code == 200
+
+
 async def test_a_large_body_costs_more(app: Application, shop: Shop) -> None:
     """By its length, which is known before it comes."""
     before = fields(await shop.client.get("/v1/items"))["sustained"]["r"]

@@ -107,3 +107,17 @@ def test_a_lease_is_a_quarter_of_a_second() -> None:
             assert not bucket.unheard(now, 1)
             bucket.spend(now, 1)
         assert bucket.unheard(now + 2 * FRESH_S, 1)
+
+
+def test_a_call_that_says_late_how_much_it_is_passes_as_if_it_had_said_so_at_once() -> None:
+    """Its first use does not stand in the way of the others; another's does, for as long as it takes to be paid off."""
+    bucket = Bucket(KEY, Rate(name="key", quota=60, window_s=60, burst=2))
+    bucket.spend(100.0, 1)
+    assert bucket.late(100.0, 19) == pytest.approx(1.0)
+    assert not bucket.late(100.0, 19, spent=1)
+    bucket.spend(100.0, 19)
+    bucket.spend(119.0, 1)
+    late = bucket.late(119.0, 19, spent=1)
+    assert late == pytest.approx(2.0)
+    bucket.spend(119.0 + late, 1)
+    assert not bucket.late(119.0 + late, 19, spent=1)
