@@ -234,8 +234,10 @@ class _Exchange:
         raw_path = scope.get("raw_path")
         if raw_path and b"%" in raw_path:
             # Routed undecoded, so that a "/" inside an id stays inside its segment.
-            self.path = _canonical(raw_path)
-            scope["path"] = self.path
+            self.path = scope["path"] = _canonical(raw_path)
+        if "//" in self.path or self.path[-1:] == "/":
+            # The framework routes them so, after costs and the routes of our own were looked up.
+            self.path = scope["path"] = "/" + "/".join(part for part in self.path.split("/") if part)
         if self.path in _SHADOWED and scope["method"] != "POST":
             scope["path"] = _SHADOWED[self.path]
         state = scope.setdefault("state", {})
@@ -338,6 +340,8 @@ class _Exchange:
             self.status = message["status"]
             headers = safe(message["headers"], self.path, https=self._https)
             headers.append((b"x-request-id", self.request_id.encode()))
+            if self.path in _SHADOWED:
+                headers = [(name, b"%b, POST" % value if name == b"allow" else value) for name, value in headers]
             if self._gate is not None and self._standing is not None:
                 headers += self._gate.fields(self._standing)
             if self.origin is not None:

@@ -178,6 +178,16 @@ async def test_a_large_body_costs_more(app: Application, shop: Shop) -> None:
     assert before - fields(answered)["sustained"]["r"] == 6
 
 
+@pytest.mark.parametrize("path", ["/v1/items/bulk/", "/v1//items/bulk", "/v1/items/%62ulk/"])
+async def test_a_slash_more_makes_no_call_cheaper(app: Application, shop: Shop, path: str) -> None:
+    """However its path is written."""
+    before = fields(await shop.client.get("/v1/items"))["sustained"]["r"]
+    rows = [{"id": f"i-{n}", "title": "x" * 1000} for n in range(300)]
+    answered = await shop.client.post(path, json=rows)
+    assert (answered.status_code, answered.json()["accepted"]) == (200, 300)
+    assert before - fields(answered)["sustained"]["r"] == 4
+
+
 async def test_keys_of_one_shop_share_its_plan(app: Application, shop: Shop) -> None:
     """A second key is no second plan; another shop's is its own."""
     other = await _key(app, shop)

@@ -438,6 +438,26 @@ async def test_the_frameworks_errors_are_problems(
     assert ("POST" in answer.headers.get("allow", "")) is (status == 405)
 
 
+@pytest.mark.parametrize("method", ["OPTIONS", "PATCH"])
+async def test_a_path_that_is_an_id_too_allows_what_both_do(client: httpx.AsyncClient, method: str) -> None:
+    """`Allow` of an item's route, and POST."""
+    allowed = (await client.request(method, "/v1/items/bulk")).headers["allow"]
+    assert {"PUT", "POST"} <= set(allowed.split(", "))
+    assert "POST" not in (await client.request(method, "/v1/items/other")).headers["allow"]
+
+
+@pytest.mark.parametrize("path", ["/v1/items/bulk/", "/v1//items/bulk", "//v1/items///bulk//", "/v1/items//%62ulk/"])
+async def test_a_slash_more_is_the_same_path(client: httpx.AsyncClient, path: str) -> None:
+    """For all that looks at it: what a call costs, whose it is, and which route it is."""
+    answer = await client.post(f"http://kindred{path}")
+    assert (answer.status_code, answer.text) == (200, "bulk")
+    assert (await client.put(f"http://kindred{path}")).text == "bulk"
+    refused = await client.get("http://kindred//v1//admin/")
+    assert (refused.status_code, refused.json()["code"]) == (401, "key_missing")
+    known = await client.get("http://kindred//v1/read//a/", headers={"x-api-key": "good"})
+    assert (known.status_code, known.text) == (200, "a")
+
+
 async def _from_a_socket(
     authenticator: _Authenticator, drops: list[bytes], *, body_timeout_s: float, headers: bytes = b""
 ) -> bytes:
