@@ -12,6 +12,10 @@ from tenants.limits.gcra import BucketKey
 US: Final = 1_000_000
 
 
+AHEAD_US: Final = US
+"""How far ahead of the store's clock a use may be: processes measure that clock with each of its answers."""
+
+
 class Charge(Struct, frozen=True):
     """Uses of one limit: the first at `since_us` by the store's clock, worth `use_us` of the limit's time."""
 
@@ -33,6 +37,8 @@ class BucketStore(Protocol):
     async def charge(self, charges: Sequence[Charge]) -> Settled:
         """Move each limit on: `full_at = max(full_at, since) + use`. Raises what the store raises when it is away.
 
+        A use that lies ahead of the store's clock by more than `AHEAD_US` was before the clock was put back, as by a
+        failover to a machine that is behind: it, and what was used with it, counts as used that little ahead.
         Every key comes once. Without charges it tells the clock alone.
         """
         ...
@@ -43,21 +49,25 @@ class BucketStore(Protocol):
 
 
 _NOW: Final = "coalesce($1::int8, (extract(epoch from clock_timestamp()) * 1000000)::int8)"
+_CLOCKS: Final = {"now": _NOW, "latest": f"({_NOW} + {AHEAD_US})"}
 _CLOCK: Final = f"select {_NOW} as now"
 # In the order of the keys, so that two processes never wait for each other in a ring.
 _CHARGE: Final = """
 insert into {table} as b ({key}, full_at, since)
-select {key}, u.since + u.use, u.since from unnest({arrays}, ${since}::int8[], ${use}::int8[])
-    u({key}, since, use) order by {key}
-on conflict ({key}) do update set since = greatest(b.since, excluded.since),
-    full_at = greatest(b.full_at, excluded.since) + (excluded.full_at - excluded.since)
+select {key}, u.since + u.use, u.since from (
+    select {key}, least(told.since, {latest}) as since, told.use
+    from unnest({arrays}, ${since}::int8[], ${use}::int8[]) told({key}, since, use)
+) u order by {key}
+on conflict ({key}) do update set since = least(greatest(b.since, excluded.since), {latest}),
+    full_at = greatest(b.full_at - greatest(b.since - {latest}, 0), excluded.since)
+        + (excluded.full_at - excluded.since)
 returning {key}, full_at, {now} as now
 """
 _TENANTS: Final = _CHARGE.format(
-    table="rate_buckets", key="tenant_id, bucket", arrays="$2::uuid[], $3::text[]", since=4, use=5, now=_NOW
+    table="rate_buckets", key="tenant_id, bucket", arrays="$2::uuid[], $3::text[]", since=4, use=5, **_CLOCKS
 )
 _STRANGERS: Final = _CHARGE.format(
-    table="stranger_buckets", key="bucket", arrays="$2::bytea[]", since=3, use=4, now=_NOW
+    table="stranger_buckets", key="bucket", arrays="$2::bytea[]", since=3, use=4, **_CLOCKS
 )
 
 
@@ -121,6 +131,7 @@ class MemoryBuckets:
     def __init__(self, clock_us: Callable[[], int]) -> None:
         self._clock_us = clock_us
         self.full_at: dict[BucketKey, int] = {}
+        self._since: dict[BucketKey, int] = {}
         self.away = False
         """Whether it is to fail, as a database that is away does."""
 
@@ -128,9 +139,13 @@ class MemoryBuckets:
         """See BucketStore."""
         if self.away:
             raise ConnectionRefusedError
+        latest = self._clock_us() + AHEAD_US
         for charge in charges:
-            standing = max(self.full_at.get(charge.key, 0), charge.since_us)
+            before = self._since.get(charge.key, 0)
+            since = min(charge.since_us, latest)
+            standing = max(self.full_at.get(charge.key, 0) - max(before - latest, 0), since)
             self.full_at[charge.key] = standing + charge.use_us
+            self._since[charge.key] = min(max(before, since), latest)
         return Settled(self._clock_us(), [self.full_at[charge.key] for charge in charges])
 
     async def close(self) -> None:

@@ -17,16 +17,31 @@ Connect = Callable[[], BucketStore]
 MakeTenant = Callable[[], Awaitable[TenantId]]
 
 
+class _Still:
+    """The store's clock: it stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now_us = NOW_US
+
+    def __call__(self) -> int:
+        return self.now_us
+
+
+@pytest.fixture
+def still() -> _Still:
+    return _Still()
+
+
 @pytest.fixture(params=["postgres", "memory"])
-async def connect(request: pytest.FixtureRequest, database: Database) -> AsyncIterator[Connect]:
-    """Another process at the same store, whose clock stands still."""
-    memory = MemoryBuckets(lambda: NOW_US)
+async def connect(request: pytest.FixtureRequest, database: Database, still: _Still) -> AsyncIterator[Connect]:
+    """Another process at the same store."""
+    memory = MemoryBuckets(still)
     made: list[BucketStore] = []
 
     def store() -> BucketStore:
         if request.param == "memory":
             return memory
-        made.append(PostgresBuckets(LoneConnection(database, name="test"), clock_us=lambda: NOW_US))
+        made.append(PostgresBuckets(LoneConnection(database, name="test"), clock_us=still))
         return made[-1]
 
     yield store
@@ -54,15 +69,40 @@ async def test_a_new_limit_begins_with_its_first_use(
     assert list(settled.full_at_us) == [NOW_US + 2_750_000]
 
 
-async def test_processes_add_up(connect: Connect, tenant: MakeTenant) -> None:
+async def test_processes_add_up(connect: Connect, tenant: MakeTenant, still: _Still) -> None:
     """Whatever the order in which their uses are told; a rest is forgiven."""
     key = (await tenant(), "burst")
     one, other = connect(), connect()
     await one.charge([Charge(key, NOW_US, 1_000_000)])
     settled = await other.charge([Charge(key, NOW_US - 5_000, 2_000_000)])
     assert list(settled.full_at_us) == [NOW_US + 3_000_000]
+    still.now_us += 9_000_000
     settled = await one.charge([Charge(key, NOW_US + 9_000_000, 500_000)])
     assert list(settled.full_at_us) == [NOW_US + 9_500_000]
+
+
+@pytest.mark.parametrize("whose", ["tenant", "stranger"])
+async def test_a_clock_that_is_put_back_makes_nobody_wait_for_it(
+    connect: Connect, tenant: MakeTenant, still: _Still, whose: str
+) -> None:
+    """What stood then stands a second ahead of now, also by a use of the clock of before; nothing is given away."""
+    key = (await tenant(), "burst") if whose == "tenant" else uuid4().bytes
+    one, other = connect(), connect()
+    await one.charge([Charge(key, NOW_US - 1_000_000, 500_000)])
+    await one.charge([Charge(key, NOW_US, 4_000_000)])
+    still.now_us -= 600_000_000
+    back_us = still.now_us
+    settled = await one.charge([Charge(key, NOW_US + 2_000, 100_000)])
+    assert [full_at - back_us for full_at in settled.full_at_us] == [1_000_000 + 4_000_000 + 100_000]
+    still.now_us += 500_000
+    settled = await other.charge([Charge(key, still.now_us, 10_000)])
+    assert [full_at - back_us for full_at in settled.full_at_us] == [5_110_000]
+    still.now_us += 9_500_000
+    settled = await other.charge([Charge(key, still.now_us, 10_000)])
+    assert [full_at - still.now_us for full_at in settled.full_at_us] == [10_000]
+    fresh = uuid4().bytes
+    settled = await other.charge([Charge(fresh, NOW_US, 10_000)])
+    assert [full_at - still.now_us for full_at in settled.full_at_us] == [1_010_000]
 
 
 async def test_tenants_and_strangers_are_told_apart(

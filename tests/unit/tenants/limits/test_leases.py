@@ -243,3 +243,21 @@ async def test_a_clock_that_jumps_is_measured_anew() -> None:
     process.charge(buckets, 1)
     await process.settle()
     assert process._store_clock.ahead_s == pytest.approx(1_700_000_600)
+
+
+async def test_a_store_whose_clock_is_put_back_refuses_nobody_for_long() -> None:
+    """As by a failover to a machine that is ten minutes behind: who is far below the rate goes on at once."""
+    world = _World([0.0, 7.0])
+    rate = Rate(name="key", quota=600, window_s=60, burst=60)
+    used = list(zip(world.processes, world.buckets(rate), strict=True))
+    for process, buckets in used:
+        assert process.take(buckets, 1) is None
+        await process.settle()
+    put_back = world.now - 600 + 1_700_000_000
+    stopped = world.now
+    world.store._clock_us = lambda: round((put_back + world.now - stopped) * US)
+    for _ in range(30):
+        world.now += 1
+        for process, buckets in used:
+            assert process.take(buckets, 1) is None
+            await process.settle()
