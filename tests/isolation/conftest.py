@@ -27,6 +27,7 @@ ADDED_TO_ONLY = {"audit", "audit_seals", "audit_unsealed"}
 """Tables whose rows the application role can neither change nor take away."""
 
 OF_PEOPLE = {
+    "address_changes",
     "attempts",
     "identities",
     "invitations",

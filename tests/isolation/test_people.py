@@ -33,6 +33,7 @@ READ = (
     "identities",
     "sso_organisations",
     "invitations",
+    "address_changes",
 )
 OF_ORGANISATION = ("organisations", "members", "sso_organisations", "invitations")
 WRITTEN = ("signups", "mails")
@@ -89,6 +90,13 @@ async def _somebody(app: Application) -> Somebody:
                 org_id,
                 mark,
                 person_id,
+            ),
+            (
+                "insert into address_changes (change_id, person_id, email, asked_at, expires_at) "
+                "values ($1, $2, $3, now(), now() + interval '1 day')",
+                uuid7(),
+                person_id,
+                mark,
             ),
         ):
             await raw.execute(statement, *values)
@@ -194,6 +202,7 @@ async def test_another_person_changes_no_row(app: Application, ada: Somebody, ev
             await raw.execute(f"update {table} set {column} = {column}")
         await raw.execute("select void_tokens(array['reset'], $1)", NOW)
         for table in (
+            "address_changes",
             "invitations",
             "sso_organisations",
             "identities",
@@ -225,6 +234,9 @@ async def test_another_person_changes_no_row(app: Application, ada: Somebody, ev
         "insert into invitations (invitation_id, org_id, email, role, invited_by, created_at, expires_at) "
         "select gen_random_uuid(), $1, 'x', 'owner', $2, now(), now() where $3::uuid is not null",
         "update invitations set org_id = $1 where $2::uuid is not null and $3::uuid is not null",
+        "insert into address_changes (change_id, person_id, email, asked_at, expires_at) "
+        "select gen_random_uuid(), $2, 'x', now(), now() where $1::uuid is not null and $3::uuid is not null",
+        "update address_changes set person_id = $2 where person_id = $3 and $1::uuid is not null",
     ],
 )
 async def test_nobody_joins_another_organisation_or_session(
