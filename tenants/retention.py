@@ -144,8 +144,8 @@ CLASSES: Final[Sequence[DataClass]] = (
         where="people, members, invitations, sessions, signups, one_time_tokens, address_changes, mails, attempts",
         since="",
         days=FOR_EVER,
-        note="until the account is deleted; mails, tokens and unproved accounts 7 days after their end, an address 7 days "
-        "after it was changed",
+        note="until the account is deleted; mails, tokens and unproved accounts 7 days after their end, an address 7 "
+        "days after it was changed",
     ),
     DataClass(
         name="audit",

@@ -196,7 +196,7 @@ async def _forget(conn: AsyncConnection, person_id: UUID, email: str) -> None:
     await raw.execute(
         "delete from mails where lower(address) = lower($1) or about ->> 'person_id' = $2", email, str(person_id)
     )
-    for table in ("one_time_tokens", "signups", "invitations"):
+    for table in ("one_time_tokens", "signups", "invitations", "address_changes"):
         await raw.execute(f"delete from {table} where lower(email) = lower($1)", email)
     # Sessions, the second step, identities, memberships and tokens go with it.
     await raw.execute("delete from people where person_id = $1", person_id)

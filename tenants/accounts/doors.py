@@ -4,6 +4,7 @@ Each door counts who knocks, does the same work whoever it is, and leaves to the
 may learn. What comes out of one is a `SignedIn`; `begin` makes it a session.
 """
 
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -17,16 +18,20 @@ from infra.errors import Forbidden, Invalid
 from infra.ids import uuid7
 from infra.oidc import Vouched
 from infra.secret import Secret
+from tenants.accounts.address_changes import ask_change, close_change, end_asked
 from tenants.accounts.attempts import Attempts, Deed, Knock
 from tenants.accounts.email import hash_email, normalise
 from tenants.accounts.holdings import CheckRoom
 from tenants.accounts.outbox import About, queue_mail
 from tenants.accounts.passwords import Passwords, check_password
 from tenants.accounts.people import (
+    Person,
     SignInFailed,
     email_taken,
     find_person,
     get_person,
+    hold_person,
+    rehash_password,
     set_email,
     set_password,
 )
@@ -40,7 +45,7 @@ from tenants.accounts.signup import (
     make_account,
 )
 from tenants.accounts.sso import SsoRules, arrive
-from tenants.accounts.tokens import get_token, spend_token, void_tokens
+from tenants.accounts.tokens import get_token, owner_of, spend_token, void_tokens
 
 _log = structlog.get_logger(__name__)
 
@@ -200,7 +205,7 @@ class Doors:
         if self.passwords.is_stale(stored):
             fresh = await self.passwords.hash(password)
             async with self._database.person_session(person.person_id) as conn:
-                await set_password(conn, person.person_id, fresh)
+                await rehash_password(conn, person, fresh)
         return SignedIn(person_id=person.person_id, method="password")
 
     async def mail_link(self, email: str, knock: Knock, *, to_reset: bool) -> None:
@@ -240,19 +245,14 @@ class Doors:
         await self.attempts.admit("link", network=knock.network, now=now)
         async with self._database.person_session() as conn:
             good = await get_token(conn, token, "reset", now=now)
-        assert good.person_id is not None
-        person_id = UUID(int=good.person_id.int)
+        person_id, credentials = owner_of(good)
         check_password(password)
         password_hash = await self.passwords.hash(password)
         async with self._database.person_session(person_id) as conn:
+            person = await hold_person(conn, person_id, credentials)
             await spend_token(conn, good, now=now)
-            person = await get_person(conn, person_id)
-            assert person is not None  # a token goes with its person
             self.check_way(person.email)
-            await set_password(conn, person_id, password_hash)
-            await end_sessions(conn, person_id)
-            await void_tokens(conn, "reset", "magic_link", now=now)
-            await queue_mail(conn, "notice", person.email, now=now, about=About(note="password_changed"))
+            await self._replace_password(conn, person, password_hash, now)
         return SignedIn(person_id=person_id, method="reset")
 
     async def change_password(self, person_id: UUID, old: str, new: str, knock: Knock, *, session_id: UUID) -> None:
@@ -262,13 +262,22 @@ class Doors:
         """
         now = self._clock()
         person = await self.confirm_password(person_id, old, knock)
-        check_password(new, email=person)
+        check_password(new, email=person.email)
         password_hash = await self.passwords.hash(new)
         async with self._database.person_session(person_id) as conn:
-            await set_password(conn, person_id, password_hash)
-            await end_sessions(conn, person_id, but=session_id)
-            await void_tokens(conn, "reset", "magic_link", now=now)
-            await queue_mail(conn, "notice", person, now=now, about=About(note="password_changed"))
+            person = await hold_person(conn, person_id, person.credentials)
+            await self._replace_password(conn, person, password_hash, now, but=session_id)
+
+    async def _replace_password(
+        self, conn: AsyncConnection, person: Person, password_hash: str, now: datetime, *, but: UUID | None = None
+    ) -> int:
+        """Whatever the old one opened ends: sessions `but` one, links, a change of address. The new credentials."""
+        credentials = await set_password(conn, person, password_hash)
+        await end_sessions(conn, person.person_id, but=but)
+        await void_tokens(conn, "reset", "magic_link", now=now)
+        await end_asked(conn, person.person_id)
+        await queue_mail(conn, "notice", person.email, now=now, about=About(note="password_changed"))
+        return credentials
 
     async def change_email(self, person_id: UUID, password: str, email: str, knock: Knock) -> None:
         """Ask for another address: the mail to it has a link that confirms it.
@@ -279,12 +288,13 @@ class Doors:
         self.check_way(address)
         now = self._clock()
         # One deed, since one form can pay for one.
-        await self.confirm_password(
+        person = await self.confirm_password(
             person_id, password, knock, "change_email", hash_email(self._secret.current, address)
         )
         async with self._database.person_session(person_id) as conn:
-            await void_tokens(conn, "email_change", now=now)
-            await queue_mail(conn, "email_change", address, now=now, about=About(person_id=person_id))
+            await hold_person(conn, person_id, person.credentials)
+            about = About(person_id=person_id, change_id=await ask_change(conn, person_id, address, now=now))
+            await queue_mail(conn, "email_change", address, now=now, about=about)
 
     async def confirm_email(self, token: str, knock: Knock) -> str:
         """Make the address of the link the account's; returns it. The old one is told.
@@ -295,18 +305,16 @@ class Doors:
         await self.attempts.admit("link", network=knock.network, now=now)
         async with self._database.person_session() as conn:
             good = await get_token(conn, token, "email_change", now=now)
-        assert good.person_id is not None
-        assert good.email is not None
-        person_id = UUID(int=good.person_id.int)
+        person_id, credentials = owner_of(good)
         async with self._database.person_session(person_id) as conn:
+            person = await hold_person(conn, person_id, credentials)
             await spend_token(conn, good, now=now)
-            person = await get_person(conn, person_id)
-            assert person is not None
-            await self.check_free(conn, good.email, but=person_id)
-            await set_email(conn, person_id, good.email, hash_email(self._secret.current, good.email))
+            email = await close_change(conn, person_id, good.change_id)
+            await self.check_free(conn, email, but=person_id)
+            await set_email(conn, person_id, email, hash_email(self._secret.current, email))
             await void_tokens(conn, "reset", "magic_link", now=now)
             await queue_mail(conn, "notice", person.email, now=now, about=About(note="email_changed"))
-        return good.email
+        return email
 
     async def arrive(self, vouched: Vouched, knock: Knock) -> SignedIn:
         """Come in with the provider's word. Raises what `sso.arrive` and `room` raise, TooManyAttempts."""
@@ -346,8 +354,8 @@ class Doors:
 
     async def confirm_password(
         self, person_id: UUID, password: str, knock: Knock, deed: Deed = "sign_in", *addresses: bytes
-    ) -> str:
-        """The person's address, once their password is checked again, for a deed that is about these others too.
+    ) -> Person:
+        """The person, once their password is checked again, for a deed that is about these others too.
 
         Raises SignInFailed, SsoRequired, TooManyAttempts, ProofNeeded, BadProof, PasswordsBusy.
         """
@@ -365,4 +373,4 @@ class Doors:
         )
         if not await self.passwords.matches(person.password_hash, password):
             raise SignInFailed("This is not your password. Type it again; where it is forgotten, choose a new one.")
-        return person.email
+        return person

@@ -67,6 +67,7 @@ class About(Struct, frozen=True, kw_only=True, omit_defaults=True):
     org_id: UUID | None = None
     role: str | None = None
     invitation_id: UUID | None = None
+    change_id: UUID | None = None
     note: str | None = None
     reached: QuotaReached | None = None
     disabled: DisabledWebhook | None = None
@@ -150,7 +151,7 @@ async def postpone_mail(conn: AsyncConnection, mail_id: UUID, *, due: datetime) 
 
 
 async def prune_accounts(conn: AsyncConnection, now: datetime) -> int:
-    """Forget old mails, tokens, invitations, counts, ended sessions and accounts never verified; how many rows.
+    """Forget old mails, tokens, invitations, addresses, counts, ended sessions, accounts never verified; how many rows.
 
     `conn` is a system session. Nothing else is of such an account: its shop is made when its address is proved.
     """
@@ -161,6 +162,7 @@ async def prune_accounts(conn: AsyncConnection, now: datetime) -> int:
         ("delete from signups where expires_at < $1", now - KEPT),
         ("delete from one_time_tokens where expires_at < $1", now - KEPT),
         ("delete from invitations where expires_at <= $1", now),
+        ("delete from address_changes where expires_at <= $1", now),
         ("delete from sessions where expires_at < $1", now),
         ("delete from attempts where since < $1", now - timedelta(days=1)),
     ):

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
@@ -30,11 +30,18 @@ class EmailTaken(Conflict):
 
 
 class Person(Struct, frozen=True, kw_only=True):
-    """A person whose address is proved. `email` is the address as it was given: mail goes there."""
+    """A person whose address is proved. `email` is the address as it was given: mail goes there.
+
+    `credentials`: how often the password or the address was replaced. What was proved under another number is over.
+    """
 
     person_id: UUID
     email: str
     password_hash: str | None
+    credentials: int
+
+
+_COLUMNS: Final = "person_id, email, password_hash, credentials"
 
 
 async def find_person(conn: AsyncConnection, *email_hashes: bytes) -> Person | None:
@@ -48,9 +55,12 @@ async def find_person(conn: AsyncConnection, *email_hashes: bytes) -> Person | N
 
 
 async def find_owner(conn: AsyncConnection, *email_hashes: bytes) -> Person | None:
-    """The same for a worker: `conn` is a system session."""
+    """The same for a worker: `conn` is a system session.
+
+    Nobody changes password or address before its transaction ends: a link that is made in it is ended by who does.
+    """
     record = await (await driver(conn)).fetchrow(
-        "select person_id, email, password_hash from people where email_hash = any($1::bytea[])", email_hashes
+        f"select {_COLUMNS} from people where email_hash = any($1::bytea[]) for share", email_hashes
     )
     return None if record is None else _person(record)
 
@@ -84,10 +94,23 @@ async def rehash_emails(system: AsyncConnection, secret: bytes) -> int:
 
 async def get_person(conn: AsyncConnection, person_id: UUID) -> Person | None:
     """The person themselves; `conn` is a session of theirs."""
-    record = await (await driver(conn)).fetchrow(
-        "select person_id, email, password_hash from people where person_id = $1", person_id
-    )
+    record = await (await driver(conn)).fetchrow(f"select {_COLUMNS} from people where person_id = $1", person_id)
     return None if record is None else _person(record)
+
+
+async def hold_person(conn: AsyncConnection, person_id: UUID, credentials: int) -> Person:
+    """The person, whom nobody else changes before the transaction ends. `conn` is a session of theirs.
+
+    `credentials`: of when it was proved who they are. Raises SignInFailed where that is over.
+    """
+    record = await (await driver(conn)).fetchrow(
+        f"select {_COLUMNS} from people where person_id = $1 and credentials = $2 for no key update",
+        person_id,
+        credentials,
+    )
+    if record is None:
+        raise SignInFailed("The password or the address of the account was changed meanwhile. Sign in again.")
+    return _person(record)
 
 
 async def add_person(
@@ -107,10 +130,24 @@ async def add_person(
         raise email_taken()
 
 
-async def set_password(conn: AsyncConnection, person_id: UUID, password_hash: str) -> None:
-    """Replace the password; `conn` is a session of theirs."""
+async def set_password(conn: AsyncConnection, person: Person, password_hash: str) -> int:
+    """Replace the password of a person who is held; their credentials from now on."""
+    credentials: int = await (await driver(conn)).fetchval(
+        "update people set password_hash = $2, credentials = credentials + 1 where person_id = $1 "
+        "returning credentials",
+        person.person_id,
+        password_hash,
+    )
+    return credentials
+
+
+async def rehash_password(conn: AsyncConnection, person: Person, password_hash: str) -> None:
+    """Store the same password by other parameters, unless it was replaced meanwhile. `conn` is a session of theirs."""
     await (await driver(conn)).execute(
-        "update people set password_hash = $2 where person_id = $1", person_id, password_hash
+        "update people set password_hash = $3 where person_id = $1 and password_hash = $2",
+        person.person_id,
+        person.password_hash,
+        password_hash,
     )
 
 
@@ -118,16 +155,17 @@ async def set_email(conn: AsyncConnection, person_id: UUID, email: str, email_ha
     """Replace the address by one that is proved. `conn` is a session of theirs. Raises EmailTaken."""
     try:
         await (await driver(conn)).execute(
-            "update people set email = $2, email_hash = $3 where person_id = $1", person_id, email, email_hash
+            "update people set email = $2, email_hash = $3, credentials = credentials + 1 where person_id = $1",
+            person_id,
+            email,
+            email_hash,
         )
     except asyncpg.UniqueViolationError as error:
         raise email_taken() from error
 
 
 def _person(record: Any) -> Person:
-    return Person(
-        person_id=UUID(int=record["person_id"].int), email=record["email"], password_hash=record["password_hash"]
-    )
+    return Person(**{**dict(record), "person_id": UUID(int=record["person_id"].int)})
 
 
 def email_taken() -> EmailTaken:

@@ -46,7 +46,7 @@ class LinkExpired(Invalid):
 
 
 class Token(Struct, frozen=True, kw_only=True):
-    """A token that is good: what it stands for. `token_hash` spends it."""
+    """A token that is good: what it stands for, and its person's credentials at that time."""
 
     token_hash: bytes
     kind: TokenKind
@@ -56,6 +56,8 @@ class Token(Struct, frozen=True, kw_only=True):
     role: Role | None
     email: str | None
     invitation_id: UUID | None
+    change_id: UUID | None
+    credentials: int | None
 
 
 def derive_token(secret: bytes, mail_id: UUID) -> str:
@@ -81,11 +83,12 @@ async def store_token(
     role: str | None = None,
     email: str | None = None,
     invitation_id: UUID | None = None,
+    change_id: UUID | None = None,
 ) -> None:
     """Make a token good; again is no error. `conn` is a system session."""
     await (await driver(conn)).execute(
         "insert into one_time_tokens (token_hash, kind, person_id, signup_id, org_id, role, email, created_at, "
-        "expires_at, invitation_id) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) "
+        "expires_at, invitation_id, change_id) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) "
         "on conflict (token_hash) do nothing",
         token_hash,
         kind,
@@ -97,6 +100,7 @@ async def store_token(
         now,
         expires_at,
         invitation_id,
+        change_id,
     )
 
 
@@ -115,6 +119,13 @@ async def get_token(conn: AsyncConnection, token: str, *kinds: TokenKind, now: d
         token_hash=hash_token(token),
         **{name: record[name] for name in Token.__struct_fields__ if name != "token_hash"},
     )
+
+
+def owner_of(token: Token) -> tuple[UUID, int]:
+    """Whose account the token is about, and their credentials while it was good; of kinds that are of a person."""
+    assert token.person_id is not None
+    assert token.credentials is not None  # a token goes with its person
+    return UUID(int=token.person_id.int), token.credentials
 
 
 async def spend_token(conn: AsyncConnection, token: Token, *, now: datetime) -> None:

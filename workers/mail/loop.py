@@ -15,6 +15,7 @@ from infra.errors import KindredError
 from infra.mail import Mail, Mailer, MailRefused
 from infra.secret import Secret
 from infra.telemetry import Children, counter
+from tenants.accounts.address_changes import is_open_change
 from tenants.accounts.email import hash_email
 from tenants.accounts.invitations import is_open
 from tenants.accounts.organisations import name_of_organisation
@@ -132,8 +133,10 @@ class MailLoop:
                     await self._link(conn, mail, mail.kind, page, now, person_id=person.person_id)
                 )
             case "email_change":
+                if not await is_open_change(conn, about.change_id):
+                    return None
                 link = await self._link(
-                    conn, mail, "email_change", "email", now, person_id=about.person_id, email=mail.address
+                    conn, mail, "email_change", "email", now, person_id=about.person_id, change_id=about.change_id
                 )
                 return mail.address, letters.email_change(link)
             case "invitation":

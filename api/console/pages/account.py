@@ -11,6 +11,7 @@ from api.console.pages.signup import TokenText, show_sent
 from api.deps import services_of
 from api.wire import AnyRequest
 from infra.errors import KindredError
+from tenants.accounts.address_changes import end_asked
 from tenants.accounts.email import EmailText
 from tenants.accounts.passwords import Password
 from tenants.accounts.proof import Proof
@@ -118,6 +119,7 @@ async def end(request: AnyRequest) -> Response[Any]:
     async with services_of(request).database.person_session(session.person_id) as conn:
         if form.session_id is None:
             await end_sessions(conn, session.person_id, but=session.session_id)
+            await end_asked(conn, session.person_id)
         else:
             await end_session(conn, session.person_id, form.session_id)
     return go(request, "/console/account?done=sessions")

@@ -120,6 +120,7 @@ async def test_nothing_of_a_deleted_account_is_left(
         "members",
         "mails",
         "one_time_tokens",
+        "address_changes",
         "signups",
         "invitations",
         "audit",
