@@ -83,7 +83,8 @@ async def _session(database: Database, secret: bytes, now: datetime) -> tuple[UU
         await add_person(conn, person_id, email, hash_email(secret, email), None, now=now)
         await add_organisation(conn, org_id, "Lumen", person_id, now=now)
         await make_shop(conn, org_id, tenant_id, email, currency="EUR", secret=secret, cell="00", now=now, actor=SYSTEM)
-        cookie = await begin_session(conn, SignedIn(person_id=person_id, method="password"), browser="", now=now)
+        signed_in = SignedIn(person_id=person_id, method="password", credentials=0)
+        cookie = await begin_session(conn, signed_in, browser="", now=now)
     return person_id, {"Cookie": f"kindred={cookie}", "Kindred-Shop": str(tenant_id)}
 
 

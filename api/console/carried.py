@@ -7,7 +7,6 @@ and opens nothing by itself.
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import datetime
 from typing import Final, TypeVar
-from uuid import UUID
 
 import msgspec
 from msgspec import Struct
@@ -15,7 +14,7 @@ from msgspec import Struct
 from infra.crypt import Undecipherable, decrypt, encrypt
 from infra.oidc import Flow
 from infra.secret import Secret
-from tenants.accounts.sessions import Method
+from tenants.accounts.sessions import SignedIn
 
 T = TypeVar("T", bound=Struct)
 
@@ -23,10 +22,9 @@ CARRIED_S: Final = 600
 
 
 class Halfway(Struct, frozen=True, kw_only=True):
-    """Who has proved who they are, by `method`, and has yet to show a code. `then`: the page that was asked for."""
+    """Who has proved who they are, and has yet to show a code. `then`: the page that was asked for."""
 
-    person_id: UUID
-    method: Method
+    signed_in: SignedIn
     then: str
 
 
@@ -53,14 +51,14 @@ def seal_carried(secret: Secret, name: str, value: Carried, *, now: datetime) ->
 
 
 def open_carried(secret: Secret, name: str, text: str, kind: type[T], *, now: datetime) -> T | None:
-    """What the cookie of that name holds; None where it is too old, or was never ours."""
+    """What the cookie of that name holds; None where it is too old, of another release, or was never ours."""
     try:
         sealed = urlsafe_b64decode(text + "=" * (-len(text) % 4))
         plain = decrypt(secret.every, sealed, purpose="cookie", about=_step(name))
-    except (ValueError, Undecipherable):
+        envelope = msgspec.json.decode(plain, type=_Envelope)
+        return None if envelope.ends <= now.timestamp() else msgspec.json.decode(envelope.content, type=kind)
+    except (ValueError, Undecipherable):  # what another release sealed is of another form
         return None
-    envelope = msgspec.json.decode(plain, type=_Envelope)
-    return None if envelope.ends <= now.timestamp() else msgspec.json.decode(envelope.content, type=kind)
 
 
 def _step(name: str) -> bytes:

@@ -125,13 +125,13 @@ def needs_session(request: AnyRequest) -> Session:
 async def sign_in(request: AnyRequest, signed_in: SignedIn, *, then: str = "/console") -> str:
     """Open a session for this browser, or have it take the second step first; where it goes on to.
 
-    `then`: the page that was asked for.
+    `then`: the page that was asked for. Raises SignInFailed where they changed password or address meanwhile.
     """
     if await services_of(request).second_steps.is_asked_of(signed_in):
         carry(
             request,
             services_of(request).sessions.cookies.halfway,
-            Halfway(person_id=signed_in.person_id, method=signed_in.method, then=then),
+            Halfway(signed_in=signed_in, then=then),
         )
         return "/signin/code"
     await open_session(request, signed_in)
@@ -139,12 +139,12 @@ async def sign_in(request: AnyRequest, signed_in: SignedIn, *, then: str = "/con
 
 
 async def open_session(request: AnyRequest, signed_in: SignedIn) -> None:
-    """A session for this browser, which always gets a new secret; what session it had ends."""
+    """A session for this browser, which always gets a new secret; what session it had ends. Raises SignInFailed."""
     services = services_of(request)
+    secret = await services.doors.begin(signed_in, browser=browser_name(request.headers.get("user-agent", "")))
     old = find_session(request)
     if old is not None:
         await services.doors.end(old)
-    secret = await services.doors.begin(signed_in, browser=browser_name(request.headers.get("user-agent", "")))
     # What this answer shows is of the new session: its forms too.
     request.scope["state"]["session"] = await services.sessions.of_secret(secret)
     request.scope["state"]["cookies"] = [services.sessions.cookie(secret)]

@@ -206,7 +206,7 @@ class Doors:
             fresh = await self.passwords.hash(password)
             async with self._database.person_session(person.person_id) as conn:
                 await rehash_password(conn, person, fresh)
-        return SignedIn(person_id=person.person_id, method="password")
+        return SignedIn(person_id=person.person_id, method="password", credentials=person.credentials)
 
     async def mail_link(self, email: str, knock: Knock, *, to_reset: bool) -> None:
         """Ask for a link to sign in without a password, or to choose a new one; the mail comes if there is an account.
@@ -228,8 +228,8 @@ class Doors:
         async with self._database.person_session() as conn:
             good = await get_token(conn, token, "magic_link", now=now)
             await spend_token(conn, good, now=now)
-        assert good.person_id is not None
-        return SignedIn(person_id=UUID(int=good.person_id.int), method="magic_link")
+        person_id, credentials = owner_of(good)
+        return SignedIn(person_id=person_id, method="magic_link", credentials=credentials)
 
     async def check_link(self, token: str, *, to_reset: bool) -> None:
         """Whether a link is good, without using it. Raises LinkUnknown, LinkUsed, LinkExpired."""
@@ -252,8 +252,8 @@ class Doors:
             person = await hold_person(conn, person_id, credentials)
             await spend_token(conn, good, now=now)
             self.check_way(person.email)
-            await self._replace_password(conn, person, password_hash, now)
-        return SignedIn(person_id=person_id, method="reset")
+            credentials = await self._replace_password(conn, person, password_hash, now)
+        return SignedIn(person_id=person_id, method="reset", credentials=credentials)
 
     async def change_password(self, person_id: UUID, old: str, new: str, knock: Knock, *, session_id: UUID) -> None:
         """Change the password by the old one; every other session ends.
@@ -334,12 +334,12 @@ class Doors:
             raise email_taken()
 
     async def begin(self, signed_in: SignedIn, *, browser: str) -> str:
-        """The secret of a new session. Who asks for a second step does so before. Raises SsoRequired."""
+        """The secret of a new session. Who asks for a second step does so before. Raises SsoRequired, SignInFailed."""
         async with self._database.person_session(signed_in.person_id) as conn:
             if self.sso is not None and signed_in.method != "oidc":
                 person = await get_person(conn, signed_in.person_id)
-                assert person is not None
-                self.check_way(person.email)
+                if person is not None:
+                    self.check_way(person.email)
             return await begin_session(conn, signed_in, browser=browser, now=self._clock())
 
     async def end(self, session: Session) -> None:

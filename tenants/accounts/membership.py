@@ -160,7 +160,7 @@ class Memberships:
             await self._doors.check_free(conn, email)
             await add_person(conn, person_id, email, hash_email(self._secret.current, email), password_hash, now=now)
             await self._join(conn, good, org_id, person_id, knock, now)
-        return SignedIn(person_id=person_id, method="invitation")
+        return SignedIn(person_id=person_id, method="invitation", credentials=0)
 
     async def change_role(self, by: UUID, org_id: UUID, person_id: UUID, role: Role, knock: Knock) -> None:
         """Change a member's role; it holds with their next request, and takes back what they may invite to no more.

@@ -16,7 +16,7 @@ from tenants.accounts.email import hash_email
 
 
 class SignInFailed(Unauthenticated):
-    """No account has this address and this password."""
+    """No account has this address and this password, or they were changed while somebody signed in."""
 
     code = "sign_in_failed"
     title = "The address or the password is wrong"

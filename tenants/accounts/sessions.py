@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from infra.db import driver
 from infra.errors import NotFound
 from infra.ids import uuid7
+from tenants.accounts.people import hold_person
 
 IDLE: Final = timedelta(days=7)
 """A session that was not used for so long is over."""
@@ -43,10 +44,14 @@ class SessionNotFound(NotFound):
 
 
 class SignedIn(Struct, frozen=True, kw_only=True):
-    """Somebody proved who they are. What may ask for a second step stands between this and a session."""
+    """Somebody proved who they are. What may ask for a second step stands between this and a session.
+
+    `credentials`: the person's when it was proved; once they are others, no session begins.
+    """
 
     person_id: UUID
     method: Method
+    credentials: int
 
 
 class Session(Struct, frozen=True, kw_only=True):
@@ -80,7 +85,12 @@ def looks_like_secret(secret: str) -> bool:
 
 
 async def begin_session(conn: AsyncConnection, signed_in: SignedIn, *, browser: str, now: datetime) -> str:
-    """Open a session; the secret for its cookie. `conn` is a session of that person."""
+    """Open a session; the secret for its cookie. `conn` is a session of that person.
+
+    Raises SignInFailed where the password or the address was changed since they proved who they are.
+    """
+    # Until it commits: who changes them ends the sessions that there are, this one too.
+    await hold_person(conn, signed_in.person_id, signed_in.credentials)
     secret = secrets.token_urlsafe(32)
     await (await driver(conn)).execute(
         "insert into sessions (session_id, person_id, token_hash, method, browser, created_at, seen_at, rotated_at, "

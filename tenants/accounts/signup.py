@@ -152,7 +152,7 @@ async def make_account(
         now=now,
         actor=Actor(kind="person", id=str(person_id)),
     )
-    return Welcome(signed_in=SignedIn(person_id=person_id, method="signup"), shop=shop)
+    return Welcome(signed_in=SignedIn(person_id=person_id, method="signup", credentials=0), shop=shop)
 
 
 async def make_shop(

@@ -22,7 +22,7 @@ from tenants.accounts.email import InvalidEmail, hash_email, normalise
 from tenants.accounts.holdings import CheckRoom, load_holdings, lock_organisation
 from tenants.accounts.members import add_member
 from tenants.accounts.organisations import add_organisation
-from tenants.accounts.people import add_person, find_person
+from tenants.accounts.people import Person, add_person, find_person, get_person
 from tenants.accounts.roles import Role
 from tenants.accounts.sessions import SignedIn
 from tenants.accounts.trail import note_membership
@@ -95,15 +95,19 @@ async def arrive(
     async with database.person_session() as conn:
         raw = await driver(conn)
         known = await raw.fetchval("select person_id from find_identity($1, $2)", vouched.issuer, vouched.subject)
-        if known is not None:
-            return SignedIn(person_id=UUID(int=known.int), method="oidc")
         person = await find_person(conn, *(hash_email(each, address) for each in secret.every))
         own_org = await raw.fetchval("select organisation_of_issuer($1)", vouched.issuer)
+    if known is not None:
+        person_id = UUID(int=known.int)
+        async with database.person_session(person_id) as conn:
+            person = await get_person(conn, person_id)
+        assert person is not None  # an identity goes with its person
+        return _signed_in(person)
     if person is not None:
         async with database.person_session(person.person_id) as conn:
             await _link(conn, vouched, person.person_id, now)
         _log.info("person.linked", person_id=str(person.person_id))
-        return SignedIn(person_id=person.person_id, method="oidc")
+        return _signed_in(person)
     joined = rules.organisation or (None if own_org is None else UUID(int=own_org.int))
     person_id, org_id = uuid7(), joined or uuid7()
     async with database.person_session(person_id, org_id=org_id) as conn:
@@ -116,7 +120,11 @@ async def arrive(
             details = {"role": rules.role, "invitation": None}
             await note_membership(conn, person_id, "member.join", person_id, details, knock, now, secret=secret)
     _log.info("person.arrived", person_id=str(person_id), org_id=str(org_id))
-    return SignedIn(person_id=person_id, method="oidc")
+    return SignedIn(person_id=person_id, method="oidc", credentials=0)
+
+
+def _signed_in(person: Person) -> SignedIn:
+    return SignedIn(person_id=person.person_id, method="oidc", credentials=person.credentials)
 
 
 def _allowed(rules: SsoRules, vouched: Vouched) -> str:

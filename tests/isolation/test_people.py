@@ -70,7 +70,8 @@ async def _somebody(app: Application) -> Somebody:
             now=NOW,
             actor=Actor(kind="person", id=str(person_id)),
         )
-        cookie = await begin_session(conn, SignedIn(person_id=person_id, method="password"), browser="b", now=NOW)
+        signed_in = SignedIn(person_id=person_id, method="password", credentials=0)
+        cookie = await begin_session(conn, signed_in, browser="b", now=NOW)
         await ask_for_account(conn, mark, email_hash, "hash", mark, currency="EUR", browser=None, now=NOW)
         raw = await driver(conn)
         await raw.fetch("select admit_attempt($1, $2, $3, 0)", [email_hash], [NOW], [1])

@@ -27,9 +27,10 @@ from api.deps import services_of
 from api.wire import AnyRequest
 from infra.errors import KindredError
 from tenants.accounts.passwords import Password
+from tenants.accounts.people import SignInFailed
 from tenants.accounts.proof import Proof
 from tenants.accounts.second_step import Enrolment, SecondStepIsOff, SecondStepIsOn
-from tenants.accounts.sessions import Session, SignedIn
+from tenants.accounts.sessions import Session
 from tenants.accounts.totp import CodeText
 
 
@@ -66,12 +67,16 @@ async def sign_in_by_code(request: AnyRequest) -> Response[Any]:
         form = await read_form(request, CodeForm)
         if halfway is None:
             return go(request, "/signin")
-        await services.second_steps.check(halfway.person_id, form.code, knock(request, form.proof))
+        await services.second_steps.check(halfway.signed_in.person_id, form.code, knock(request, form.proof))
     except SecondStepIsOff:
         return go(request, "/signin")  # turned off in another browser, since the first step was taken
     except KindredError as error:
         return show_again(request, "code.html", error)
-    await open_session(request, SignedIn(person_id=halfway.person_id, method=halfway.method))
+    try:
+        await open_session(request, halfway.signed_in)
+    except SignInFailed as error:
+        drop(request, services.sessions.cookies.halfway)
+        return show_again(request, "signin.html", error)
     drop(request, services.sessions.cookies.halfway)
     return go(request, halfway.then)
 

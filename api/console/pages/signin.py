@@ -63,9 +63,9 @@ async def sign_in_by_password(request: AnyRequest) -> Response[Any]:
     try:
         form = await read_form(request, SignInForm)
         signed_in = await services_of(request).doors.sign_in(form.email, form.password, knock(request, form.proof))
+        return go(request, await sign_in(request, signed_in, then=form.next))
     except KindredError as error:
         return show_again(request, "signin.html", error)
-    return go(request, await sign_in(request, signed_in, then=form.next))
 
 
 @page_post("/signin/mail")

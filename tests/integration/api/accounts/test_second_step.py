@@ -8,9 +8,11 @@ import httpx
 import pyotp
 import pytest
 
+from api.console.carried import AtProvider, seal_carried
 from infra.commands.people import second_step_off
 from infra.crypt import Undecipherable
 from infra.db import driver
+from infra.oidc import Flow
 from infra.secret import Secret, mark_of
 from tenants.accounts.attempts import Knock
 from tenants.accounts.email import hash_email
@@ -110,6 +112,22 @@ async def test_it_is_asked_for_after_a_link_and_a_new_password(office: Office) -
     assert heading(await browser.get("/console")) == "Sign in"
 
 
+async def test_a_first_step_ends_with_the_password_it_was_taken_by(office: Office) -> None:
+    """The page to sign in says so; the new password, and a code of it, open the session."""
+    email, _, app, _ = await turned_on(office)
+    thief = await first_step(office, email)
+    await office.browser().send("/forgot", email=email)
+    link = await office.link(email)
+    await office.browser().send(link, "/reset", token=token_of(link), password="entirely new words")
+    shown = await thief.send("/signin/code", code=app.code())
+    assert (shown.status_code, heading(shown), "Sign in again" in shown.text) == (401, "Sign in", True)
+    assert "kindred-step" not in thief.http.cookies
+    assert heading(await thief.get("/console")) == "Sign in"
+    office.clock.advance(30)
+    await thief.send("/signin", email=email, password="entirely new words")
+    assert heading(await thief.send("/signin/code", code=app.code())) == "Your shops"
+
+
 async def test_a_code_is_taken_once_and_none_before_it(office: Office) -> None:
     """By whomever; those of the step before and after are good while no newer one was used."""
     email, _, app, _ = await turned_on(office)
@@ -190,7 +208,10 @@ async def test_who_has_not_taken_the_first_step_is_sent_to_it(office: Office) ->
     email, _, app, _ = await turned_on(office)
     browser = office.browser()
     assert heading(await browser.get("/signin/code")) == "Sign in"
-    for forged in ("", "x", "A" * 200, "é".encode().hex()):
+    services = office.app.services
+    flow = Flow(state="s", nonce="n", verifier="v")
+    other_form = seal_carried(services.secret, "kindred-step", AtProvider(flow=flow, then="/"), now=office.clock())
+    for forged in ("", "x", "A" * 200, "é".encode().hex(), other_form):
         browser.http.cookies.set("kindred-step", forged)
         assert heading(await browser.get("/signin/code")) == "Sign in"
     late = await first_step(office, email)

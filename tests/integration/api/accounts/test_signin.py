@@ -4,6 +4,8 @@ import asyncio
 
 import pytest
 
+from tenants.accounts.attempts import Knock
+from tenants.accounts.people import SignInFailed
 from tests.integration.api.accounts.conftest import PASSWORD, Office, form_token, heading, new_address, token_of
 
 pytestmark = pytest.mark.anyio
@@ -142,6 +144,62 @@ async def test_a_new_password_ends_every_session(office: Office) -> None:
     assert (await office.mails(email))[-1][0] == "Your Kindred password was changed"
     for password, status in ((PASSWORD, 401), ("entirely new words", 200)):
         assert (await office.browser().send("/signin", email=email, password=password)).status_code == status
+
+
+@pytest.mark.parametrize("by", ["password", "magic_link"])
+@pytest.mark.parametrize("change", ["password", "email"])
+async def test_what_was_proved_before_a_change_opens_nothing_after_it(office: Office, by: str, change: str) -> None:
+    """A password that matched, a link that was used: of before a new password, or a new address."""
+    email, owner = await office.account()
+    doors, knock = office.app.services.doors, Knock(network="198.51.100.0/24")
+    if by == "password":
+        signed_in = await doors.sign_in(email, PASSWORD, knock)
+    else:
+        await office.browser().send("/signin", "/signin/mail", email=email)
+        signed_in = await doors.open_magic_link(token_of(await office.link(email)), knock)
+    if change == "password":
+        fields = {"old_password": PASSWORD, "new_password": "entirely new words"}
+        await owner.send("/console/account", "/console/account/password", **fields)
+    else:
+        new = new_address()
+        await owner.send("/console/account", "/console/account/email", email=new, email_password=PASSWORD)
+        link = await office.link(new)
+        await owner.send(link, "/email", token=token_of(link))
+    with pytest.raises(SignInFailed, match="Sign in again"):
+        await doors.begin(signed_in, browser="")
+
+
+@pytest.mark.parametrize("rehashed", [False, True])
+async def test_a_password_under_way_replaces_none_that_was_chosen_meanwhile(
+    office: Office, monkeypatch: pytest.MonkeyPatch, rehashed: bool
+) -> None:
+    """Neither one that is changed by the old one, nor the old one itself in its newer form."""
+    email, owner = await office.account()
+    await office.browser().send("/forgot", email=email)
+    link, chosen = await office.link(email), "entirely new words"
+    passwords = office.app.services.doors.passwords
+    real, paused, go_on = passwords.hash, asyncio.Event(), asyncio.Event()
+
+    async def slow(password: str) -> str:
+        if password != chosen:
+            paused.set()
+            await go_on.wait()
+        return await real(password)
+
+    monkeypatch.setattr(passwords, "hash", slow)
+    monkeypatch.setattr(passwords, "is_stale", lambda _: rehashed)
+    if rehashed:
+        sent = office.browser().send("/signin", email=email, password=PASSWORD)
+    else:
+        fields = {"old_password": PASSWORD, "new_password": "words of the thief"}
+        sent = owner.send("/console/account", "/console/account/password", **fields)
+    under_way = asyncio.create_task(sent)
+    await paused.wait()
+    await office.browser().send(link, "/reset", token=token_of(link), password=chosen)
+    go_on.set()
+    shown = await under_way
+    assert "Sign in again" in shown.text
+    assert (await office.browser().send("/signin", email=email, password=chosen)).status_code == 200
 
 
 @pytest.mark.parametrize(
