@@ -18,15 +18,24 @@ from infra.errors import Forbidden, Invalid
 from infra.ids import uuid7
 from infra.oidc import Vouched
 from infra.secret import Secret
-from tenants.accounts.address_changes import ask_change, close_change, end_asked
+from tenants.accounts.address_changes import (
+    ask_change,
+    end_asked,
+    end_since,
+    get_asked,
+    get_former,
+    keep_former,
+)
 from tenants.accounts.attempts import Attempts, Deed, Knock
 from tenants.accounts.email import hash_email, normalise
 from tenants.accounts.holdings import CheckRoom
 from tenants.accounts.outbox import About, queue_mail
 from tenants.accounts.passwords import Passwords, check_password
 from tenants.accounts.people import (
+    EmailTaken,
     Person,
     SignInFailed,
+    drop_password,
     email_taken,
     find_person,
     get_person,
@@ -35,6 +44,7 @@ from tenants.accounts.people import (
     set_email,
     set_password,
 )
+from tenants.accounts.second_step import drop_second_step
 from tenants.accounts.sessions import Session, SignedIn, begin_session, end_sessions
 from tenants.accounts.signup import (
     DEFAULT_SHOP,
@@ -280,7 +290,7 @@ class Doors:
         return credentials
 
     async def change_email(self, person_id: UUID, password: str, email: str, knock: Knock) -> None:
-        """Ask for another address: the mail to it has a link that confirms it.
+        """Ask for another address: the mail to it has a link that confirms it. The present one is told.
 
         Raises SignInFailed, InvalidEmail, TooManyAttempts, ProofNeeded, BadProof, PasswordsBusy.
         """
@@ -295,9 +305,11 @@ class Doors:
             await hold_person(conn, person_id, person.credentials)
             about = About(person_id=person_id, change_id=await ask_change(conn, person_id, address, now=now))
             await queue_mail(conn, "email_change", address, now=now, about=about)
+            about = About(person_id=person_id, note="email_asked")
+            await queue_mail(conn, "notice", person.email, now=now, about=about)
 
     async def confirm_email(self, token: str, knock: Knock) -> str:
-        """Make the address of the link the account's; returns it. The old one is told.
+        """Make the address of the link the account's; returns it. The old one is told, and can take it back.
 
         Raises LinkUnknown, LinkUsed, LinkExpired, EmailTaken, TooManyAttempts.
         """
@@ -309,12 +321,57 @@ class Doors:
         async with self._database.person_session(person_id) as conn:
             person = await hold_person(conn, person_id, credentials)
             await spend_token(conn, good, now=now)
-            email = await close_change(conn, person_id, good.change_id)
+            email = await get_asked(conn, person_id, good.change_id)
             await self.check_free(conn, email, but=person_id)
-            await set_email(conn, person_id, email, hash_email(self._secret.current, email))
+            made = await set_email(conn, person_id, email, hash_email(self._secret.current, email))
+            await keep_former(conn, person_id, good.change_id, person.email, made, now=now)
             await void_tokens(conn, "reset", "magic_link", now=now)
-            await queue_mail(conn, "notice", person.email, now=now, about=About(note="email_changed"))
+            about = About(person_id=person_id, change_id=good.change_id)
+            await queue_mail(conn, "take_back", person.email, now=now, about=about)
         return email
+
+    async def look_at_former(self, token: str) -> str:
+        """The address that a link makes the account's again. Raises LinkUnknown, LinkUsed, LinkExpired."""
+        async with self._database.person_session() as conn:
+            good = await get_token(conn, token, "take_back", now=self._clock())
+        person_id, _ = owner_of(good)
+        async with self._database.person_session(person_id) as conn:
+            return (await get_former(conn, person_id, good.change_id)).email
+
+    async def take_back(self, token: str, knock: Knock) -> tuple[UUID, str]:
+        """Make the address of before a change the account's again; whose account, and the address.
+
+        Whatever else somebody may have done to keep the account ends: the password, every session, a second step that
+        was turned on since the change was asked for, all other links. The mail to choose a new password is on its way.
+        Raises LinkUnknown, LinkUsed, LinkExpired, EmailTaken, TooManyAttempts.
+        """
+        now = self._clock()
+        await self.attempts.admit("link", network=knock.network, now=now)
+        async with self._database.person_session() as conn:
+            good = await get_token(conn, token, "take_back", now=now)
+        person_id, _ = owner_of(good)
+        async with self._database.person_session(person_id) as conn:
+            # Their present credentials may be of whoever this is against.
+            person = await hold_person(conn, person_id, None)
+            await spend_token(conn, good, now=now)
+            former = await get_former(conn, person_id, good.change_id)
+            try:
+                await self.check_free(conn, former.email, but=person_id)
+            except EmailTaken as error:
+                said = "Delete the account that this address has by now, then open the link of the mail again."
+                raise EmailTaken(said) from error
+            await set_email(conn, person_id, former.email, hash_email(self._secret.current, former.email))
+            await drop_password(conn, person_id)
+            # Sessions first: one that turns a second step on at this moment is waited for.
+            await end_sessions(conn, person_id)
+            await drop_second_step(conn, person_id, since=former.asked_at)
+            await void_tokens(conn, "reset", "magic_link", now=now)
+            await end_since(conn, person_id, former)
+            about = About(person_id=person_id, note="email_changed")
+            await queue_mail(conn, "notice", person.email, now=now, about=about)
+            await queue_mail(conn, "reset", former.email, now=now)
+        _log.info("account.taken_back", person_id=str(person_id))
+        return person_id, former.email
 
     async def arrive(self, vouched: Vouched, knock: Knock) -> SignedIn:
         """Come in with the provider's word. Raises what `sso.arrive` and `room` raise, TooManyAttempts."""

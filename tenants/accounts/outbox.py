@@ -17,7 +17,16 @@ from infra.db import driver
 from infra.ids import uuid7
 
 MailKind = Literal[
-    "verify", "magic_link", "reset", "email_change", "invitation", "notice", "quota", "webhook_disabled", "farewell"
+    "verify",
+    "magic_link",
+    "reset",
+    "email_change",
+    "take_back",
+    "invitation",
+    "notice",
+    "quota",
+    "webhook_disabled",
+    "farewell",
 ]
 
 LIFE: Final[Mapping[MailKind, timedelta]] = {
@@ -25,6 +34,7 @@ LIFE: Final[Mapping[MailKind, timedelta]] = {
     "magic_link": timedelta(minutes=30),
     "reset": timedelta(minutes=30),
     "email_change": timedelta(minutes=30),
+    "take_back": timedelta(days=7),
     "invitation": timedelta(days=7),
     "notice": timedelta(hours=24),
     "quota": timedelta(days=3),
@@ -139,7 +149,7 @@ async def finish_mail(
 
 
 async def forget_mail(conn: AsyncConnection, mail_id: UUID) -> None:
-    """Leave no trace of a mail that has ended: of a farewell, whose address is nobody's here any more."""
+    """Leave no trace of a mail that has ended: of those whose address is nobody's here any more."""
     await (await driver(conn)).execute("delete from mails where mail_id = $1", mail_id)
 
 

@@ -98,13 +98,15 @@ async def get_person(conn: AsyncConnection, person_id: UUID) -> Person | None:
     return None if record is None else _person(record)
 
 
-async def hold_person(conn: AsyncConnection, person_id: UUID, credentials: int) -> Person:
+async def hold_person(conn: AsyncConnection, person_id: UUID, credentials: int | None) -> Person:
     """The person, whom nobody else changes before the transaction ends. `conn` is a session of theirs.
 
-    `credentials`: of when it was proved who they are. Raises SignInFailed where that is over.
+    `credentials`: of when it was proved who they are; None for what no change of them ends. Raises SignInFailed where
+    they are others by now.
     """
     record = await (await driver(conn)).fetchrow(
-        f"select {_COLUMNS} from people where person_id = $1 and credentials = $2 for no key update",
+        f"select {_COLUMNS} from people where person_id = $1 and credentials = coalesce($2, credentials) "
+        "for no key update",
         person_id,
         credentials,
     )
@@ -151,17 +153,29 @@ async def rehash_password(conn: AsyncConnection, person: Person, password_hash: 
     )
 
 
-async def set_email(conn: AsyncConnection, person_id: UUID, email: str, email_hash: bytes) -> None:
-    """Replace the address by one that is proved. `conn` is a session of theirs. Raises EmailTaken."""
+async def drop_password(conn: AsyncConnection, person_id: UUID) -> None:
+    """Have a person who is held sign in with none, until they choose one."""
+    await (await driver(conn)).execute(
+        "update people set password_hash = null, credentials = credentials + 1 where person_id = $1", person_id
+    )
+
+
+async def set_email(conn: AsyncConnection, person_id: UUID, email: str, email_hash: bytes) -> int:
+    """Replace the address of a person who is held by one that is proved; their credentials from now on.
+
+    Raises EmailTaken.
+    """
     try:
-        await (await driver(conn)).execute(
-            "update people set email = $2, email_hash = $3, credentials = credentials + 1 where person_id = $1",
+        credentials: int = await (await driver(conn)).fetchval(
+            "update people set email = $2, email_hash = $3, credentials = credentials + 1 where person_id = $1 "
+            "returning credentials",
             person_id,
             email,
             email_hash,
         )
     except asyncpg.UniqueViolationError as error:
         raise email_taken() from error
+    return credentials
 
 
 def _person(record: Any) -> Person:

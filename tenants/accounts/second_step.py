@@ -279,6 +279,13 @@ def _under(record: Any, secret: Secret) -> bytes | None:
     return sealed_under(secret.every, record["sealed"], purpose=_PURPOSE, about=record["person_id"].bytes)
 
 
+async def drop_second_step(conn: AsyncConnection, person_id: UUID, *, since: datetime) -> None:
+    """Forget a second step that was turned on `since` then. `conn` is a session of that person."""
+    await (await driver(conn)).execute(
+        "delete from second_steps where person_id = $1 and confirmed_at >= $2", person_id, since
+    )
+
+
 async def remove_second_step(database: Database, email: str, *, secret: Secret, now: datetime) -> None:
     """Forget the second step of who has lost everything it needs; they are told. For whoever runs the installation.
 

@@ -19,7 +19,7 @@ from infra.db import driver
 from infra.errors import Invalid
 from tenants.accounts.roles import Role
 
-TokenKind = Literal["verify", "magic_link", "reset", "email_change", "invitation"]
+TokenKind = Literal["verify", "magic_link", "reset", "email_change", "invitation", "take_back"]
 
 _FORM: Final = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 

@@ -54,9 +54,15 @@ NOTICES: Final[Mapping[str, tuple[str, str]]] = {
         "Your Kindred password was changed",
         "The password of your account was changed, and every other session was ended.",
     ),
+    "email_asked": (
+        "Another address for your Kindred account?",
+        "Somebody, probably you, asked to change the e-mail address of your account to another one. It is changed once "
+        "a link is opened that was mailed there; a new password ends that.",
+    ),
     "email_changed": (
-        "Your Kindred address was changed",
-        "The e-mail address of your account was changed. Mail goes to the new one from now on.",
+        "Your Kindred address was changed back",
+        "The account that had this address has the one of before again: its owner has taken the change back. Every "
+        "session was ended, and the password is good no more.",
     ),
     "second_step_on": (
         "The second step of your Kindred account is on",
@@ -141,6 +147,21 @@ def email_change(link: str) -> Letter:
     )
 
 
+def take_back(link: str) -> Letter:
+    """To the old address of an account, which is that of nobody now."""
+    return Letter(
+        subject="Your Kindred address was changed",
+        before=(
+            "The e-mail address of your account was changed to another one. It was you? Then there is nothing to do.",
+            "It was not? Take it back: the account has this address again, every session and the password end, and you "
+            "choose a new one.",
+        ),
+        button="Take it back",
+        link=link,
+        after=("The link works once, within seven days.",),
+    )
+
+
 def invitation(link: str, organisation: str) -> Letter:
     """To who is invited to an organisation."""
     return Letter(
@@ -155,6 +176,10 @@ def invitation(link: str, organisation: str) -> Letter:
 def notice(note: str, forgot: str) -> Letter:
     """To tell the owner of an account what was done."""
     subject, said = NOTICES[note]
+    if note == "email_changed":  # no password can be chosen by an address that has no account
+        return Letter(
+            subject=subject, before=(said,), after=("It was not right? Tell whoever runs this installation.",)
+        )
     return Letter(
         subject=subject,
         before=(said,),

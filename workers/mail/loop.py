@@ -31,6 +31,8 @@ log = structlog.get_logger(__name__)
 _IDLE_S: Final = 0.5
 _FIRST_S: Final = 2.0
 _LONGEST_S: Final = 300.0
+_FORGOTTEN: Final = frozenset({"farewell", "take_back"})
+"""Mails to an address that is nobody's any more: each goes as soon as it has ended."""
 
 mails_sent: Final = Children(counter("mails_total", "Mails by how they ended.", ["kind", "status"]))
 
@@ -101,7 +103,7 @@ class MailLoop:
             await self._end(conn, mail, "sent")
 
     async def _end(self, conn: AsyncConnection, mail: QueuedMail, status: Literal["sent", "dropped", "failed"]) -> None:
-        if mail.kind == "farewell":
+        if mail.kind in _FORGOTTEN:
             await forget_mail(conn, mail.mail_id)
         else:
             await finish_mail(conn, mail.mail_id, status, now=self._clock())
@@ -132,13 +134,19 @@ class MailLoop:
                 return person.email, letter(
                     await self._link(conn, mail, mail.kind, page, now, person_id=person.person_id)
                 )
-            case "email_change":
+            case "email_change" | "take_back":
                 if not await is_open_change(conn, about.change_id):
                     return None
-                link = await self._link(
-                    conn, mail, "email_change", "email", now, person_id=about.person_id, change_id=about.change_id
+                page, letter = (
+                    ("email", letters.email_change)
+                    if mail.kind == "email_change"
+                    else ("email/back", letters.take_back)
                 )
-                return mail.address, letters.email_change(link)
+                return mail.address, letter(
+                    await self._link(
+                        conn, mail, mail.kind, page, now, person_id=about.person_id, change_id=about.change_id
+                    )
+                )
             case "invitation":
                 assert about.org_id is not None
                 name = await name_of_organisation(conn, about.org_id)

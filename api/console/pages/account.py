@@ -41,7 +41,7 @@ class SessionForm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class ConfirmForm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the button sends that the mail to a new address led to."""
+    """What the button sends that the mail to a new address, or to the old one, led to."""
 
     token: TokenText
 
@@ -111,6 +111,26 @@ async def confirm_email(request: AnyRequest) -> Response[Any]:
     return go(request, "/console/account?done=email" if signed_in else "/signin")
 
 
+@page_get("/email/back")
+async def back_page(request: AnyRequest) -> Response[Any]:
+    """What the mail to an old address opens."""
+    token = request.query_params.get("token", "")
+    return show(request, "take_back.html", token=token, email=await services_of(request).doors.look_at_former(token))
+
+
+@page_post("/email/back")
+async def take_back(request: AnyRequest) -> Response[Any]:
+    """Make the old address the account's again; a new password is chosen by a mail to it."""
+    form = await read_form(request, ConfirmForm)
+    services = services_of(request)
+    person_id, email = await services.doors.take_back(form.token, knock(request))
+    session = find_session(request)
+    if session is not None and session.person_id == person_id:
+        request.scope["state"]["session"] = None
+        request.scope["state"]["cookies"] = [services.sessions.no_cookie()]
+    return show_sent(request, email, "take_back")
+
+
 @page_post("/console/account/sessions")
 async def end(request: AnyRequest) -> Response[Any]:
     """End a session, or all others."""
@@ -125,4 +145,4 @@ async def end(request: AnyRequest) -> Response[Any]:
     return go(request, "/console/account?done=sessions")
 
 
-ROUTES: Final = (account_page, change_password, change_email, email_page, confirm_email, end)
+ROUTES: Final = (account_page, change_password, change_email, email_page, confirm_email, back_page, take_back, end)
