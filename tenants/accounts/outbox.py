@@ -46,6 +46,9 @@ LIFE: Final[Mapping[MailKind, timedelta]] = {
 KEPT: Final = timedelta(days=7)
 """A mail that was sent or given up, and a token that is used or over, is remembered for so long."""
 
+ENROLMENT: Final = timedelta(minutes=10)
+"""A second step that is begun is confirmed within so long."""
+
 _LEASE: Final = timedelta(seconds=60)
 
 
@@ -173,6 +176,7 @@ async def prune_accounts(conn: AsyncConnection, now: datetime) -> int:
         ("delete from one_time_tokens where expires_at < $1", now - KEPT),
         ("delete from invitations where expires_at <= $1", now),
         ("delete from address_changes where expires_at <= $1", now),
+        ("delete from second_steps where confirmed_at is null and created_at <= $1", now - ENROLMENT),
         ("delete from sessions where expires_at < $1", now),
         ("delete from attempts where since < $1", now - timedelta(days=1)),
     ):

@@ -22,9 +22,9 @@ from infra.secret import Secret, mark_of
 from infra.telemetry import Children, counter
 from tenants.accounts.attempts import Attempts, Knock
 from tenants.accounts.email import hash_email, normalise
-from tenants.accounts.outbox import About, queue_mail
+from tenants.accounts.outbox import ENROLMENT, About, queue_mail
 from tenants.accounts.people import find_person, get_person
-from tenants.accounts.sessions import SignedIn, end_sessions
+from tenants.accounts.sessions import Session, SignedIn, end_sessions
 from tenants.accounts.totp import (
     enrolment_uri,
     hash_recovery_code,
@@ -72,7 +72,7 @@ class PersonNotFound(NotFound):
 
 
 class Enrolment(Struct, frozen=True, kw_only=True):
-    """What an authenticator app is told: by a QR code of `uri`, or `secret` typed in."""
+    """What an authenticator app is told: by a QR code of `uri`, or `secret` typed in. It is shown once."""
 
     secret: str
     uri: str
@@ -112,48 +112,47 @@ class SecondSteps:
             return State(since=None, codes_left=0)
         return State(since=record["confirmed_at"], codes_left=record["left"])
 
-    async def start(self, person_id: UUID) -> None:
-        """Make a new secret; nothing is asked for before it is confirmed. Raises SecondStepIsOn.
+    async def start(self, session: Session) -> Enrolment:
+        """A new secret, told this once; nothing is asked for before that session confirms it. Raises SecondStepIsOn.
 
         The caller has checked the person's password: a session that was left open must not lock its owner out.
         """
-        sealed = encrypt(self._secret.current, new_totp_secret().encode(), purpose=_PURPOSE, about=person_id.bytes)
-        async with self._database.person_session(person_id) as conn:
+        totp_secret = new_totp_secret()
+        sealed = encrypt(self._secret.current, totp_secret.encode(), purpose=_PURPOSE, about=session.person_id.bytes)
+        async with self._database.person_session(session.person_id) as conn:
             made = await (await driver(conn)).fetchval(
-                "insert into second_steps as s (person_id, sealed, created_at) values ($1, $2, $3) "
-                "on conflict (person_id) do update set sealed = $2, last_step = 0, created_at = $3 "
+                "insert into second_steps as s (person_id, sealed, created_at, session_id) values ($1, $2, $3, $4) "
+                "on conflict (person_id) do update set sealed = $2, last_step = 0, created_at = $3, session_id = $4 "
                 "where s.confirmed_at is null returning 1",
-                person_id,
+                session.person_id,
                 sealed,
                 self._clock(),
+                session.session_id,
             )
         if not made:
             raise SecondStepIsOn("Turn it off first, with a code; then set it up anew.")
+        return Enrolment(secret=totp_secret, uri=enrolment_uri(totp_secret, session.email))
 
-    async def enrolment(self, person_id: UUID) -> Enrolment:
-        """What the person's app is to be told, until it is confirmed. Raises SecondStepIsOff, SecondStepIsOn."""
-        async with self._database.person_session(person_id) as conn:
-            secret = await self._unconfirmed(conn, person_id)
-            person = await get_person(conn, person_id)
-        assert person is not None  # there is a session
-        return Enrolment(secret=secret, uri=enrolment_uri(secret, person.email))
-
-    async def confirm(self, person_id: UUID, code: str, knock: Knock, *, session_id: UUID) -> Sequence[str]:
+    async def confirm(self, session: Session, code: str, knock: Knock) -> Sequence[str]:
         """Turn it on by the first code; the recovery codes, which are shown this once. Every other session ends.
 
         Raises WrongCode, SecondStepIsOff, SecondStepIsOn, TooManyAttempts, ProofNeeded.
         """
+        person_id = session.person_id
         now = await self._admit(person_id, knock)
         async with self._database.person_session(person_id) as conn:
-            totp_secret = await self._unconfirmed(conn, person_id)
+            totp_secret = await self._unconfirmed(conn, session, now)
             step = matched_step(totp_secret, plain_code(code), now=now)
             if step is None:
                 raise _wrong()
             await (await driver(conn)).execute(
-                "update second_steps set confirmed_at = $2, last_step = $3 where person_id = $1", person_id, now, step
+                "update second_steps set confirmed_at = $2, last_step = $3, session_id = null where person_id = $1",
+                person_id,
+                now,
+                step,
             )
             codes = await _replace_codes(conn, person_id, totp_secret)
-            await end_sessions(conn, person_id, but=session_id)
+            await end_sessions(conn, person_id, but=session.session_id)
             await self._tell(conn, person_id, "second_step_on", now)
         _log.info("second_step.on", person_id=str(person_id))
         return codes
@@ -216,15 +215,26 @@ class SecondSteps:
         _codes("recovery").inc()
         return totp_secret
 
-    async def _unconfirmed(self, conn: AsyncConnection, person_id: UUID) -> str:
-        record = await (await driver(conn)).fetchrow(
-            "select sealed, confirmed_at from second_steps where person_id = $1 for update", person_id
+    async def _unconfirmed(self, conn: AsyncConnection, session: Session, now: datetime) -> str:
+        raw = await driver(conn)
+        # Who ends the session waits, or has ended it: then what it began is over as well.
+        lives = await raw.fetchval(
+            "select 1 from sessions where person_id = $1 and session_id = $2 for share",
+            session.person_id,
+            session.session_id,
         )
-        if record is None:
-            raise SecondStepIsOff("Begin to set it up on the account page.")
-        if record["confirmed_at"] is not None:
+        record = await raw.fetchrow(
+            "select sealed, confirmed_at, session_id, created_at from second_steps where person_id = $1 for update",
+            session.person_id,
+        )
+        if record is not None and record["confirmed_at"] is not None:
             raise SecondStepIsOn("It has been confirmed; sign in with its codes.")
-        return self._unseal(person_id, record["sealed"])
+        began = record is not None and record["session_id"] == session.session_id
+        if not (lives and began and record["created_at"] + ENROLMENT > now):
+            raise SecondStepIsOff(
+                "Type your password to begin again: it has to be done within ten minutes, in one session."
+            )
+        return self._unseal(session.person_id, record["sealed"])
 
     async def _tell(self, conn: AsyncConnection, person_id: UUID, note: str, now: datetime) -> None:
         person = await get_person(conn, person_id)

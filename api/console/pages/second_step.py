@@ -89,10 +89,10 @@ async def start(request: AnyRequest) -> Response[Any]:
     try:
         form = await read_form(request, StartForm)
         await services.doors.confirm_password(session.person_id, form.step_password, knock(request, form.proof))
-        await services.second_steps.start(session.person_id)
+        enrolment = await services.second_steps.start(session)
     except KindredError as error:
         return show_again(request, "second_step_start.html", error)
-    return show(request, "second_step.html", **_told(await services.second_steps.enrolment(session.person_id)))
+    return show(request, "second_step.html", **_told(enrolment))
 
 
 @page_get("/console/account/second-step")
@@ -109,18 +109,16 @@ async def start_page(request: AnyRequest) -> Response[Any]:
 async def confirm(request: AnyRequest) -> Response[Any]:
     """Turn it on by the first code of the app, and show the recovery codes for the only time."""
     session = needs_session(request)
-    second_steps = services_of(request).second_steps
     try:
         form = await read_form(request, CodeForm)
-        codes = await second_steps.confirm(
-            session.person_id, form.code, knock(request, form.proof), session_id=session.session_id
-        )
+        codes = await services_of(request).second_steps.confirm(session, form.code, knock(request, form.proof))
+    except SecondStepIsOn:  # there is no form to show again
+        raise
+    except SecondStepIsOff as error:
+        return show_again(request, "second_step_start.html", error)
     except KindredError as error:
-        try:
-            enrolment = await second_steps.enrolment(session.person_id)
-        except (SecondStepIsOff, SecondStepIsOn):  # there is no form to show again
-            raise error from None
-        return show_again(request, "second_step.html", error, **_told(enrolment))
+        # What the app was told was for who gave the password, and then: it is not shown again.
+        return show_again(request, "second_step.html", error, qr=None)
     return _show_codes(request, codes)
 
 

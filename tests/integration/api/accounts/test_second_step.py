@@ -16,6 +16,7 @@ from infra.oidc import Flow
 from infra.secret import Secret, mark_of
 from tenants.accounts.attempts import Knock
 from tenants.accounts.email import hash_email
+from tenants.accounts.outbox import prune_accounts
 from tenants.accounts.people import find_person
 from tenants.accounts.proof import Challenge, solve
 from tenants.accounts.second_step import (
@@ -45,6 +46,10 @@ class App:
     def code(self, steps: int = 0) -> str:
         """Of the present step, or one so many after it."""
         return self.totp.generate_otp(int(self._office.clock().timestamp()) // 30 + steps)
+
+    def wrong(self) -> str:
+        """One that is none of these."""
+        return next(code for code in map("{:06}".format, range(4)) if code not in map(self.code, (-1, 0, 1)))
 
 
 async def turned_on(office: Office) -> tuple[str, Browser, App, list[str]]:
@@ -78,9 +83,8 @@ async def test_it_is_set_up_by_a_code_and_asked_for_from_then_on(office: Office)
     shown = await browser.send(PAGE, PAGE, step_password=PASSWORD)
     assert "<svg" in shown.text
     app = App(office, shown)
-    wrong = await browser.send(PAGE, f"{PAGE}/confirm", code="000000" if app.code() != "000000" else "000001")
-    assert (wrong.status_code, heading(wrong)) == (401, "Scan this with your app")
-    assert App(office, wrong).totp.secret == app.totp.secret
+    wrong = await browser.send(PAGE, f"{PAGE}/confirm", code=app.wrong())
+    assert (wrong.status_code, heading(wrong)) == (401, "The next code of your app")
     assert heading(await office.browser().send("/signin", email=email, password=PASSWORD)) == "Your shops"
     done = await browser.send(PAGE, f"{PAGE}/confirm", code=app.code())
     assert len(set(_RECOVERY.findall(done.text))) == 10
@@ -94,6 +98,47 @@ async def test_it_is_set_up_by_a_code_and_asked_for_from_then_on(office: Office)
     entered = await third.send("/signin/code", code=f"{code[:3]} {code[3:]}")
     assert (str(entered.url), heading(entered)) == ("http://kindred/console/account", "Account")
     assert "kindred-step" not in third.http.cookies
+
+
+async def test_what_the_app_is_told_is_told_once(office: Office) -> None:
+    """After a wrong code, or none, the form alone: a session that was left open shows nobody the secret."""
+    _, browser = await office.account()
+    app = App(office, await browser.send(PAGE, PAGE, step_password=PASSWORD))
+    for code in (app.wrong(), "x"):
+        shown = await browser.send(PAGE, f"{PAGE}/confirm", code=code)
+        assert heading(shown) == "The next code of your app"
+        assert ("<svg class" in shown.text, "otpauth" in shown.text, app.totp.secret[:4] in shown.text) == (False,) * 3
+    assert heading(await browser.get(PAGE)) == "A second step to sign in"
+
+
+async def test_what_is_begun_ends_after_ten_minutes(office: Office) -> None:
+    """The right code confirms nothing then, and upkeep forgets the secret."""
+    email, browser = await office.account()
+    app = App(office, await browser.send(PAGE, PAGE, step_password=PASSWORD))
+    office.clock.advance(600)
+    late = await browser.send(PAGE, f"{PAGE}/confirm", code=app.code())
+    assert (late.status_code, heading(late)) == (409, "A second step to sign in")
+    async with office.database.system_session(reason="upkeep") as conn:
+        await prune_accounts(conn, office.clock())
+        left = await (await driver(conn)).fetchval(
+            "select count(*) from second_steps s join people p using (person_id) where p.email = $1", email
+        )
+    assert left == 0
+
+
+async def test_what_is_begun_is_of_the_session_that_gave_the_password(office: Office) -> None:
+    """Another one of the same person confirms nothing; nor does it once it has ended, though it was under way."""
+    email, browser = await office.account()
+    app = App(office, await browser.send(PAGE, PAGE, step_password=PASSWORD))
+    other = office.browser()
+    await other.send("/signin", email=email, password=PASSWORD)
+    assert (await other.send(PAGE, f"{PAGE}/confirm", code=app.code())).status_code == 409
+    session = await office.app.services.sessions.of_secret(browser.http.cookies["kindred"])
+    assert session is not None
+    await other.send("/console/account", "/console/account/sessions")
+    with pytest.raises(SecondStepIsOff):
+        await office.app.services.second_steps.confirm(session, app.code(), Knock(network="198.51.100.0/24"))
+    assert heading(await office.browser().send("/signin", email=email, password=PASSWORD)) == "Your shops"
 
 
 async def test_it_is_asked_for_after_a_link_and_a_new_password(office: Office) -> None:
