@@ -256,7 +256,9 @@ class Doors:
         async with self._database.person_session() as conn:
             good = await get_token(conn, token, "reset", now=now)
         person_id, credentials = owner_of(good)
-        check_password(password)
+        async with self._database.person_session(person_id) as conn:
+            person = await hold_person(conn, person_id, credentials)
+        check_password(password, email=person.email)
         password_hash = await self.passwords.hash(password)
         async with self._database.person_session(person_id) as conn:
             person = await hold_person(conn, person_id, credentials)

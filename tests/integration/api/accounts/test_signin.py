@@ -135,6 +135,8 @@ async def test_a_new_password_ends_every_session(office: Office) -> None:
     chooser = office.browser()
     weak = await chooser.send(link, "/reset", token=token_of(link), password="short")
     assert "at least 10 characters" in weak.text
+    same = await chooser.send(link, "/reset", token=token_of(link), password=email.upper())
+    assert (same.status_code, "must not be the e-mail address" in same.text) == (422, True)
     shown = await chooser.send(link, "/reset", token=token_of(link), password="entirely new words")
     assert heading(shown) == "Your shops"
     for browser in (first, second):
