@@ -183,8 +183,9 @@ def form_nonce(request: AnyRequest) -> str:
 
 
 def _form_binding(request: AnyRequest) -> str:
+    """Apart by their prefixes: what a browser says in its cookie must never stand for a session."""
     session = find_session(request)
-    return form_nonce(request) if session is None else f"session:{session.session_id}"
+    return f"form:{form_nonce(request)}" if session is None else f"session:{session.session_id}"
 
 
 def _form_token(request: AnyRequest) -> str:

@@ -6,6 +6,7 @@ import pytest
 from litestar.routes import HTTPRoute
 
 from api.app import Application
+from infra.db import driver
 from tests.integration.api.accounts.conftest import PASSWORD, Office, form_token
 
 pytestmark = pytest.mark.anyio
@@ -57,6 +58,20 @@ async def test_a_form_of_before_signing_in_is_not_good_after(office: Office) -> 
     before = form_token(await browser.get("/signin"))
     await office.account(browser=browser)
     assert (await browser.http.post("/signout", data={"form_token": before})).status_code == 403
+
+
+async def test_no_cookie_stands_for_a_session(office: Office) -> None:
+    """The id of a session is in the log: who knows it gets no token that the session's forms would take."""
+    _, browser = await office.account()
+    async with office.database.system_session(reason="test look") as conn:
+        session_id = await (await driver(conn)).fetchval(
+            "select session_id from sessions order by session_id desc limit 1"
+        )
+    other = office.browser()
+    other.http.cookies.set("kindred-form", f"session:{session_id}")
+    forged = form_token(await other.get("/signin"))
+    assert forged != form_token(await browser.get("/console/account"))
+    assert (await browser.http.post("/signout", data={"form_token": forged})).status_code == 403
 
 
 async def test_what_is_no_form_is_refused(office: Office) -> None:
