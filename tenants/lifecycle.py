@@ -1,5 +1,7 @@
 """What a tenant is: its name and plan, its shard, and the generation of vectors that serves it; made and found."""
 
+import re
+import unicodedata
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
@@ -105,12 +107,24 @@ class TenantInfo(Struct, frozen=True, kw_only=True):
     deleted_at: datetime | None
 
 
-def check_name(name: str, currency: str) -> None:
-    """Whether a tenant may be called so, with prices in that currency. Raises InvalidTenant naming what may not be."""
+# Between letters of Persian or Hindi, and within emoji: names are written with them.
+_JOINERS: Final = re.compile(r"(?<=[^\s\u200c\u200d])[\u200c\u200d](?=[^\s\u200c\u200d])")
+
+
+def tidy_name(typed: str) -> str:
+    """A name as it is kept: NFC, one plain space for whatever spaces were typed, none around it."""
+    return " ".join(unicodedata.normalize("NFC", typed).split())
+
+
+def check_name(name: str, currency: str, *, field: str = "name") -> None:
+    """Whether a tenant may be called so, with prices in that currency. Raises InvalidTenant naming what may not be.
+
+    `field`: what the name is called where it was given.
+    """
     faults = []
-    if not 1 <= len(name) <= 200 or not name.isprintable() or name != name.strip():
+    if not 1 <= len(name) <= 200 or not _JOINERS.sub("", name).isprintable() or name != name.strip():
         faults.append(
-            FieldError(pointer="/name", code="invalid_value", message="A name has 1 to 200 printable characters.")
+            FieldError(pointer=f"/{field}", code="invalid_value", message="A name has 1 to 200 printable characters.")
         )
     if len(currency) != 3 or not currency.isascii() or not currency.isalpha() or not currency.isupper():
         faults.append(

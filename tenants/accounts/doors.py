@@ -56,6 +56,7 @@ from tenants.accounts.signup import (
 )
 from tenants.accounts.sso import SsoRules, arrive
 from tenants.accounts.tokens import get_token, owner_of, spend_token, void_tokens
+from tenants.lifecycle import check_name, tidy_name
 
 _log = structlog.get_logger(__name__)
 
@@ -133,12 +134,15 @@ class Doors:
     ) -> None:
         """Ask for an account; the mail says the rest. `browser`: what its cookie holds.
 
-        Raises SignupClosed, InvalidEmail, WeakPassword, TooManyAttempts, ProofNeeded, BadProof, PasswordsBusy.
+        Raises SignupClosed, InvalidEmail, WeakPassword, InvalidTenant, TooManyAttempts, ProofNeeded, BadProof,
+        PasswordsBusy.
         """
         self.check_open()
         address = normalise(email)
         self.check_way(address)
         check_password(password, email=address)
+        name = tidy_name(shop_name or "") or DEFAULT_SHOP
+        check_name(name, currency, field="shop_name")  # here, since the link makes the shop and can only fail
         now = self._clock()
         email_hash = hash_email(self._secret.current, address)
         await self.attempts.admit("signup", email_hash, network=knock.network, now=now, proof=knock.proof)
@@ -149,7 +153,7 @@ class Doors:
                 address,
                 email_hash,
                 password_hash,
-                (shop_name or "").strip() or DEFAULT_SHOP,
+                name,
                 currency=currency,
                 browser=browser,
                 now=now,

@@ -37,6 +37,7 @@ from tenants.catalog.store import count_states, list_items
 from tenants.deletion import delete_tenant
 from tenants.jobs import get_job, iter_faults
 from tenants.keys import KeyRequest, Kind, create_key, list_keys, revoke_key
+from tenants.lifecycle import tidy_name
 
 FEED_BYTES: Final = 10_000_000
 """Of a feed that is pasted or uploaded on the page; larger ones go by curl."""
@@ -159,7 +160,7 @@ async def create_shop(request: AnyRequest) -> Response[Any]:
                 conn,
                 form.org_id,
                 tenant_id,
-                form.name.strip(),
+                tidy_name(form.name),
                 currency=form.currency,
                 secret=services.secret.current,
                 cell=services.settings.cell,

@@ -66,6 +66,39 @@ async def test_an_account_by_curl(office: Office) -> None:
         assert shown.status_code == status
 
 
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        ("کتاب\u200cفروشی", "کتاب\u200cفروشی"),
+        ("\U0001f469\u200d\U0001f33e Farm", "\U0001f469\u200d\U0001f33e Farm"),
+        ("\u00a0Cafe\u0301\u00a0 Lamps\u3000", "Caf\u00e9 Lamps"),
+    ],
+)
+async def test_a_shop_may_be_named_in_any_script(office: Office, typed: str, kept: str) -> None:
+    """With the joiners of Persian and of emoji; spaces of every kind are plain ones. What was taken is made."""
+    browser, email = office.browser(), new_address()
+    assert heading(await browser.send("/signup", email=email, password=PASSWORD, shop_name=typed)) == "Check your mail"
+    link = await office.link(email)
+    shown = await browser.send(link, "/verify", token=token_of(link))
+    assert heading(shown) == f"The keys of “{kept}”"
+    org_id = (await browser.get("/console")).text.partition('name="org_id" value="')[2][:36]
+    again = await browser.send("/console", "/console/shops", name=typed, currency="EUR", org_id=org_id)
+    assert (again.status_code, "choose another name" in again.text) == (409, True)
+
+
+@pytest.mark.parametrize(
+    "name", ["Lumen\u200b Lamps", "Lumen\u200d", "Lumen \u200cLamps", "\u202eLumen", "Lumen\ue000"]
+)
+async def test_a_name_that_no_shop_can_have_is_refused_at_once(office: Office, name: str) -> None:
+    """At its field, before anything is stored or mailed: the link could only fail for ever."""
+    browser, email = office.browser(), new_address()
+    shown = await browser.send("/signup", email=email, password=PASSWORD, shop_name=name)
+    assert (shown.status_code, "printable characters" in shown.text) == (422, True)
+    told = await browser.http.post("/v1/signup", json={"email": email, "password": PASSWORD, "shop_name": name})
+    assert (told.status_code, told.json()["errors"][0]["pointer"]) == (422, "/shop_name")
+    assert await office.mails(email) == []
+
+
 async def test_an_address_with_an_account_is_told_by_mail_alone(office: Office) -> None:
     """The answers are the same to the byte, by page and API; the owner's mail says what is so."""
     taken, _ = await office.account()
