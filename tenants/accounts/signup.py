@@ -17,6 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from infra.db import TenantId, driver
 from infra.ids import uuid7
+from tenants.accounts.attempts import Knock
+from tenants.accounts.email import hash_email
 from tenants.accounts.organisations import add_organisation
 from tenants.accounts.outbox import LIFE, About, queue_mail
 from tenants.accounts.people import add_person
@@ -40,7 +42,6 @@ class Signup(Struct, frozen=True, kw_only=True):
     """What was asked for."""
 
     email: str
-    email_hash: bytes
     password_hash: str
     shop_name: str
     currency: str
@@ -139,7 +140,8 @@ async def make_account(
     `conn` is a session of that person, in that organisation and tenant: three new ids. Raises LinkUsed, EmailTaken.
     """
     await spend_token(conn, token, now=now)
-    await add_person(conn, person_id, signup.email, signup.email_hash, password_hash, now=now)
+    # The hash of when they signed up may be of a secret that is forgotten by now.
+    await add_person(conn, person_id, signup.email, hash_email(secret, signup.email), password_hash, now=now)
     await add_organisation(conn, org_id, signup.shop_name, person_id, now=now)
     shop = await make_shop(
         conn,

@@ -8,7 +8,7 @@ from tenants.accounts.attempts import Knock
 from tenants.accounts.doors import Doors
 from tenants.accounts.people import SignInFailed, count_emails, rehash_emails
 from tenants.accounts.proof import check_proof, make_challenge, solve
-from tests.integration.api.accounts.conftest import PASSWORD, Office
+from tests.integration.api.accounts.conftest import PASSWORD, Office, new_address, token_of
 
 pytestmark = pytest.mark.anyio
 
@@ -38,6 +38,20 @@ async def test_people_are_found_under_both_and_then_under_the_new_one(office: Of
         # The one that still signs with the old secret believes the new one by now.
         waiting = Secret(current=old.current, others=NEW.every)
         assert await _doors(office, waiting).sign_in(email, PASSWORD, knock) == person
+    finally:
+        async with office.database.system_session(reason="as the other tests know it") as system:
+            await rehash_emails(system, old.current)
+
+
+async def test_who_signed_up_under_a_forgotten_secret_is_found(office: Office) -> None:
+    """The link is good for a day, and what it makes is of the secret of now."""
+    email, browser = new_address(), office.browser()
+    await browser.send("/signup", email=email, password=PASSWORD)
+    link = await office.link(email)
+    old, knock = office.app.services.secret, Knock(network="198.51.100.0/24")
+    try:
+        welcome = await _doors(office, NEW).verify(token_of(link), knock, password=PASSWORD, browser=None)
+        assert (await _doors(office, NEW).sign_in(email, PASSWORD, knock)).person_id == welcome.signed_in.person_id
     finally:
         async with office.database.system_session(reason="as the other tests know it") as system:
             await rehash_emails(system, old.current)
