@@ -156,12 +156,14 @@ async def add_tenant(
     currency: str = "USD",
     org_id: UUID | None = None,
     actor: Actor = SYSTEM,
+    network: bytes | None = None,
+    request_id: str | None = None,
     now: datetime | None = None,
 ) -> None:
     """Make a tenant in the transaction of `conn`, a session of that tenant or of the system.
 
-    `actor` is who, for the audit log. A name is of one tenant within its organisation. Raises InvalidTenant,
-    TenantNameTaken.
+    `actor` is who, for the audit log, `network` (its keyed hash) and `request_id` from where. A name is of one tenant
+    within its organisation. Raises InvalidTenant, TenantNameTaken.
     """
     check_name(name, currency)
     try:
@@ -174,8 +176,17 @@ async def add_tenant(
     made_at: datetime = await (await driver(conn)).fetchval(
         "insert into tenant_counters (tenant_id) values ($1) returning clock_timestamp()", tenant_id
     )
-    details = {"plan": plan, "currency": currency}
-    await note(conn, tenant_id, actor, "tenant.create", subject=name, details=details, now=now or made_at)
+    await note(
+        conn,
+        tenant_id,
+        actor,
+        "tenant.create",
+        subject=name,
+        details={"plan": plan, "currency": currency},
+        network=network,
+        request_id=request_id,
+        now=now or made_at,
+    )
 
 
 _LIST: Final = """

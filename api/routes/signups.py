@@ -118,7 +118,8 @@ async def verify_signup(request: AnyRequest) -> Response[bytes]:
 
 def _knock(request: AnyRequest, proof: str | None) -> Knock:
     trusted = services_of(request).settings.trusted_proxies
-    return Knock(network=client_network(request.scope, trusted), proof=proof)
+    state = request.scope["state"]
+    return Knock(network=client_network(request.scope, trusted), proof=proof, request_id=state.get("request_id"))
 
 
 ROUTES: Final = (sign_up, verify_signup)

@@ -201,6 +201,7 @@ class Doors:
                 secret=self._secret.current,
                 cell=self._cell,
                 now=now,
+                knock=knock,
             )
         _log.info("account.made", person_id=str(person_id), tenant_id=str(tenant_id))
         return welcome

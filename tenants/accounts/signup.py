@@ -24,7 +24,7 @@ from tenants.accounts.outbox import LIFE, About, queue_mail
 from tenants.accounts.people import add_person
 from tenants.accounts.sessions import SignedIn
 from tenants.accounts.tokens import Token, spend_token
-from tenants.audit.log import Actor, note
+from tenants.audit.log import Actor, network_hash, note
 from tenants.keys import SCOPES, KeyRequest, Kind, NewKey, Scope, create_key
 from tenants.lifecycle import add_tenant
 
@@ -134,6 +134,7 @@ async def make_account(
     secret: bytes,
     cell: str,
     now: datetime,
+    knock: Knock,
 ) -> Welcome:
     """Spend the token and make the person, an organisation of theirs, and its first shop with keys.
 
@@ -153,6 +154,7 @@ async def make_account(
         cell=cell,
         now=now,
         actor=Actor(kind="person", id=str(person_id)),
+        knock=knock,
     )
     return Welcome(signed_in=SignedIn(person_id=person_id, method="signup", credentials=0), shop=shop)
 
@@ -168,18 +170,41 @@ async def make_shop(
     cell: str,
     now: datetime,
     actor: Actor,
+    knock: Knock | None = None,
 ) -> FirstKeys:
-    """Make a shop of an organisation, with a secret and a publishable key; `actor` is who, for the audit log.
+    """Make a shop of an organisation, with a secret and a publishable key.
 
-    `conn` is a session in that organisation and tenant. Raises InvalidTenant, TenantNameTaken.
+    `actor` is who, for the audit log, `knock` from where; None where nobody called. `conn` is a session in that
+    organisation and tenant. Raises InvalidTenant, TenantNameTaken.
     """
-    await add_tenant(conn, tenant_id, name, currency=currency, org_id=org_id, actor=actor, now=now)
+    network = None if knock is None else network_hash(secret, knock.network)
+    request_id = None if knock is None else knock.request_id
+    await add_tenant(
+        conn,
+        tenant_id,
+        name,
+        currency=currency,
+        org_id=org_id,
+        actor=actor,
+        network=network,
+        request_id=request_id,
+        now=now,
+    )
 
     async def key(kind: Kind, scopes: Sequence[Scope] | None) -> NewKey:
         wanted = KeyRequest(kind=kind, name="first")
         made = await create_key(conn, tenant_id, wanted, secret=secret, cell=cell, now=now, scopes=scopes)
-        details = {"kind": kind, "name": wanted.name, "scopes": made.info.scopes}
-        await note(conn, tenant_id, actor, "key.create", subject=made.info.key_id, details=details, now=now)
+        await note(
+            conn,
+            tenant_id,
+            actor,
+            "key.create",
+            subject=made.info.key_id,
+            details={"kind": kind, "name": wanted.name, "scopes": made.info.scopes},
+            network=network,
+            request_id=request_id,
+            now=now,
+        )
         return made
 
     # As those of `kindred tenants create`: the first secret key may do everything.

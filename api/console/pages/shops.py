@@ -9,7 +9,7 @@ from litestar import Response
 from litestar.params import FromPath
 from msgspec import Meta, Struct
 
-from api.console.page import go, needs_session, page_get, page_post, read_form, read_upload, show, show_again
+from api.console.page import go, knock, needs_session, page_get, page_post, read_form, read_upload, show, show_again
 from api.console.usage import usage_of
 from api.deps import services_of
 from api.problems import BadRequest
@@ -166,6 +166,7 @@ async def create_shop(request: AnyRequest) -> Response[Any]:
                 cell=services.settings.cell,
                 now=services.clock(),
                 actor=_person(session),
+                knock=knock(request),
             )
     except KindredError as error:
         return show_again(request, "shops.html", error, done="", organisations=organisations)

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from infra.db import driver
-from tests.integration.api.accounts.conftest import Office, form_token
+from tests.integration.api.accounts.conftest import PASSWORD, Office, form_token, new_address, token_of
 
 pytestmark = pytest.mark.anyio
 
@@ -47,8 +47,8 @@ async def test_what_a_person_does_is_noted_as_theirs(office: Office) -> None:
             shop,
         )
     assert {(entry["actor"]["kind"], entry["actor"]["id"]) for entry in entries} == {("person", person)}
-    networks = {entry["network"] for entry in entries}
-    assert len(networks - {None}) == 1
+    assert len({entry["network"] for entry in entries} - {None}) == 1
+    assert [entry["action"] for entry in entries if entry["network"] is None or entry["request_id"] is None] == []
 
 
 async def test_a_new_shop_begins_with_an_entry(office: Office) -> None:
@@ -62,7 +62,19 @@ async def test_a_new_shop_begins_with_an_entry(office: Office) -> None:
     entries = (await browser.http.get("/v1/audit", headers={"kindred-shop": second})).json()["entries"]
     assert sorted(entry["action"] for entry in entries) == ["key.create", "key.create", "tenant.create"]
     assert {entry["actor"]["kind"] for entry in entries} == {"person"}
+    assert [entry["action"] for entry in entries if entry["network"] is None or entry["request_id"] is None] == []
     assert first != second
+
+
+async def test_a_shop_by_curl_begins_with_entries_too(office: Office) -> None:
+    """From where its account was confirmed."""
+    http, email = office.browser().http, new_address()
+    await http.post("/v1/signup", json={"email": email, "password": PASSWORD})
+    token = token_of(await office.link(email))
+    made = (await http.post("/v1/signup/verify", json={"token": token, "password": PASSWORD})).json()
+    entries = (await http.get("/v1/audit", headers={"X-API-Key": made["secret_key"]})).json()["entries"]
+    assert len(entries) == 3
+    assert [entry["action"] for entry in entries if entry["network"] is None or entry["request_id"] is None] == []
 
 
 async def test_signing_up_cannot_be_tried_out(office: Office) -> None:
