@@ -19,6 +19,7 @@ from billing.organisations import make_room_for_shop
 from infra.db import TenantId
 from infra.errors import KindredError, NotFound
 from infra.ids import uuid7
+from tenants.accounts.members import lock_roles, role_in
 from tenants.accounts.organisations import (
     Membership,
     OwnShop,
@@ -148,13 +149,13 @@ async def create_shop(request: AnyRequest) -> Response[Any]:
         form = await read_form(request, ShopForm)
     except KindredError as error:
         return show_again(request, "shops.html", error, done="", organisations=organisations)
-    own = next((each for each in organisations if each.membership.org_id == form.org_id), None)
-    if own is None:
+    if all(each.membership.org_id != form.org_id for each in organisations):
         raise NotFound("You belong to no such organisation; “Your shops” lists those you belong to.")
-    _need(own.membership.role, MANAGES_SHOPS, "make shops")
     tenant_id = TenantId(uuid7())
     try:
         async with services.database.person_session(session.person_id, org_id=form.org_id, tenant_id=tenant_id) as conn:
+            role = role_in(await lock_roles(conn, form.org_id), session.person_id)
+            _need(role, MANAGES_SHOPS, "make shops")
             await make_room_for_shop(conn, services.settings.entitlements, form.org_id, now=services.clock())
             made = await make_shop(
                 conn,

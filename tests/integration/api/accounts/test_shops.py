@@ -1,9 +1,11 @@
 """Shops on pages: made, their keys shown once, fed, and asked for a list."""
 
 import re
+from typing import Any
 
 import pytest
 
+from api.console.pages import shops
 from infra.db import driver
 from tenants.deletion import find_deletion
 from tests.integration.api.accounts.conftest import Browser, Office, form_token, heading
@@ -159,6 +161,24 @@ async def test_a_shop_is_deleted_by_its_name(office: Office) -> None:
             deletion.tenant_id,
         )
     assert dict(actor) == {"actor_kind": "person", "until": deletion.erase_after.isoformat()}
+
+
+async def test_who_may_make_no_shops_any_more_makes_none(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The role that counts is that of the transaction, whatever the page has read before."""
+    _, browser = await office.account()
+    org_id, listed = await _org(browser), shops._organisations
+
+    async def then_demoted(*arguments: Any) -> Any:
+        found = await listed(*arguments)
+        async with office.database.system_session(reason="test set-up") as conn:
+            await (await driver(conn)).execute("update members set role = 'developer' where org_id::text = $1", org_id)
+        return found
+
+    token = form_token(await browser.get("/console"))
+    monkeypatch.setattr(shops, "_organisations", then_demoted)
+    fields = {"form_token": token, "name": "Terra", "currency": "EUR", "org_id": org_id}
+    refused = await browser.http.post("/console/shops", data=fields)
+    assert (refused.status_code, "you may not make shops" in refused.text) == (403, True)
 
 
 async def test_who_may_not_make_shops_deletes_none(office: Office) -> None:
