@@ -23,6 +23,7 @@ from api.network import client_network
 from api.problems import BadRequest, UnsupportedMediaType, known, status_of
 from api.sessions import Sessions, SignInNeeded
 from api.wire import AnyRequest, convert_text, media_type
+from infra.curl import curl_file, curl_json
 from infra.errors import Forbidden, KindredError
 from tenants.accounts.attempts import Knock, ProofNeeded
 from tenants.accounts.browsers import browser_name
@@ -83,13 +84,15 @@ def page_post(path: str, *, max_body: int = FORM_BYTES) -> Callable[[Any], HTTPR
 
 @cache
 def _templates() -> Environment:
-    return Environment(
+    made = Environment(
         loader=FileSystemLoader(CONSOLE / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.globals.update(curl_file=curl_file, curl_json=curl_json)
+    return made
 
 
 def _pending(request: AnyRequest) -> list[Cookie]:

@@ -1,7 +1,6 @@
 """`kindred demo`: a shop to look at, and where."""
 
 import asyncio
-import json
 from argparse import Namespace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +11,7 @@ from rich.console import Console
 from infra.commands.database import open_database
 from infra.commands.imports import local_photos
 from infra.commands.keys import make_key
+from infra.curl import curl_json
 from infra.db import Database, TenantId
 from infra.demo.load import NAME, demo_visitors, learn, load_demo, load_shoppers, wait_until_encoded
 from infra.demo.shop import DemoShop, write_demo
@@ -42,7 +42,7 @@ async def load_shop(settings: Settings, url: str, folder: Path | None) -> None:
         await wait_until_encoded(client, console)
         if folder is None:
             await learn(client, console)
-    seed = json.dumps(listed[0]["id"] if listed else "item id", ensure_ascii=False)
+    seed = listed[0]["id"] if listed else "item id"
     console.print(
         f"\nThe shop [bold]{name}[/bold] is loaded.\n"
         f"  storefront     {url}/demo\n"
@@ -51,12 +51,8 @@ async def load_shop(settings: Settings, url: str, folder: Path | None) -> None:
         "A recommendation:\n",
         highlight=False,
     )
-    body = f'{{"strategy": "similar", "item_ids": [{seed}], "count": 5, "fields": ["title"]}}'
-    print(
-        f"curl -s {url}/v1/recommend -H 'Authorization: Bearer {public.key}' \\\n"
-        f"  -H 'Content-Type: application/json' \\\n  -d '{body}'",
-        flush=True,
-    )
+    body = {"strategy": "similar", "item_ids": [seed], "count": 5, "fields": ["title"]}
+    print(curl_json(f"{url}/v1/recommend", public.key, body), flush=True)
 
 
 async def _tenant_named(database: Database, name: str) -> TenantId:

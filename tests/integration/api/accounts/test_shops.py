@@ -1,8 +1,12 @@
 """Shops on pages: made, their keys shown once, fed, and asked for a list."""
 
+import html
 import re
+import subprocess
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from api.console.pages import shops
@@ -134,6 +138,23 @@ async def test_the_first_list_is_of_own_products(office: Office) -> None:
     other = await browser.get(f"/console/shops/{shop}/first?item=a/1")
     assert "a/1" in other.text
     assert (await browser.get(f"/console/shops/{shop}/first?item={'x' * 500}")).status_code == 200
+
+
+async def test_the_line_to_copy_is_one_command_whatever_the_id(office: Office, tmp_path: Path) -> None:
+    """An id of a feed is no command of the shell, and the body is JSON."""
+    _, browser = await office.account()
+    shop, item_id = await _shop(browser), "x'; touch pwned; echo '\"`$(id)\\"
+    items = [{"id": item_id, "title": "Brass desk lamp"}]
+    done = await browser.http.post("/v1/items/bulk", json=items, headers={"Kindred-Shop": shop})
+    assert done.json()["accepted"] == 1, done.text
+    shown = html.unescape((await browser.get(f"/console/shops/{shop}/first")).text)
+    line = "curl " + shown.partition("<code>curl")[2].partition("</code>")[0]
+    script = f"curl() {{ printf '%s\\0' \"$@\"; }}\n{line}"
+    ran = subprocess.run(["/bin/sh", "-c", script], capture_output=True, check=True, cwd=tmp_path)  # noqa: ASYNC221
+    words = ran.stdout.decode().split("\0")[:-1]
+    assert words[:5] == ["-sS", "--fail-with-body", "http://127.0.0.1:8000/v1/recommend", "-H",
+                         "Authorization: Bearer $PUBLISHABLE_KEY"]  # fmt: skip
+    assert (words[-2], msgspec.json.decode(words[-1])["item_ids"]) == ("-d", [item_id])
 
 
 async def test_a_shop_is_deleted_by_its_name(office: Office) -> None:
