@@ -37,7 +37,7 @@ from tenants.catalog.imports import BlobSource, start_import, upload_key
 from tenants.catalog.store import count_states, list_items
 from tenants.deletion import delete_tenant
 from tenants.jobs import get_job, iter_faults
-from tenants.keys import KeyRequest, Kind, create_key, list_keys, revoke_key
+from tenants.keys import KeyRequest, Kind, Scope, create_key, list_keys, revoke_key
 from tenants.lifecycle import tidy_name
 
 FEED_BYTES: Final = 10_000_000
@@ -117,6 +117,12 @@ def _person(session: Session) -> Actor:
 def _need(role: Role, allowed: frozenset[Role], what: str) -> None:
     if role not in allowed:
         raise RoleTooLow(f"As {role} you may not {what}; ask one of {', '.join(sorted(allowed))}.")
+
+
+def _need_scope(role: Role, scope: Scope, what: str) -> None:
+    """A page shows and does what the API would for the same person."""
+    if scope not in ROLE_SCOPES[role]:
+        raise RoleTooLow(f"As {role} you may not {what}; ask somebody who may.")
 
 
 async def _organisations(request: AnyRequest, person_id: UUID) -> list[OwnOrganisation]:
@@ -203,6 +209,7 @@ async def _show_shop(
         "items": sum(counts["text"].values()),
         "pending": counts["text"]["pending"] + counts["image"]["pending"],
         "keys": [key for key in keys if key.revoked_at is None],
+        "may_read": "catalog:read" in ROLE_SCOPES[shop.role],
         "may_write": "catalog:write" in ROLE_SCOPES[shop.role],
         "may_delete": shop.role in MANAGES_SHOPS,
         "grace_days": services.settings.tenant_grace_days,
@@ -267,8 +274,7 @@ async def take_feed(request: AnyRequest, tenant_id: FromPath[str]) -> Response[A
     """Import what was pasted or uploaded, as the API would."""
     session, shop = await _shop(request, tenant_id)
     fields, file = await read_upload(request)
-    if "catalog:write" not in ROLE_SCOPES[shop.role]:
-        raise RoleTooLow(f"As {shop.role} you may not change the catalogue; ask somebody who may.")
+    _need_scope(shop.role, "catalog:write", "change the catalogue")
     services = services_of(request)
     if "example" in fields:
         content, name = EXAMPLE_FEED.encode(), "example.csv"
@@ -323,6 +329,7 @@ def _file_name(given: str) -> str | None:
 async def import_page(request: AnyRequest, tenant_id: FromPath[str], job_id: FromPath[UUID]) -> Response[Any]:
     """How far an import is; the page loads itself again until it has ended."""
     _, shop = await _shop(request, tenant_id)
+    _need_scope(shop.role, "catalog:read", "see the catalogue")
     async with services_of(request).database.tenant_session(shop.tenant_id) as conn:
         job = await get_job(conn, shop.tenant_id, job_id)
         faults = []
@@ -341,6 +348,7 @@ async def import_page(request: AnyRequest, tenant_id: FromPath[str], job_id: Fro
 async def first_page(request: AnyRequest, tenant_id: FromPath[str]) -> Response[Any]:
     """A recommendation of own products, and the call that makes it."""
     session, shop = await _shop(request, tenant_id)
+    _need_scope(shop.role, "catalog:read", "see the catalogue")
     services = services_of(request)
     async with services.database.tenant_session(shop.tenant_id) as conn:
         page = await list_items(conn, shop.tenant_id, filter_=None, after_no=0, limit=_SHOWN)

@@ -184,6 +184,30 @@ async def test_a_shop_is_deleted_by_its_name(office: Office) -> None:
     assert dict(actor) == {"actor_kind": "person", "until": deletion.erase_after.isoformat()}
 
 
+async def test_who_looks_at_bills_sees_no_products(office: Office) -> None:
+    """A page shows what the API would: billing has usage, neither products nor feeds nor what leads there."""
+    _, browser = await office.account()
+    shop = await _shop(browser)
+    page, headers = f"/console/shops/{shop}", {"Kindred-Shop": shop}
+    await browser.http.post("/v1/items/bulk", json=[{"id": "a", "title": "Secret lamp"}], headers=headers)
+    token = form_token(await browser.get(page))
+    fields = {"form_token": (None, token), "feed": (None, "id,title\nb,B\n")}
+    job = str((await browser.http.post(f"{page}/feed", files=fields)).url).removeprefix("http://kindred")
+    pages = (f"{page}/first", job)
+    assert [(await browser.get(each)).status_code for each in pages] == [200, 200]
+    async with office.database.system_session(reason="test set-up") as conn:
+        await (await driver(conn)).execute(
+            "update members m set role = 'billing' from tenants t where t.tenant_id::text = $1 and m.org_id = t.org_id",
+            shop,
+        )
+    for address, path in zip(pages, ("/v1/items", f"/v1/jobs/{job.rpartition('/')[2]}"), strict=True):
+        shown = await browser.get(address)
+        assert (shown.status_code, "Secret lamp" in shown.text) == (403, False)
+        assert (await browser.http.get(path, headers=headers)).status_code == 403
+    seen = (await browser.get(page)).text
+    assert ("/first" in seen, "product" in seen, "Usage in" in seen) == (False, False, True)
+
+
 async def test_who_may_make_no_shops_any_more_makes_none(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     """The role that counts is that of the transaction, whatever the page has read before."""
     _, browser = await office.account()
