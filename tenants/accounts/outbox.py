@@ -90,14 +90,19 @@ NOTHING: Final = About()
 
 
 class QueuedMail(Struct, frozen=True, kw_only=True):
-    """A mail in a worker's hands. `attempts` counts those that failed."""
+    """A mail in a worker's hands. `about_json` is read when it is written; `attempts` counts those that failed."""
 
     mail_id: UUID
     kind: MailKind
     address: str
-    about: About
+    about_json: str
     attempts: int
     created_at: datetime
+
+    @property
+    def about(self) -> About:
+        """What it is about. Raises ValidationError where a release that says it otherwise has asked for it."""
+        return msgspec.json.decode(self.about_json, type=About)
 
 
 async def queue_mail(
@@ -136,7 +141,7 @@ async def claim_mail(conn: AsyncConnection, now: datetime) -> QueuedMail | None:
         mail_id=UUID(int=record["mail_id"].int),
         kind=record["kind"],
         address=record["address"],
-        about=msgspec.json.decode(record["about"], type=About),
+        about_json=record["about"],
         attempts=record["attempts"],
         created_at=record["created_at"],
     )

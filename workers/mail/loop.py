@@ -19,7 +19,7 @@ from tenants.accounts.address_changes import is_open_change
 from tenants.accounts.email import hash_email
 from tenants.accounts.invitations import is_open
 from tenants.accounts.organisations import name_of_organisation
-from tenants.accounts.outbox import LIFE, QueuedMail, claim_mail, finish_mail, forget_mail, postpone_mail
+from tenants.accounts.outbox import KEPT, LIFE, QueuedMail, claim_mail, finish_mail, forget_mail, postpone_mail
 from tenants.accounts.people import Person, find_owner
 from tenants.accounts.signup import shop_of_signup
 from tenants.accounts.tokens import TokenKind, derive_token, hash_token, store_token
@@ -66,16 +66,24 @@ class MailLoop:
     async def step(self) -> bool:
         """One mail; False when none was due."""
         now = self._clock()
-        written: tuple[str, Letter] | None = None
         async with self._database.system_session(reason="claim a mail") as conn:
             mail = await claim_mail(conn, now)
             if mail is None:
                 return False
-            late = mail.created_at + LIFE[mail.kind] <= now
-            if not late:
-                written = await self._write(conn, mail, now)
+            # A kind that is not known here is of a newer release, whose worker is about to come.
+            if mail.created_at + LIFE.get(mail.kind, KEPT) <= now:
+                await self._end(conn, mail, "failed")
+                return True
+            try:
+                async with conn.begin_nested():
+                    written = await self._write(conn, mail, now)
+            except Exception as error:
+                # Were the claim rolled back with it, this mail would be the next one for ever.
+                log.error("mail.unwritten", mail_id=str(mail.mail_id), kind=mail.kind, error=type(error).__name__)
+                await self._postpone(conn, mail)
+                return True
             if written is None:
-                await self._end(conn, mail, "failed" if late else "dropped")
+                await self._end(conn, mail, "dropped")
                 return True
         await self._send(mail, *written)
         return True
@@ -95,12 +103,16 @@ class MailLoop:
                 if dead:
                     await self._end(conn, mail, "failed")
                 else:
-                    pause = min(_FIRST_S * 2.0 ** min(mail.attempts, 20), _LONGEST_S)
-                    due = self._clock() + timedelta(seconds=pause * (0.75 + random.random() / 2))  # noqa: S311 - no secret
-                    await postpone_mail(conn, mail.mail_id, due=due)
+                    await self._postpone(conn, mail)
             return
         async with self._database.system_session(reason="end a mail") as conn:
             await self._end(conn, mail, "sent")
+
+    async def _postpone(self, conn: AsyncConnection, mail: QueuedMail) -> None:
+        """Try it again later, ever less often, until its link would be dead."""
+        pause = min(_FIRST_S * 2.0 ** min(mail.attempts, 20), _LONGEST_S)
+        due = self._clock() + timedelta(seconds=pause * (0.75 + random.random() / 2))  # noqa: S311 - no secret
+        await postpone_mail(conn, mail.mail_id, due=due)
 
     async def _end(self, conn: AsyncConnection, mail: QueuedMail, status: Literal["sent", "dropped", "failed"]) -> None:
         if mail.kind in _FORGOTTEN:

@@ -162,6 +162,34 @@ async def test_a_refused_mail_is_given_up_and_the_next_one_sent(
     assert (await _state(own, sent))[0] == "sent"
 
 
+@pytest.mark.parametrize(
+    ("kind", "about"),
+    [
+        ("notice", '{"note": "of_a_newer_release"}'),
+        ("notice", '{"note": {"of": "a newer release"}}'),
+        ("of_a_newer_release", "{}"),
+        # Of no person: the database refuses its token.
+        ("email_change", '{"person_id": "0198c0de-0000-7000-8000-000000000000"}'),
+    ],
+)
+async def test_a_mail_that_cannot_be_written_holds_up_no_other(
+    loop: MailLoop, own: Database, outside: Outside, clock: FrozenClock, kind: str, about: str
+) -> None:
+    """It is tried again ever later, as one that cannot be delivered, and given up when its link would be dead."""
+    email = "ada@shop.example"
+    bad = await _ask(own, clock, "notice", email)
+    async with own.system_session(reason="test set-up") as conn:
+        await (await driver(conn)).execute("update mails set kind = $1, about = $2::text::jsonb", kind, about)
+    clock.advance(1)
+    good = await _ask(own, clock, "notice", email, note="password_changed")
+    assert await _drain(loop) == 2
+    assert [await _state(own, each) for each in (bad, good)] == [("queued", 1), ("sent", 0)]
+    clock.advance(timedelta(days=8).total_seconds())
+    assert await _drain(loop) == 1
+    assert (await _state(own, bad))[0] == "failed"
+    assert len(outside.taken) == 1
+
+
 @pytest.mark.parametrize("kind", ["magic_link", "reset"])
 async def test_a_mail_whose_link_would_be_dead_is_not_sent(
     loop: MailLoop, own: Database, outside: Outside, clock: FrozenClock, kind: MailKind
