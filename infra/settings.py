@@ -20,6 +20,7 @@ from uuid import UUID
 import msgspec
 
 from infra.allowance import Allowance, parse_allowances
+from infra.domains import ascii_domain
 from infra.errors import FieldError, Invalid
 
 FILE = "_FILE"
@@ -109,7 +110,7 @@ def _issuer(raw: str) -> str:
 
 
 def _domains(raw: str) -> frozenset[str]:
-    found = frozenset(entry.strip().lower().removeprefix("@") for entry in raw.split(",") if entry.strip())
+    found = frozenset(ascii_domain(entry.strip().removeprefix("@")) for entry in raw.split(",") if entry.strip())
     if not found or any(not _DOMAIN.fullmatch(each) for each in found):
         raise ValueError("must be domains of e-mail addresses, as shop.example,shop.test")
     return found

@@ -18,7 +18,7 @@ from infra.errors import Conflict, FieldError, Invalid, Unauthenticated
 from infra.secret import Secret
 from tenants.accounts.attempts import Knock
 from tenants.accounts.doors import Doors
-from tenants.accounts.email import normalise
+from tenants.accounts.email import is_same_address, normalise
 from tenants.accounts.members import list_members
 from tenants.accounts.organisations import list_memberships, list_shops
 from tenants.accounts.outbox import queue_mail
@@ -112,7 +112,7 @@ class AccountDeletion:
         Raises InvalidEmail, AddressDiffers, SignInFailed, FreshSignInNeeded, StillOwner, TooManyAttempts, ProofNeeded,
         BadProof, PasswordsBusy.
         """
-        if normalise(email).casefold() != session.email.casefold():
+        if not is_same_address(normalise(email), session.email):
             said = "Type the address of this account, as it stands on this page."
             raise AddressDiffers(said, errors=[FieldError(pointer="/email", code="address_differs", message=said)])
         if await self._needs_password(session):

@@ -7,6 +7,7 @@ from typing import Annotated, Final
 
 from msgspec import Meta
 
+from infra.domains import ascii_domain
 from infra.errors import FieldError, Invalid
 
 MAX_LENGTH: Final = 254
@@ -19,7 +20,7 @@ EmailText = Annotated[
 
 # What servers really take, not all that RFC 5322 allows: no quotes, no comments, no domain literals.
 _LOCAL: Final = re.compile(r"[^\s@\"(),:;<>\[\\\]\x00-\x20\x7f]{1,64}")
-_LABEL: Final = re.compile(r"(?!-)[\w-]{1,63}(?<!-)")
+_LABEL: Final = re.compile(r"(?!-)[\w-]{1,63}(?<!-)", re.ASCII)
 
 
 class InvalidEmail(Invalid):
@@ -30,14 +31,17 @@ class InvalidEmail(Invalid):
 
 
 def normalise(typed: str) -> str:
-    """The address as it is kept: NFC, without spaces around it, the domain in lower case. Raises InvalidEmail."""
+    """The address as it is kept: NFC, without spaces around it, the domain as the DNS has it. Raises InvalidEmail."""
     address = unicodedata.normalize("NFC", typed).strip()
-    local, at, domain = address.rpartition("@")
-    domain = domain.lower()
+    local, at, typed_domain = address.rpartition("@")
+    try:
+        domain = ascii_domain(typed_domain)
+    except ValueError:
+        domain = ""
     labels = domain.split(".")
     good = (
         at
-        and len(address) <= MAX_LENGTH
+        and len(local) + len(at) + len(domain) <= MAX_LENGTH
         and _LOCAL.fullmatch(local)
         and not local.startswith(".")
         and not local.endswith(".")
@@ -52,9 +56,15 @@ def normalise(typed: str) -> str:
     return f"{local}@{domain}"
 
 
-def hash_email(secret: bytes, address: str) -> bytes:
-    """What an address is found by: HMAC-SHA256 of its form without case.
+def is_same_address(one: str, other: str) -> bool:
+    """Whether two addresses, as they are kept, differ in case alone.
 
     Servers may tell `Ada@` from `ada@` and none does; people do not either. Mail goes to the address as it was given.
+    No more is folded: of `strauß@` and `strauss@` each is somebody else's.
     """
-    return hmac.digest(secret, b"email\0" + address.casefold().encode(), "sha256")
+    return one.lower() == other.lower()
+
+
+def hash_email(secret: bytes, address: str) -> bytes:
+    """What an address, as it is kept, is found by: HMAC-SHA256 of its form without case."""
+    return hmac.digest(secret, b"email\0" + address.lower().encode(), "sha256")

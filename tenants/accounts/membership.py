@@ -15,7 +15,7 @@ from infra.ids import uuid7
 from infra.secret import Secret
 from tenants.accounts.attempts import Knock
 from tenants.accounts.doors import Doors
-from tenants.accounts.email import hash_email, normalise
+from tenants.accounts.email import hash_email, is_same_address, normalise
 from tenants.accounts.holdings import CheckRoom, load_holdings, lock_organisation
 from tenants.accounts.invitations import (
     Invitation,
@@ -242,4 +242,4 @@ async def _take_back(conn: AsyncConnection, org_id: UUID, person_id: UUID, roles
 
 def _of_address(invitations: list[Invitation], address: str) -> Invitation | None:
     """The one to that address, in whatever case it was typed."""
-    return next((each for each in invitations if each.email.casefold() == address.casefold()), None)
+    return next((each for each in invitations if is_same_address(each.email, address)), None)

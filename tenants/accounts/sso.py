@@ -103,6 +103,8 @@ async def arrive(
             person = await get_person(conn, person_id)
         assert person is not None  # an identity goes with its person
         return _signed_in(person)
+    if person is not None and not rules.covers(person.email):
+        raise _taken()
     if person is not None:
         async with database.person_session(person.person_id) as conn:
             await _link(conn, vouched, person.person_id, now)
@@ -161,10 +163,14 @@ async def _link(conn: AsyncConnection, vouched: Vouched, person_id: UUID, now: d
         now,
     )
     if not linked:
-        raise SsoIdentityTaken(
-            "The account with your e-mail address is of somebody else at the provider. Ask whoever runs this "
-            "installation; if you have only just signed in for the first time, in another window, sign in again."
-        )
+        raise _taken()
+
+
+def _taken() -> SsoIdentityTaken:
+    return SsoIdentityTaken(
+        "The account with your e-mail address is of somebody else at the provider. Ask whoever runs this "
+        "installation; if you have only just signed in for the first time, in another window, sign in again."
+    )
 
 
 async def _found(conn: AsyncConnection, issuer: str, org_id: UUID, name: str, person_id: UUID, now: datetime) -> None:

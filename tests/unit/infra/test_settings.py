@@ -9,14 +9,14 @@ from infra.settings import BadSettings, Settings
 GOOD = {
     "KINDRED_OIDC_ISSUER": "https://id.corp.example/realms/x",
     "KINDRED_OIDC_CLIENT_ID": "kindred",
-    "KINDRED_OIDC_DOMAINS": " corp.example, @Sub.Corp.example ",
+    "KINDRED_OIDC_DOMAINS": " corp.example, @Sub.Corp.example, Straße.example ",
 }
 
 
 def test_a_provider_is_its_issuer_client_and_domains() -> None:
     """A secret is for a confidential client; all else has a default."""
     settings = Settings.from_env(GOOD)
-    assert settings.oidc_domains == {"corp.example", "sub.corp.example"}
+    assert settings.oidc_domains == {"corp.example", "sub.corp.example", "xn--strae-oqa.example"}
     assert (settings.oidc_role, settings.oidc_client_secret, settings.oidc_organisation) == ("developer", None, None)
 
 
@@ -42,6 +42,7 @@ def test_the_secret_may_lie_in_a_file(tmp_path: Path) -> None:
         ({"KINDRED_OIDC_DOMAINS": "corp.example,example"}, "KINDRED_OIDC_DOMAINS"),
         ({"KINDRED_OIDC_DOMAINS": "corp..example"}, "KINDRED_OIDC_DOMAINS"),
         ({"KINDRED_OIDC_DOMAINS": ","}, "KINDRED_OIDC_DOMAINS"),
+        ({"KINDRED_OIDC_DOMAINS": "bü\u200dcher.example"}, "KINDRED_OIDC_DOMAINS"),
         ({"KINDRED_OIDC_ROLE": "owner"}, "KINDRED_OIDC_ROLE"),
         ({"KINDRED_OIDC_ORGANISATION": "corp"}, "KINDRED_OIDC_ORGANISATION"),
         ({"KINDRED_OIDC_CLIENT_SECRET_FILE": "/nowhere/secret"}, "KINDRED_OIDC_CLIENT_SECRET"),

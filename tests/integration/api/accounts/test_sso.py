@@ -15,6 +15,7 @@ from joserfc.jwk import RSAKey
 
 from infra.db import driver
 from infra.settings import Settings
+from tenants.accounts.email import hash_email, normalise
 from tests.conftest import FrozenClock
 from tests.integration.api.accounts.conftest import PASSWORD, Browser, Office, heading, running
 from tests.integration.api.accounts.provider import CLIENT_ID, CLIENT_SECRET, Claims, Provider, serving
@@ -115,6 +116,32 @@ async def test_who_comes_by_the_provider_needs_a_place_too(
             assert len(await roles_of(office, email)) == joined
         async with office.database.system_session(reason="test look") as conn:
             assert not await (await driver(conn)).fetchval("select 1 from people where email = $1", email)
+
+
+async def test_a_domain_that_looks_alike_is_another(settings: Settings, provider: Provider, clock: FrozenClock) -> None:
+    """Who owns `straße.example` makes an account; whom the provider of `strasse.example` vouches for gets their own."""
+    ours, theirs = f"boss@strasse-{provider.domain}", f"boss@straße-{provider.domain}"
+    provider.person = {"sub": "boss", "email": ours, "email_verified": True}
+    domains = frozenset({ours.partition("@")[2]})
+    async with running(replace(settings, oidc_domains=domains), clock, settings.data_dir / "mail") as office:
+        await office.account(normalise(theirs))
+        boss = office.browser()
+        shown = await sign_in(boss, "/signin/sso?next=/console/account")
+        assert (ours in shown.text, normalise(theirs) in shown.text) == (True, False)
+        again = await office.browser().send("/signin", email=theirs, password=PASSWORD)
+        assert heading(again) == "Your shops"
+
+
+async def test_an_account_found_under_an_address_of_another_domain_is_not_linked(
+    corp: Office, provider: Provider
+) -> None:
+    """Whatever it was found by: the provider vouches for its domains alone."""
+    email, _ = await corp.account()
+    async with corp.database.system_session(reason="test set-up") as conn:
+        wrong = hash_email(corp.app.services.secret.current, f"ada@{provider.domain}")
+        await (await driver(conn)).execute("update people set email_hash = $2 where email = $1", email, wrong)
+    shown = await sign_in(corp.browser())
+    assert (shown.status_code, heading(shown)) == (409, "The address belongs to another account")
 
 
 async def test_what_the_provider_is_asked(corp: Office, provider: Provider) -> None:
