@@ -40,6 +40,7 @@ OF_PEOPLE = {
     "second_steps",
     "sessions",
     "signups",
+    "sso_departures",
     "sso_organisations",
 }
 """Tables of people and organisations; test_people.py looks at them."""

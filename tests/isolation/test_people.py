@@ -32,10 +32,11 @@ READ = (
     "recovery_codes",
     "identities",
     "sso_organisations",
+    "sso_departures",
     "invitations",
     "address_changes",
 )
-OF_ORGANISATION = ("organisations", "members", "sso_organisations", "invitations")
+OF_ORGANISATION = ("organisations", "members", "sso_organisations", "sso_departures", "invitations")
 WRITTEN = ("signups", "mails")
 NOTHING = ("one_time_tokens", "attempts")
 
@@ -84,6 +85,7 @@ async def _somebody(app: Application) -> Somebody:
                 person_id,
             ),
             ("insert into sso_organisations (issuer, org_id, created_at) values ($1, $2, now())", mark, org_id),
+            ("insert into sso_departures (org_id, identity_hash, left_at) values ($1, $2, now())", org_id, email_hash),
             (
                 "insert into invitations (invitation_id, org_id, email, role, invited_by, created_at, expires_at) "
                 "values ($1, $2, $3, 'admin', $4, now(), now() + interval '1 day')",
@@ -205,6 +207,7 @@ async def test_another_person_changes_no_row(app: Application, ada: Somebody, ev
         for table in (
             "address_changes",
             "invitations",
+            "sso_departures",
             "sso_organisations",
             "identities",
             "recovery_codes",
@@ -232,6 +235,9 @@ async def test_another_person_changes_no_row(app: Application, ada: Somebody, ev
         "insert into second_steps (person_id, sealed, created_at) select $2, 'x', now() "
         "where $1::uuid is not null and $3::uuid is not null",
         "update sso_organisations set org_id = $1 where $2::uuid is not null and $3::uuid is not null",
+        "insert into sso_departures (org_id, identity_hash, left_at) select $1, 'x', now() "
+        "where $2::uuid is not null and $3::uuid is not null",
+        "update sso_departures set org_id = $1 where $2::uuid is not null and $3::uuid is not null",
         "insert into invitations (invitation_id, org_id, email, role, invited_by, created_at, expires_at) "
         "select gen_random_uuid(), $1, 'x', 'owner', $2, now(), now() where $3::uuid is not null",
         "update invitations set org_id = $1 where $2::uuid is not null and $3::uuid is not null",
