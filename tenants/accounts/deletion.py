@@ -19,10 +19,12 @@ from infra.secret import Secret
 from tenants.accounts.attempts import Knock
 from tenants.accounts.doors import Doors
 from tenants.accounts.email import is_same_address, normalise
+from tenants.accounts.invitations import take_back
 from tenants.accounts.members import list_members
 from tenants.accounts.organisations import list_memberships, list_shops
 from tenants.accounts.outbox import queue_mail
 from tenants.accounts.people import get_person
+from tenants.accounts.roles import ROLES, Role
 from tenants.accounts.sessions import Session
 from tenants.audit.log import Actor, network_hash, note
 
@@ -147,7 +149,9 @@ class AccountDeletion:
             "(select m.org_id from members m where m.person_id = $1) order by o.org_id for update",
             person_id,
         )
-        standings, shops_of = [], {}
+        standings: list[Standing] = []
+        shops_of: dict[UUID, list[TenantId]] = {}
+        own: dict[UUID, Role] = {}
         for record in organisations:
             members = await raw.fetch("select person_id, role from members where org_id = $1", record["org_id"])
             shops = await raw.fetch(
@@ -156,7 +160,8 @@ class AccountDeletion:
             roles = {UUID(int=each["person_id"].int): each["role"] for each in members}
             standing = _standing(UUID(int=record["org_id"].int), record["name"], roles, len(shops), person_id)
             standings.append(standing)
-            shops_of[standing.org_id] = [(TenantId(each["tenant_id"]), roles[person_id]) for each in shops]
+            own[standing.org_id] = roles[person_id]
+            shops_of[standing.org_id] = [TenantId(each["tenant_id"]) for each in shops]
         kept = [each for each in standings if each.keeps]
         if kept:
             raise StillOwner(
@@ -164,14 +169,15 @@ class AccountDeletion:
                 "owner there, or remove the other members and delete the shops."
             )
         for standing in standings:
-            for tenant_id, role in shops_of[standing.org_id]:
+            details = {"role": own[standing.org_id], **await take_back(conn, standing.org_id, person_id, ROLES)}
+            for tenant_id in shops_of[standing.org_id]:
                 await note(
                     conn,
                     tenant_id,
                     Actor(kind="person", id=str(person_id)),
                     "member.leave",
                     subject=str(person_id),
-                    details={"role": role},
+                    details=details,
                     network=network_hash(self._secret.current, knock.network),
                     request_id=knock.request_id,
                     now=now,

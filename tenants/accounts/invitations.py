@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from msgspec import Struct
@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from infra.db import driver, fetch
 from infra.errors import Invalid, NotFound
 from infra.ids import uuid7
+from tenants.accounts.email import is_same_address
 from tenants.accounts.outbox import LIFE
 from tenants.accounts.roles import Role
 
@@ -60,6 +61,12 @@ async def get_invitation(conn: AsyncConnection, org_id: UUID, invitation_id: UUI
     raise InvitationNotFound("It was accepted, was withdrawn or has ended. Load the list again.")
 
 
+async def find_invitation(conn: AsyncConnection, org_id: UUID, address: str, *, now: datetime) -> Invitation | None:
+    """The open one to that address, in whatever case it was typed. `conn` is a session in that organisation."""
+    open_ones = await list_invitations(conn, org_id, now=now)
+    return next((each for each in open_ones if is_same_address(each.email, address)), None)
+
+
 async def store_invitation(
     conn: AsyncConnection,
     org_id: UUID,
@@ -103,15 +110,19 @@ async def close_invitation(conn: AsyncConnection, org_id: UUID, invitation_id: U
     return role
 
 
-async def close_invitations_by(conn: AsyncConnection, org_id: UUID, person_id: UUID, roles: Sequence[Role]) -> int:
-    """Withdraw those that a person sent for one of these roles; how many. `conn` is a session in that organisation."""
+async def take_back(conn: AsyncConnection, org_id: UUID, person_id: UUID, roles: Sequence[Role]) -> dict[str, Any]:
+    """Withdraw what a person invited to with these roles; how many, as the audit log tells it.
+
+    `conn` is a session in that organisation, or of the system.
+    """
     done: str = await (await driver(conn)).execute(
         "delete from invitations where org_id = $1 and invited_by = $2 and role = any($3)",
         org_id,
         person_id,
         list(roles),
     )
-    return int(done.rpartition(" ")[2])
+    count = int(done.rpartition(" ")[2])
+    return {"withdrawn": count} if count else {}
 
 
 async def is_open(conn: AsyncConnection, invitation_id: UUID | None, *, now: datetime) -> bool:

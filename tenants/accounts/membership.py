@@ -1,9 +1,7 @@
 """Membership: who is invited to an organisation and joins it, whose role changes, and who leaves."""
 
-from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any
 from uuid import UUID
 
 from msgspec import Struct
@@ -15,16 +13,16 @@ from infra.ids import uuid7
 from infra.secret import Secret
 from tenants.accounts.attempts import Knock
 from tenants.accounts.doors import Doors
-from tenants.accounts.email import hash_email, is_same_address, normalise
+from tenants.accounts.email import hash_email, normalise
 from tenants.accounts.holdings import CheckRoom, load_holdings, lock_organisation
 from tenants.accounts.invitations import (
     Invitation,
     InvitationNotFound,
     close_invitation,
-    close_invitations_by,
+    find_invitation,
     get_invitation,
-    list_invitations,
     store_invitation,
+    take_back,
     withdrawn,
 )
 from tenants.accounts.members import (
@@ -76,7 +74,7 @@ class Memberships:
         now = await self._admit(address, knock)
         async with self._database.person_session(person_id, org_id=org_id) as conn:
             roles = await lock_roles(conn, org_id)
-            before = _of_address(await list_invitations(conn, org_id, now=now), address)
+            before = await find_invitation(conn, org_id, address, now=now)
             check_may_grant(role_in(roles, person_id), role, *([] if before is None else [before.role]))
             if before is None:
                 held = await load_holdings(conn, org_id, now=now)
@@ -170,7 +168,7 @@ class Memberships:
         async with self._database.person_session(by, org_id=org_id) as conn:
             before = await set_role(conn, org_id, person_id, role, by=by)
             details = {"role": role, "before": before}
-            details |= await _take_back(conn, org_id, person_id, [each for each in ROLES if not may_grant(role, each)])
+            details |= await take_back(conn, org_id, person_id, [each for each in ROLES if not may_grant(role, each)])
             await self._note(conn, by, "member.change", person_id, details, knock, self._clock())
 
     async def remove(self, by: UUID, org_id: UUID, person_id: UUID, knock: Knock) -> None:
@@ -180,7 +178,7 @@ class Memberships:
         """
         async with self._database.person_session(by, org_id=org_id) as conn:
             role = await remove_member(conn, org_id, person_id, by=by)
-            details = {"role": role, **await _take_back(conn, org_id, person_id, ROLES)}
+            details = {"role": role, **await take_back(conn, org_id, person_id, ROLES)}
             action = "member.leave" if by == person_id else "member.remove"
             await self._note(conn, by, action, person_id, details, knock, self._clock())
 
@@ -232,14 +230,3 @@ class Memberships:
         await add_member(conn, org_id, person_id, role, now=now)
         by = None if good.invitation_id is None else str(good.invitation_id)
         await self._note(conn, person_id, "member.join", person_id, {"role": role, "invitation": by}, knock, now)
-
-
-async def _take_back(conn: AsyncConnection, org_id: UUID, person_id: UUID, roles: Sequence[Role]) -> dict[str, Any]:
-    """Withdraw what a member invited to with these roles; how many, as the audit log tells it."""
-    count = await close_invitations_by(conn, org_id, person_id, roles)
-    return {"withdrawn": count} if count else {}
-
-
-def _of_address(invitations: list[Invitation], address: str) -> Invitation | None:
-    """The one to that address, in whatever case it was typed."""
-    return next((each for each in invitations if is_same_address(each.email, address)), None)

@@ -221,6 +221,21 @@ async def test_an_organisation_with_another_owner_stays(office: Office) -> None:
     assert entry["network"] is not None
 
 
+async def test_invitations_go_with_the_account_that_sent_them(office: Office) -> None:
+    """As when a member is removed, lest one is their way back; each shop's log says how many."""
+    _, owner = await office.account()
+    email, admin = await _invited(office, owner, "admin")
+    page, way_back = await page_of(admin), new_address()
+    await admin.send(page, f"{page}/invite", email=way_back, role="admin")
+    link = await office.link(way_back)
+    assert heading(await admin.send(PAGE, email=email, delete_password=PASSWORD)) == DONE
+    shown = await office.browser().get(link)
+    assert (shown.status_code, heading(shown)) == (422, "This invitation was withdrawn")
+    headers = {"Kindred-Shop": str(await shop_of(owner))}
+    (left,) = (await owner.http.get("/v1/audit?action=member.leave", headers=headers)).json()["entries"]
+    assert left["details"] == {"role": "admin", "withdrawn": 1}
+
+
 async def test_of_two_owners_who_go_at_once_one_is_refused(office: Office) -> None:
     """The last one is told to do something about the shop."""
     email, owner = await office.account()
