@@ -148,6 +148,14 @@ CLASSES: Final[Sequence[DataClass]] = (
         "days after it was changed",
     ),
     DataClass(
+        name="departures",
+        what="keyed hashes of who deleted an account of a sign-in provider, with their role",
+        where="sso_departures",
+        since="",
+        days=FOR_EVER,
+        note="365 days, or until they come back; only of who had less than a newcomer gets",
+    ),
+    DataClass(
         name="audit",
         what="who changed what: keys, hashes of networks and of erased ids",
         where="audit, audit_seals, audit_unsealed",

@@ -16,6 +16,7 @@ from infra.clock import Clock
 from infra.db import Database, TenantId, driver
 from infra.errors import Conflict, FieldError, Invalid, Unauthenticated
 from infra.secret import Secret
+from tenants.accounts import departures
 from tenants.accounts.attempts import Knock
 from tenants.accounts.doors import Doors
 from tenants.accounts.email import is_same_address, normalise
@@ -168,6 +169,16 @@ class AccountDeletion:
                 "You are the only owner of " + ", ".join(f"“{each.name}”" for each in kept) + ". Make somebody else an "
                 "owner there, or remove the other members and delete the shops."
             )
+        sso = self._doors.sso
+        await departures.remember(
+            conn,
+            person_id,
+            own,
+            joins=None if sso is None else sso.organisation,
+            newcomer=None if sso is None else sso.role,
+            secret=self._secret.current,
+            now=now,
+        )
         for standing in standings:
             details = {"role": own[standing.org_id], **await take_back(conn, standing.org_id, person_id, ROLES)}
             for tenant_id in shops_of[standing.org_id]:

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from infra.db import driver
 from infra.ids import uuid7
+from tenants.accounts import departures
 
 MailKind = Literal[
     "verify",
@@ -184,6 +185,7 @@ async def prune_accounts(conn: AsyncConnection, now: datetime) -> int:
         ("delete from second_steps where confirmed_at is null and created_at <= $1", now - ENROLMENT),
         ("delete from sessions where expires_at < $1", now),
         ("delete from attempts where since < $1", now - timedelta(days=1)),
+        ("delete from sso_departures where left_at < $1", now - departures.KEPT),
     ):
         done: str = await raw.execute(statement, before)
         gone += int(done.rpartition(" ")[2])

@@ -7,6 +7,7 @@ from tenants.keys import SCOPES, Scope
 
 Role = Literal["owner", "admin", "developer", "analyst", "billing"]
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
+"""The one that may do most first."""
 
 _BUILD: Final[frozenset[Scope]] = frozenset(
     ("catalog:read", "catalog:write", "events:write", "recommend", "search", "rules:write", "experiments:write")
@@ -33,3 +34,8 @@ ROLE_SAYS: Final[Mapping[Role, str]] = {
 MANAGES_MEMBERS: Final[frozenset[Role]] = frozenset(("owner", "admin"))
 MANAGES_SHOPS: Final[frozenset[Role]] = frozenset(("owner", "admin"))
 MANAGES_KEYS: Final[frozenset[Role]] = frozenset(("owner", "admin"))
+
+
+def lesser(one: Role, other: Role) -> Role:
+    """The smaller of two roles."""
+    return max(one, other, key=ROLES.index)

@@ -18,10 +18,12 @@ from infra.ids import uuid7
 from infra.oidc import Vouched
 from infra.secret import Secret
 from tenants.accounts.attempts import Knock
+from tenants.accounts.departures import returning
 from tenants.accounts.email import InvalidEmail, hash_email, normalise
 from tenants.accounts.holdings import CheckRoom, load_holdings, lock_organisation
+from tenants.accounts.invitations import find_invitation
 from tenants.accounts.members import add_member
-from tenants.accounts.organisations import add_organisation
+from tenants.accounts.organisations import add_organisation, name_of_organisation
 from tenants.accounts.people import Person, add_person, find_person, get_person
 from tenants.accounts.roles import Role
 from tenants.accounts.sessions import SignedIn
@@ -58,6 +60,13 @@ class SsoOrganisationMissing(Conflict):
     title = "The organisation to join does not exist"
 
 
+class SsoLeft(Forbidden):
+    """Whoever was removed from the organisation, or left it, does not come back by making the account anew."""
+
+    code = "sso_left"
+    title = "You do not belong to the organisation any more"
+
+
 class SsoRules(Struct, frozen=True, kw_only=True):
     """What the operator decided. `organisation`: that newcomers join; None: the provider's own."""
 
@@ -88,8 +97,8 @@ async def arrive(
 ) -> SignedIn:
     """Who that is here; somebody who comes for the first time is linked, or made.
 
-    `room`: whether one more member fits the plan. Raises SsoNotAllowed, SsoIdentityTaken, SsoOrganisationMissing, and
-    what `room` does.
+    `room`: whether one more member fits the plan. Whoever has left the organisation joins it by an invitation alone.
+    Raises SsoNotAllowed, SsoIdentityTaken, SsoOrganisationMissing, SsoLeft, and what `room` does.
     """
     address = _allowed(rules, vouched)
     async with database.person_session() as conn:
@@ -118,9 +127,14 @@ async def arrive(
         if joined is None:
             await _found(conn, vouched.issuer, org_id, address.rpartition("@")[2], person_id, now)
         else:
-            await _join(conn, org_id, person_id, rules.role, now, room)
-            details = {"role": rules.role, "invitation": None}
-            await note_membership(conn, person_id, "member.join", person_id, details, knock, now, secret=secret)
+            role = await returning(conn, org_id, vouched.issuer, vouched.subject, rules.role, secret=secret)
+            if role is not None:
+                await _join(conn, org_id, person_id, role, now, room)
+                details = {"role": role, "invitation": None}
+                await note_membership(conn, person_id, "member.join", person_id, details, knock, now, secret=secret)
+            elif await find_invitation(conn, org_id, address, now=now) is None:
+                name = await name_of_organisation(conn, org_id)
+                raise SsoLeft(f"You left “{name}”, or somebody removed you from it; ask an owner to invite you.")
     _log.info("person.arrived", person_id=str(person_id), org_id=str(org_id))
     return SignedIn(person_id=person_id, method="oidc", credentials=0)
 
