@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from infra.db import driver
 from infra.errors import Conflict, Unauthenticated
 from infra.secret import Secret, mark_of
-from tenants.accounts.email import hash_email
+from tenants.accounts.email import InvalidEmail, hash_email, normalise
 
 
 class SignInFailed(Unauthenticated):
@@ -75,21 +75,32 @@ async def count_emails(system: AsyncConnection, secret: Secret) -> Counter[str]:
 
 
 async def rehash_emails(system: AsyncConnection, secret: bytes) -> int:
-    """Let every address be found under this secret; how many were not."""
+    """Let every address be found under this secret, in the form that addresses are kept in now; how many were not."""
     raw = await driver(system)
     changed = 0
     for record in await raw.fetch("select person_id, email, email_hash from people order by person_id"):
-        email_hash = hash_email(secret, record["email"])
+        email = _kept(record["email"])
+        email_hash = hash_email(secret, email)
         if email_hash != record["email_hash"]:
             done: str = await raw.execute(
                 # An address that was changed meanwhile has its hash.
-                "update people set email_hash = $2 where person_id = $1 and email_hash = $3",
+                "update people set email_hash = $2, email = $4 where person_id = $1 and email_hash = $3 "
+                "and not exists (select 1 from people p where p.email_hash = $2)",
                 record["person_id"],
                 email_hash,
                 record["email_hash"],
+                email,
             )
             changed += int(done.rpartition(" ")[2])
     return changed
+
+
+def _kept(email: str) -> str:
+    """An earlier version kept domains as they were typed, in whatever letters."""
+    try:
+        return normalise(email)
+    except InvalidEmail:
+        return email
 
 
 async def get_person(conn: AsyncConnection, person_id: UUID) -> Person | None:

@@ -3,6 +3,7 @@
 import pytest
 
 from api.sessions import Sessions
+from infra.db import driver
 from infra.secret import Secret, mark_of
 from tenants.accounts.attempts import Knock
 from tenants.accounts.doors import Doors
@@ -41,6 +42,23 @@ async def test_people_are_found_under_both_and_then_under_the_new_one(office: Of
     finally:
         async with office.database.system_session(reason="as the other tests know it") as system:
             await rehash_emails(system, old.current)
+
+
+async def test_an_address_in_other_letters_is_found_in_the_form_of_now(office: Office) -> None:
+    """A domain was kept as it was typed before: changing the secret mends the address too."""
+    name = new_address().partition("@")[0]
+    email, _ = await office.account(f"{name}@xn--strae-oqa.example")
+    old, knock = office.app.services.secret, Knock(network="198.51.100.0/24")
+    async with office.database.system_session(reason="as an earlier version kept it") as system:
+        await (await driver(system)).execute(
+            "update people set email = $2, email_hash = $3 where email = $1", email, f"{name}@straße.example", b"old"
+        )
+    with pytest.raises(SignInFailed):
+        await _doors(office, old).sign_in(f"{name}@straße.example", PASSWORD, knock)
+    async with office.database.system_session(reason="test") as system:
+        assert await rehash_emails(system, old.current) >= 1
+        assert (await count_emails(system, old)).keys() == {mark_of(old.current)}
+    await _doors(office, old).sign_in(f"{name}@Straße.example", PASSWORD, knock)
 
 
 async def test_who_signed_up_under_a_forgotten_secret_is_found(office: Office) -> None:
