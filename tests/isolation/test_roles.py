@@ -1,8 +1,10 @@
 """Every table, as every role, by plain SQL without a predicate: made from PostgreSQL's catalog."""
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from api.app import Application
 from infra.db import driver
 from infra.roles import APP, INGEST, OWNER, role_url
+from tests.conftest import START
 from tests.integration.api.conftest import Shop
 from tests.isolation.conftest import Victim, tenant_tables
 
@@ -147,16 +150,46 @@ async def test_no_role_is_above_the_policies(app: Application) -> None:
 
 
 async def test_functions_with_the_owners_rights_are_these(app: Application) -> None:
-    """Each with a fixed search path, and for one role: they see what their caller may not."""
+    """Each for one role: they see what their caller may not."""
     async with _as(app, OWNER) as raw:
         records = await raw.fetch(
-            "select p.proname, p.proconfig, (select string_agg(pg_get_userbyid(a.grantee), ', ') "
+            "select p.proname, (select string_agg(pg_get_userbyid(a.grantee), ', ') "
             "from aclexplode(p.proacl) a where a.grantee <> p.proowner) as callers "
             "from pg_proc p where p.pronamespace = 'public'::regnamespace and p.prosecdef"
         )
     assert {record["proname"]: record["callers"] for record in records} == AS_OWNER
+
+
+async def test_every_function_looks_into_temporary_tables_last(app: Application) -> None:
+    """Of a path that does not name them they come first; also where a function with the owner's rights calls it."""
+    async with _as(app, OWNER) as raw:
+        records = await raw.fetch(
+            "select p.proname, p.proconfig from pg_proc p where p.pronamespace = 'public'::regnamespace "
+            "and not exists (select 1 from pg_depend d where d.objid = p.oid and d.deptype = 'e')"
+        )
+    assert {record["proname"] for record in records} > AS_OWNER.keys()
     for record in records:
-        assert any(setting.startswith("search_path=pg_catalog") for setting in record["proconfig"]), record["proname"]
+        assert "search_path=pg_catalog, public, pg_temp" in (record["proconfig"] or ()), record["proname"]
+
+
+@pytest.mark.parametrize("table", ["event_seen", "events", "item_minutes"])
+async def test_no_temporary_table_runs_as_the_owner(app: Application, attacker: Shop, table: str) -> None:
+    """A table of the caller's, by the name of one that an owner's function writes: its trigger is never called."""
+    row = {"t": str(attacker.tenant_id), "e": str(uuid4()), "y": "view", "m": "2026-01-15T12:00:00Z", "d": "e", "h": ""}
+    async with _as(app, APP) as raw:
+        await raw.execute(f"create temporary table {table} (like public.{table} including all)")
+        await raw.execute(f"grant all on {table} to public")
+        await raw.execute(
+            "create function pg_temp.tell() returns trigger language plpgsql as "
+            "$$ begin raise exception 'runs as %', current_user; end $$"
+        )
+        await raw.execute(
+            f"create trigger tell before insert on pg_temp.{table} for each statement execute function pg_temp.tell()"
+        )
+        await raw.execute("select set_config('app.tenant_id', $1, true)", str(attacker.tenant_id))
+        batch = json.dumps([{**row, "i": 1}])
+        assert await raw.fetch("select * from take_own_events($1::text::jsonb, $2)", batch, START) == []
+        assert await raw.fetchval(f"select count(*) from public.{table} where tenant_id = $1", attacker.tenant_id)
 
 
 async def test_a_key_is_found_by_its_whole_hash_alone(app: Application, attacker: Shop, victim: Victim) -> None:
