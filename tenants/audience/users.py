@@ -1,6 +1,7 @@
 """Users as the shop describes them; a visitor who turns out to be one of them; and a person erased for good.
 
-Every function takes the connection of a `tenant_session` and never commits.
+Every function takes the connection of a `tenant_session` and never commits. Who describes, merges or erases a person
+holds the person's row of `shopper_ids` until the commit, a user's before a visitor's, and looks again where it is gone.
 """
 
 import hmac
@@ -99,19 +100,22 @@ async def store_user(conn: AsyncConnection, tenant_id: TenantId, user: User, *, 
     if faults:
         raise InvalidUser("Mend the user's attributes.", errors=faults)
     raw = await driver(conn)
-    numbers, _ = await number_ids(raw, tenant_id, [user_key(user.id)], [])
-    new: bool = await raw.fetchval(
-        "insert into users (tenant_id, shopper_no, segments, attributes, seller_id, created_at, updated_at) "
-        "values ($1, $2, $3, $4::text::jsonb, $5, $6, $6) on conflict (tenant_id, shopper_no) do update set "
-        "segments = excluded.segments, attributes = excluded.attributes, seller_id = excluded.seller_id, "
-        "updated_at = excluded.updated_at returning xmax = 0",
-        tenant_id,
-        numbers[user_key(user.id)],
-        list(dict.fromkeys(user.segments)),
-        attributes.decode(),
-        user.seller_id,
-        now,
-    )
+    new: bool | None = None
+    while new is None:  # once more where the person was erased in between, and is a new one
+        numbers, _ = await number_ids(raw, tenant_id, [user_key(user.id)], [])
+        new = await raw.fetchval(
+            "insert into users (tenant_id, shopper_no, segments, attributes, seller_id, created_at, updated_at) "
+            "select $1, s.shopper_no, $3, $4::text::jsonb, $5, $6, $6 from shopper_ids s "
+            "where s.tenant_id = $1 and s.shopper_no = $2 for key share on conflict (tenant_id, shopper_no) do update "
+            "set segments = excluded.segments, attributes = excluded.attributes, seller_id = excluded.seller_id, "
+            "updated_at = excluded.updated_at returning xmax = 0",
+            tenant_id,
+            numbers[user_key(user.id)],
+            list(dict.fromkeys(user.segments)),
+            attributes.decode(),
+            user.seller_id,
+            now,
+        )
     return new
 
 
@@ -155,19 +159,19 @@ async def merge_visitor(
         fault = FieldError(pointer="/visitor_id", code="merge_with_itself", message="This is the user's own id.")
         raise MergeWithItself("Give the id that the visitor had before signing in.", errors=[fault])
     raw = await driver(conn)
-    await number_ids(raw, tenant_id, [user_key(user_id), visitor_key(visitor_id)], [])
-    # In the order of numbers: two merges of the same people wait for each other.
-    records = await raw.fetch(
-        "select shopper_no, kind, merged_into, bucket_key from shopper_ids where tenant_id = $1 "
-        "and ((kind = $2 and external_id = $3) or (kind = $4 and external_id = $5)) order by shopper_no for update",
-        tenant_id,
-        USER,
-        user_id,
-        VISITOR,
-        visitor_id,
-    )
-    user = next(record for record in records if record["kind"] == USER)
-    visitor = next(record for record in records if record["kind"] == VISITOR)
+    records: Sequence[Any] = ()
+    while len(records) < 2:  # once more where one of them was erased in between, and is a new one
+        await number_ids(raw, tenant_id, [user_key(user_id), visitor_key(visitor_id)], [])
+        records = await raw.fetch(
+            "select shopper_no, merged_into, bucket_key from shopper_ids where tenant_id = $1 "
+            "and ((kind = $2 and external_id = $3) or (kind = $4 and external_id = $5)) order by kind desc for update",
+            tenant_id,
+            USER,
+            user_id,
+            VISITOR,
+            visitor_id,
+        )
+    user, visitor = records
     if visitor["merged_into"] == user["shopper_no"]:
         return Merged(user_no=user["shopper_no"], visitor_no=None, events=0)
     if visitor["merged_into"] is not None:
@@ -207,7 +211,7 @@ async def move_events(raw: Any, tenant_id: TenantId, old: int, new: int) -> int:
 
 async def find_subjects(conn: AsyncConnection, tenant_id: TenantId, user_id: str, *, secret: bytes) -> list[bytes]:
     """The keyed hashes that an erasure of this person would leave. Raises UserNotFound."""
-    return list(await _subjects(await driver(conn), tenant_id, user_id, secret, lock=""))
+    return list(await _subjects(await driver(conn), tenant_id, user_id, secret))
 
 
 async def erase_user(
@@ -218,20 +222,29 @@ async def erase_user(
     Answers keep their place with nobody in it, so that sums stay; what is learned from now on knows nothing of the
     events. A keyed hash of each id is kept, by which a restored backup can be put right (tombstones.py).
     """
-    subjects = await _subjects(await driver(conn), tenant_id, user_id, secret, lock="for update")
+    raw = await driver(conn)
+    # From here on nobody is merged into the user. Who has been is looked for by a statement of its own, which sees what
+    # was committed while this one waited.
+    await raw.execute(
+        "select 1 from shopper_ids where tenant_id = $1 and kind = $2 and external_id = $3 for update",
+        tenant_id,
+        USER,
+        user_id,
+    )
+    subjects = await _subjects(raw, tenant_id, user_id, secret)
     numbers = list(subjects.values())
     events = await erase_shoppers(conn, tenant_id, numbers)
     await note_erased(conn, tenant_id, subjects, now)
     return Erased(subjects=list(subjects), shopper_nos=numbers, events=events)
 
 
-async def _subjects(raw: Any, tenant_id: TenantId, user_id: str, secret: bytes, *, lock: str) -> dict[bytes, int]:
+async def _subjects(raw: Any, tenant_id: TenantId, user_id: str, secret: bytes) -> dict[bytes, int]:
     records = await raw.fetch(
         "with u as materialized (select shopper_no from shopper_ids "
         "where tenant_id = $1 and kind = $2 and external_id = $3) "
         "select s.shopper_no, s.kind, s.external_id from shopper_ids s where s.tenant_id = $1 and s.shopper_no = any("
         "array(select shopper_no from u union all select v.shopper_no from shopper_ids v "
-        f"where v.tenant_id = $1 and v.merged_into = (select shopper_no from u))) order by s.shopper_no {lock}",
+        "where v.tenant_id = $1 and v.merged_into = (select shopper_no from u))) order by s.shopper_no",
         tenant_id,
         USER,
         user_id,
@@ -247,10 +260,23 @@ async def _subjects(raw: Any, tenant_id: TenantId, user_id: str, secret: bytes, 
 async def erase_shoppers(conn: AsyncConnection, tenant_id: TenantId, numbers: Sequence[int]) -> int:
     """Erase who these numbers stand for, and all they did; how many rows of events."""
     raw = await driver(conn)
+    # Before anything goes: what is written of them at this moment is waited for, and goes too.
+    await raw.execute(
+        "select 1 from shopper_ids where tenant_id = $1 and shopper_no = any($2::int8[]) "
+        "order by kind desc, shopper_no for update",
+        tenant_id,
+        numbers,
+    )
     events = await erase_numbers(raw, tenant_id, numbers)
-    await raw.execute("delete from users where tenant_id = $1 and shopper_no = any($2::int8[])", tenant_id, numbers)
     gone = await raw.fetch(
         "delete from shopper_ids where tenant_id = $1 and shopper_no = any($2::int8[]) returning external_id",
+        tenant_id,
+        numbers,
+    )
+    # Of a restored backup: who was merged after the restore is not erased, and is nobody's from here on.
+    await raw.execute(
+        "update shopper_ids set merged_into = null, merged_at = null "
+        "where tenant_id = $1 and merged_into = any($2::int8[])",
         tenant_id,
         numbers,
     )
@@ -288,6 +314,7 @@ async def erase_numbers(raw: Any, tenant_id: TenantId, numbers: Sequence[int]) -
         tenant_id,
         numbers,
     )
+    await raw.execute("delete from users where tenant_id = $1 and shopper_no = any($2::int8[])", tenant_id, numbers)
     # The ids of the events may be made of the shopper's; that they were taken is forgotten, too.
     rows: int = await raw.fetchval(
         "with gone as materialized (delete from events where tenant_id = $1 and shopper_no = any($2::int8[]) "

@@ -213,6 +213,20 @@ async def test_a_restored_backup_is_put_right(app: Application, shop: Shop) -> N
     assert (again.erased, again.foreign) == (0, 0)
 
 
+async def test_who_is_merged_with_a_restored_person_is_let_go(app: Application, shop: Shop) -> None:
+    """The person is erased again; what the visitor does from then on is under the visitor's own number."""
+    services = app.services
+    await send(shop, {"type": "view", "item_id": "i", "user_id": "late"})
+    backup = await _backup(app, shop)
+    assert (await shop.client.delete("/v1/users/late")).status_code == 204
+    await _restore(app, shop, backup)
+    await shop.client.post("/v1/users/late/merge", json={"visitor_id": VISITOR})
+    assert (await replay(services.database, services.blobs, services.secret)).erased == 1
+    await services.feed.poll()
+    await send(shop, {"type": "view", "item_id": "i", "visitor_id": VISITOR})
+    assert await rows(app, shop, WHO) == [(0, VISITOR, 1)]
+
+
 async def test_nobody_is_erased_whom_a_backup_could_bring_back_unseen(
     app: Application, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
