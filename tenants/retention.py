@@ -19,7 +19,7 @@ from infra.errors import FieldError
 from infra.partitions import most_days
 from tenants.answers import first_id
 from tenants.catalog.imports import HISTORY_JOB, IMPORT_JOB
-from tenants.portability.exports import EXPORT_JOB, export_key
+from tenants.portability.exports import EXPORT_JOB, OVERTAKEN, export_key
 from tenants.portability.exports import KEPT as EXPORTS_KEPT
 from tenants.webhooks.deliveries import KEPT as DELIVERIES_KEPT
 
@@ -356,8 +356,7 @@ async def files_in_use(conn: AsyncConnection, *, now: datetime) -> frozenset[str
     )
     bundles = await raw.fetch(
         "select j.tenant_id, j.job_id from jobs j where j.kind = $1 and (j.status in ('queued', 'running') "
-        "or j.status = 'done' and j.finished_at > $2 and not exists (select 1 from erasures e "
-        "where e.tenant_id = j.tenant_id and e.erased_at >= j.started_at))",
+        f"or j.status = 'done' and j.finished_at > $2 and not {OVERTAKEN})",
         EXPORT_JOB,
         now - kept("exports"),
     )

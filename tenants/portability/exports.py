@@ -16,6 +16,12 @@ EXPORT_JOB: Final = "export"
 KEPT: Final = timedelta(days=7)
 """How long a bundle can be fetched."""
 
+OVERTAKEN: Final = (
+    "exists (select 1 from erasures e where e.tenant_id = j.tenant_id "
+    "and e.erased_at >= coalesce((j.report ->> 'as_of')::timestamptz, j.started_at))"
+)
+"""Of an export that is done, a row `j` of `jobs`: whether a person was erased since who may be in its bundle."""
+
 
 class ExportNotFound(NotFound):
     """The tenant has no such export."""
@@ -43,11 +49,12 @@ class ExportRequest(Struct, frozen=True, kw_only=True):
 
 
 class ExportReport(Struct, frozen=True, kw_only=True):
-    """What was made: `bytes` and `sha256` of the bundle, and its lines by file."""
+    """What was made: `bytes` and `sha256` of the bundle, its lines by file, and the moment that it shows."""
 
     bytes: int
     sha256: str
     rows: dict[str, int]
+    as_of: datetime | None = None
 
 
 class Export(Struct, frozen=True, kw_only=True):
@@ -96,7 +103,11 @@ async def get_export(conn: AsyncConnection, tenant_id: TenantId, export_id: UUID
         raise _unknown(export_id) from error
     if job.kind != EXPORT_JOB:
         raise _unknown(export_id)
-    return _export(job, now)
+    # Asked again each time: who erases a person deletes the file, but may be stopped in between.
+    overtaken = job.status == "done" and await (await driver(conn)).fetchval(
+        f"select {OVERTAKEN} from jobs j where j.tenant_id = $1 and j.job_id = $2", tenant_id, export_id
+    )
+    return _export(job, now, overtaken=overtaken)
 
 
 async def list_exports(conn: AsyncConnection, tenant_id: TenantId, *, now: datetime, limit: int = 100) -> list[Export]:
@@ -110,10 +121,10 @@ async def list_exports(conn: AsyncConnection, tenant_id: TenantId, *, now: datet
     return [await get_export(conn, tenant_id, UUID(int=record["job_id"].int), now=now) for record in records]
 
 
-def _export(job: Job, now: datetime) -> Export:
+def _export(job: Job, now: datetime, *, overtaken: bool) -> Export:
     made = msgspec.json.decode(job.report, type=ExportReport) if job.status == "done" else None
     expires_at = None if job.finished_at is None or made is None else job.finished_at + KEPT
-    fetchable = expires_at is not None and now < expires_at
+    fetchable = expires_at is not None and now < expires_at and not overtaken
     return Export(
         export_id=job.job_id,
         status=job.status,
@@ -134,7 +145,9 @@ def check_fetchable(export: Export) -> None:
     if export.status != "done":
         raise ExportNotReady(f"The bundle could not be made: {export.error or export.status}. Ask for another.")
     if export.url is None:
-        raise ExportGone("Bundles are kept for 7 days. Ask for another with POST /v1/exports.")
+        raise ExportGone(
+            "Bundles are kept for 7 days, or until somebody in them is erased. Ask for another with POST /v1/exports."
+        )
 
 
 def _unknown(export_id: UUID | str) -> ExportNotFound:

@@ -50,14 +50,15 @@ class Exports:
         self._folder.mkdir(parents=True, exist_ok=True)
         key = export_key(job.tenant_id, job.job_id)
         with TemporaryDirectory(prefix=_SCRATCH, dir=self._folder) as scratch:
-            dumped = await dump(self._database, job.tenant_id, Path(scratch), now=self._clock())
+            as_of = self._clock()
+            dumped = await dump(self._database, job.tenant_id, Path(scratch), now=as_of)
             info = await self._blobs.put(key, bundle(dumped, self._blobs), content_type="application/x-tar")
         async with self._database.tenant_session(job.tenant_id) as conn:
             # Asked after the file is there: whoever erases a person from now on takes it away.
             overtaken = await count_erasures(await driver(conn), job.tenant_id) != dumped.erasures
             if not overtaken:
                 rows = {name: file.rows for name, file in dumped.files.items() if file.rows is not None}
-                report = ExportReport(bytes=info.size, sha256=info.sha256, rows=rows)
+                report = ExportReport(bytes=info.size, sha256=info.sha256, rows=rows, as_of=as_of)
                 await finish(conn, job, "done", now=self._clock(), report=report)
         if overtaken:
             await self._blobs.delete(key)

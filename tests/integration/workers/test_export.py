@@ -12,9 +12,10 @@ import httpx
 import pytest
 
 from api.app import Application
-from infra.blob import BlobStore
+from infra.blob import BlobStore, BlobsUnavailable
 from infra.db import Database
 from tenants.portability import exports as stored
+from tenants.retention import files_in_use
 from tests.integration.api.conftest import MakeShop, Shop, anonymous, app, make_shop, shop
 from workers.jobs import export as export_job
 from workers.jobs.export import Exports
@@ -143,6 +144,25 @@ async def test_who_is_erased_is_in_no_export(shop: Shop, loop: JobLoop) -> None:
     assert (refused.status_code, refused.json()["code"]) == (404, "export_gone")
 
 
+async def test_a_file_that_could_not_be_deleted_is_not_given_out(
+    app: Application, shop: Shop, loop: JobLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The person was erased, and then the object store was away: the bytes are there, until upkeep finds them."""
+
+    async def away(prefix: str) -> int:
+        raise BlobsUnavailable("The object store does not answer.")
+
+    shown = await _made(shop, loop)
+    with monkeypatch.context() as patch:
+        patch.setattr(app.services.blobs, "delete_prefix", away)
+        assert (await shop.client.delete("/v1/users/u")).status_code == 503
+    assert (await shop.client.get("/v1/users/u")).status_code == 404
+    refused = await shop.client.get(shown["url"])
+    assert (refused.status_code, refused.json()["code"]) == (404, "export_gone")
+    assert (await shop.client.get(f"/v1/exports/{shown['export_id']}")).json()["url"] is None
+    assert await app.services.blobs.exists(f"tenants/{shop.tenant_id}/exports/{shown['export_id']}")
+
+
 async def test_a_person_erased_meanwhile_is_not_in_the_export(
     app: Application, shop: Shop, loop: JobLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,3 +184,10 @@ async def test_a_person_erased_meanwhile_is_not_in_the_export(
     assert (shown["status"], shown["url"]) == ("queued", None)
     blobs: BlobStore = app.services.blobs
     assert [key async for key in blobs.iter_keys(f"tenants/{shop.tenant_id}/exports/")] == []
+    async with app.services.database.system_session(reason="it is due at once") as conn:
+        await conn.exec_driver_sql("update jobs set due = now() where status = 'queued'")
+    assert await loop.step()
+    again = (await shop.client.get(f"/v1/exports/{export_id}")).json()
+    assert (await shop.client.get(again["url"])).status_code == 200
+    async with app.services.database.system_session(reason="test look") as conn:
+        assert len(await files_in_use(conn, now=app.services.clock())) == 1
