@@ -157,7 +157,7 @@ def create_app(
     secret = load_secret(settings)
     feed = ChangeFeed(database)
     encoder = EncoderClient(settings.encoder_address)
-    answer_log = AnswerLog(database)
+    answer_log = AnswerLog(database, feed)
     directory = Directory(database, feed)
     placed = Placements(database, feed)
     entitlements = Entitlements(settings.entitlements, directory)

@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from time import monotonic
 from typing import Any, Final
 
 import asyncpg
@@ -17,10 +16,13 @@ import msgspec
 import structlog
 from msgspec import Struct
 
+from infra.changes import ChangeFeed
 from infra.db import Database, TenantId
+from infra.feedcache import FeedCache
 from infra.roles import INGEST, role_url
 from infra.telemetry import Children, counter, histogram
 from tenants.answers import FIND_SHOPPERS, INSERT_ANSWERS, KINDS, SCORE_UNITS, Kind, make_partitions
+from tenants.audience.shoppers import SHOPPER_CHANGE
 
 FLUSH_S: Final = 0.04
 """A row waits this long at most before it is on its way."""
@@ -35,8 +37,6 @@ _BATCH: Final = 2_000
 _CONNECT_S: Final = 2.0
 _WRITE_S: Final = 10.0
 _RETRY_S: Final = 0.5
-_KNOWN_S: Final = 600.0
-_UNKNOWN_S: Final = 5.0
 _KNOWN_SHOPPERS: Final = 50_000
 
 _logged: Final = counter("answer_rows_logged_total", "Answers written to the answer log.")
@@ -101,6 +101,7 @@ class _Row(Struct):
     took_us: int
     candidates: bytes | None
     once: str | None
+    shopper_no: int | None = None
 
     @property
     def size(self) -> int:
@@ -113,6 +114,7 @@ class AnswerLog:
     def __init__(
         self,
         database: Database,
+        feed: ChangeFeed,
         *,
         flush_s: float = FLUSH_S,
         limit: int = MAX_WAITING,
@@ -130,7 +132,10 @@ class AnswerLog:
         self._connection: asyncpg.Connection[Any] | None = None
         self._task: asyncio.Task[None] | None = None
         self._closing = False
-        self._numbers: dict[tuple[TenantId, Shopper], tuple[int | None, float]] = {}
+        # Of whom is known: a shopper who is not may be with the next event, which is no change.
+        self._numbers: FeedCache[tuple[TenantId, Shopper], int] = FeedCache(
+            feed, kinds=frozenset({SHOPPER_CHANGE, "tenant"}), limit=_KNOWN_SHOPPERS
+        )
 
     def record(
         self,
@@ -229,11 +234,9 @@ class AnswerLog:
         await self._write(rows[middle:])
 
     def _json(self, rows: Sequence[_Row]) -> str:
-        numbers = self._numbers
         parts = []
         for row in rows:
-            known = numbers.get((row.shown.tenant_id, row.shopper)) if row.shopper is not None else None
-            number = "null" if known is None or known[0] is None else str(known[0])
+            number = "null" if row.shopper_no is None else str(row.shopper_no)
             # A key's id and a UUID need no escaping.
             parts.append(
                 b'%b,"a":"%b","ke":"%b","u":%d,"sh":%b,"c":%b%b}'
@@ -250,26 +253,23 @@ class AnswerLog:
         return (b"[" + b",".join(parts) + b"]").decode()
 
     async def _number(self, rows: Sequence[_Row]) -> None:
-        """Learn the numbers of shoppers that are not known yet; one statement for each tenant among them."""
-        now = monotonic()
-        asked: dict[TenantId, set[Shopper]] = {}
+        """Give the rows the numbers of their shoppers; one statement for each tenant with one who is not known yet."""
+        asked: dict[TenantId, dict[Shopper, list[_Row]]] = {}
         for row in rows:
             if row.shopper is None:
                 continue
-            known = self._numbers.get((row.shown.tenant_id, row.shopper))
-            if known is None or known[1] <= now:
-                asked.setdefault(row.shown.tenant_id, set()).add(row.shopper)
-        if len(self._numbers) > _KNOWN_SHOPPERS:
-            self._numbers.clear()
+            row.shopper_no = self._numbers.get((row.shown.tenant_id, row.shopper))
+            if row.shopper_no is None:
+                asked.setdefault(row.shown.tenant_id, {}).setdefault(row.shopper, []).append(row)
         for tenant_id, shoppers in asked.items():
+            mark = self._numbers.mark
             wanted = sorted(shoppers)
-            found = await self._database.fetch_scoped(
+            for kind, external_id, number in await self._database.fetch_scoped(
                 tenant_id, FIND_SHOPPERS, [kind for kind, _ in wanted], [name for _, name in wanted]
-            )
-            numbers = {(record["kind"], record["external_id"]): record["shopper_no"] for record in found}
-            for shopper in wanted:
-                number = numbers.get(shopper)
-                self._numbers[tenant_id, shopper] = number, now + (_UNKNOWN_S if number is None else _KNOWN_S)
+            ):
+                self._numbers.put((tenant_id, (kind, external_id)), number, tenant_id=tenant_id, mark=mark)
+                for row in shoppers[kind, external_id]:
+                    row.shopper_no = number
 
     async def _run(self) -> None:
         while True:

@@ -142,6 +142,30 @@ async def test_an_erased_person_who_returns_is_new(app: Application, shop: Shop)
     assert before != after
 
 
+async def test_answers_after_an_erasure_are_of_nobody(app: Application, shop: Shop) -> None:
+    """The process has written one for the person before, and knows the number; so it is for a merge."""
+    whose = (
+        "select coalesce(s.external_id, a.shopper_no::text) from answers a left join shopper_ids s "
+        "on s.tenant_id = $1 and s.shopper_no = a.shopper_no where a.tenant_id = $1 order by a.answer_id"
+    )
+
+    async def ask(**who: str) -> None:
+        assert (await shop.client.post("/v1/recommend", json=who)).status_code == 200
+        await app.services.answer_log.close()  # written; what it knows it keeps
+        app.services.answer_log.start()
+
+    await send(shop, {"type": "view", "item_id": "i", "user_id": "u"}, {"type": "view", "item_id": "i", "user_id": "w"})
+    await send(shop, {"type": "view", "item_id": "i", "visitor_id": VISITOR})
+    for who in ({"user_id": "u"}, {"visitor_id": VISITOR}):
+        await ask(**who)
+    assert await rows(app, shop, whose) == [("u",), (VISITOR,)]
+    await shop.client.delete("/v1/users/u")
+    await shop.client.post("/v1/users/w/merge", json={"visitor_id": VISITOR})
+    for who in ({"user_id": "u"}, {"visitor_id": VISITOR}):
+        await ask(**who)
+    assert await rows(app, shop, whose) == [(None,), ("w",), (None,), ("w",)]
+
+
 async def test_what_came_in_the_moment_of_an_erasure_goes_too(app: Application, shop: Shop) -> None:
     """Another process believed its memory a moment too long; upkeep looks again, and so for a merge."""
     await send(shop, {"type": "view", "item_id": "i", "user_id": "u"}, {"type": "view", "item_id": "i", "user_id": "w"})
