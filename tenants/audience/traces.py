@@ -1,43 +1,51 @@
 """What names a person beside the person's own rows: filters of segments, and reports on files of events.
 
 Rewritten rather than removed, so that a shop keeps its segment and its report. Only whole ids are looked for: an id
-inside a longer text of the shop's own (a note, an item's attribute) is the shop's to know of.
+inside a longer text of the shop's own (a note, an item's attribute) is the shop's to know of. In a report an id stands
+where a file had it in the place of a name (a column, a field, a type), or is quoted by a sentence.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from infra.db import TenantId
+from infra.decode import pointer_part
 from tenants.catalog.imports import HISTORY_JOB
+from tenants.events.event import TYPES, Event, EventLine
 
 ERASED: Final = "[erased]"
 """Stands where an id was; no shopper has it, for it is written into filters alone."""
 
-# A fault quotes what it could not read, in its own words; the column's name may be an id where a file has no header.
+_OURS: Final = TYPES.union(Event.__struct_fields__, EventLine.__struct_fields__)
+"""Words that stand in every report: who is called so is not named by them."""
+
+_QUOTED: Final = ('"{}"', "field `{}`")
+"""How a sentence quotes a value, which it does no more, and a field that is not known."""
+
+# The last part of a pointer is a name ($3, as a pointer spells it), or the place of an item.
 _FAULTS: Final = """
-update job_faults f set message = replace(f.message, $2, $3), pointer = replace(f.pointer, $2, $3),
-    item_id = replace(f.item_id, $2, $3)
-from jobs j where j.tenant_id = $1 and j.kind = $4 and f.tenant_id = $1 and f.job_id = j.job_id
-and (strpos(f.message, $2) > 0 or strpos(f.pointer, $2) > 0 or strpos(f.item_id, $2) > 0)
+update job_faults f set message = replace(replace(f.message, $4, $5), $6, $7),
+    pointer = case when f.pointer = $2 then $8
+        when right(f.pointer, length($3)) = $3 and f.pointer !~ '^/items/[0-9]+$'
+        then left(f.pointer, -length($3)) || '/' || $8 else f.pointer end
+from jobs j where j.tenant_id = $1 and j.kind = $9 and f.tenant_id = $1 and f.job_id = j.job_id
+and (strpos(f.message, $4) > 0 or strpos(f.message, $6) > 0 or f.pointer = $2 or right(f.pointer, length($3)) = $3)
 """
 
-# In JSON an id stands between quotation marks: a part of a number, or of a longer text, is none.
-_REPORTS: Final = """
-update jobs set error = replace(error, $2, $5), report = replace(report::text, $3, $6)::jsonb,
-    state = replace(state::text, $3, $6)::jsonb
-where tenant_id = $1 and kind = $4 and (strpos(error, $2) > 0 or strpos(report::text, $3) > 0
-    or strpos(state::text, $3) > 0)
+# Held: the worker that reads the file writes to the row, too.
+_JOBS: Final = """
+select j.job_id, j.error, j.report::text as report, j.state::text as state from jobs j
+where j.tenant_id = $1 and j.kind = $2 and exists (select 1 from unnest($3::text[], $4::text[]) g(id, in_json)
+    where strpos(j.error, g.id) > 0 or strpos(j.report::text, g.in_json) > 0 or strpos(j.state::text, g.in_json) > 0)
+order by j.job_id for update of j
 """
 
 
 async def scrub(raw: Any, tenant_id: TenantId, ids: Sequence[str]) -> None:
     """Take these ids of erased shoppers out of what else names them. `raw` is of the tenant's session."""
-    for external_id in ids:
-        await raw.execute(_FAULTS, tenant_id, external_id, ERASED, HISTORY_JOB)
-        quoted, erased = (msgspec.json.encode(text).decode() for text in (external_id, ERASED))
-        await raw.execute(_REPORTS, tenant_id, external_id, quoted, HISTORY_JOB, ERASED, erased)
+    await _scrub_reports(raw, tenant_id, frozenset(ids) - _OURS)
     for record in await raw.fetch(
         "select segment_id, filter::text as filter from segments where tenant_id = $1", tenant_id
     ):
@@ -49,6 +57,46 @@ async def scrub(raw: Any, tenant_id: TenantId, ids: Sequence[str]) -> None:
                 record["segment_id"],
                 msgspec.json.encode(tree).decode(),
             )
+
+
+async def _scrub_reports(raw: Any, tenant_id: TenantId, ids: frozenset[str]) -> None:
+    for each in ids:
+        pairs = [form.format(word) for form in _QUOTED for word in (each, ERASED)]
+        await raw.execute(_FAULTS, tenant_id, each, "/" + pointer_part(each), *pairs, ERASED, HISTORY_JOB)
+    in_json = [msgspec.json.encode(each).decode()[1:-1] for each in ids]
+    for record in await raw.fetch(_JOBS, tenant_id, HISTORY_JOB, list(ids), in_json):
+        report, state = msgspec.json.decode(record["report"]), msgspec.json.decode(record["state"])
+        for each in (report, state):
+            for names in ("columns", "types"):
+                if names in each:
+                    each[names] = _renamed(each[names], ids)
+        if "problem" in state:
+            state["problem"] = _reworded(state["problem"], ids)
+        await raw.execute(
+            "update jobs set error = $3, report = $4::text::jsonb, state = $5::text::jsonb "
+            "where tenant_id = $1 and job_id = $2",
+            tenant_id,
+            record["job_id"],
+            _reworded(record["error"], ids),
+            msgspec.json.encode(report).decode(),
+            msgspec.json.encode(state).decode(),
+        )
+
+
+def _renamed(named: dict[str, Any], ids: Collection[str]) -> dict[str, Any]:
+    """The same with every name that is an id replaced; of counts, which may meet so, the sum."""
+    made: dict[str, Any] = {}
+    for name, value in named.items():
+        key = ERASED if name in ids else name
+        made[key] = made[key] + value if key in made and isinstance(value, int) else value
+    return made
+
+
+def _reworded(text: str | None, ids: Collection[str]) -> str | None:
+    for each in ids if text else ():
+        for form in _QUOTED:
+            text = text and text.replace(form.format(each), form.format(ERASED))
+    return text
 
 
 def _take_out(tree: Any, ids: frozenset[str]) -> bool:
