@@ -2,13 +2,16 @@
 
 The document says it in numbers: rows by table, files, bytes, times. Its signature is an HMAC-SHA256 (RFC 2104) under
 the installation's secret, so only the installation that erased can say whether a certificate is its own and unchanged.
+Those that are kept here follow when the secret is changed; a copy that was given out is known by the secret of its day.
 """
 
 import hmac
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from hashlib import sha256
 from typing import Annotated, Any, Final
+from uuid import UUID
 
 import msgspec
 from msgspec import Meta, Struct
@@ -16,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from infra.db import Database, TenantId, driver
 from infra.errors import Invalid, NotFound
+from infra.secret import Secret, mark_of
 
 FORMAT: Final = 1
 _PURPOSE: Final = b"kindred erasure certificate\0"
@@ -141,6 +145,36 @@ async def close_certificate(raw: Any, tenant_id: TenantId, *, now: datetime, sec
         certificate.document,
         bytes.fromhex(certificate.signature),
     )
+
+
+async def count_certificates(system: AsyncConnection, secret: Secret) -> Counter[str]:
+    """Certificates by the mark of the secret that they are signed under; "unknown" for none that is believed."""
+    return Counter("unknown" if under is None else mark_of(under) for _, _, under in await _signed(system, secret))
+
+
+async def resign_certificates(system: AsyncConnection, secret: Secret) -> int:
+    """Have every certificate signed under the current secret; how many were not. One that was changed stays so."""
+    anew = [
+        (tenant_id, bytes.fromhex(_signature(document, secret.current)))
+        for tenant_id, document, under in await _signed(system, secret)
+        if under is not None and under != secret.current
+    ]
+    await (await driver(system)).executemany(
+        "update erasure_certificates set signature = $2 where tenant_id = $1", anew
+    )
+    return len(anew)
+
+
+async def _signed(system: AsyncConnection, secret: Secret) -> list[tuple[UUID, bytes, bytes | None]]:
+    """Tenant and document of every certificate, and the secret that it is signed under."""
+    found = []
+    for record in await (await driver(system)).fetch(
+        "select tenant_id, document, signature from erasure_certificates where document is not null order by tenant_id"
+    ):
+        document, signature = record["document"].encode(), record["signature"].hex()
+        under = (each for each in secret.every if hmac.compare_digest(signature, _signature(document, each)))
+        found.append((record["tenant_id"], document, next(under, None)))
+    return found
 
 
 async def get_certificate(database: Database, tenant_id: TenantId) -> Certificate:

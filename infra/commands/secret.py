@@ -23,6 +23,7 @@ from infra.settings import Settings
 from tenants.accounts.people import count_emails
 from tenants.accounts.second_step import count_second_steps
 from tenants.audience.tombstones import count_tombstones
+from tenants.certificates import count_certificates
 from tenants.keys import count_keys
 from tenants.visitor_secrets import count_visitor_secrets
 from tenants.webhooks.endpoints import count_secrets as count_webhook_secrets
@@ -44,6 +45,7 @@ async def _dependants(database: Database, settings: Settings, secret: Secret) ->
             "people": await count_emails(system, secret),
             "second steps": await count_second_steps(system, secret),
             "webhook secrets": await count_webhook_secrets(system, secret),
+            "certificates": await count_certificates(system, secret),
             "tombstones": tombstones,
         }
 
@@ -106,8 +108,8 @@ async def forget(database: Database, settings: Settings, arguments: Namespace) -
     if old and not arguments.yes:
         print(
             f"kindred: {old} things still depend on an old secret (`kindred secret status`). Keys move when they are "
-            "next used, people, second steps and webhooks by the worker; make visitor secrets anew; tombstones last as "
-            "long as backups. "
+            "next used, people, second steps, webhooks and certificates by the worker; make visitor secrets anew; "
+            "tombstones last as long as backups. "
             "--yes forgets all the same.",
             file=sys.stderr,
         )

@@ -122,8 +122,8 @@ def test_the_secret_of_a_data_folder_is_changed_by_commands(tmp_path: Path) -> N
     assert "signs from each process's next start" in own.kindred("secret", "rotate").stdout
     assert (own.data_dir / "secret_key").read_text() != before
     status = own.kindred("secret", "status", status=1).stdout
-    assert re.search(r"current +0 +0 +0 +0 +0 +0", status)
-    assert re.search(r"believed +[1-9]\d* +0 +0 +0 +0 +0", status)
+    assert re.search(r"current +0 +0 +0 +0 +0 +0 +0", status)
+    assert re.search(r"believed +[1-9]\d* +0 +0 +0 +0 +0 +0", status)
     assert "still depend on an old secret" in own.kindred("secret", "forget", status=1).stderr
     assert len(key) == 48
     assert "1 old secrets" in own.kindred("secret", "forget", "--yes").stdout

@@ -21,6 +21,7 @@ from tenants.audience.tombstones import replay
 from tenants.audience.users import settle_late
 from tenants.audit.sealing import prune, seal, unsealed_tenants
 from tenants.catalog.imports import uploaded_at
+from tenants.certificates import resign_certificates
 from tenants.erasure import deleted_tenants, erase_tenant
 from tenants.idempotency import forget_old
 from tenants.lifecycle import TenantNotFound
@@ -90,14 +91,16 @@ class Upkeep:
             webhooks_pending.set(await deliveries.count_pending(system))
 
     async def rehash(self) -> int:
-        """While the secret is changed: have people found, and secrets sealed, by the current one; how many were not.
+        """While the secret is changed: have people found, secrets sealed and certificates signed by the current one.
 
-        API keys are hashed anew when they are used, for only then are they known.
+        Returns how many were not. API keys are hashed anew when they are used, for only then are they known.
         """
         if not self._secret.others:
             return 0
         async with self._database.system_session(reason="store secrets of webhooks under the current secret") as system:
             resealed = await reseal_secrets(system, self._secret.every)
+        async with self._database.system_session(reason="sign certificates under the current secret") as system:
+            resealed += await resign_certificates(system, self._secret)
         async with self._database.system_session(reason="hash addresses under the current secret") as system:
             people = await rehash_emails(system, self._secret.current)
             return resealed + people + await reseal_second_steps(system, self._secret)

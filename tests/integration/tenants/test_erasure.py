@@ -1,20 +1,23 @@
 """Of a deleted tenant nothing is left, whatever stops the erasure in between."""
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import msgspec
 import pytest
 
 from infra.blob import BlobsUnavailable
 from infra.blob_folder import FolderBlobs
 from infra.db import Database, TenantId, driver
-from infra.secret import Secret
+from infra.secret import Secret, mark_of
 from tenants import erasure
 from tenants.catalog.item import Item
 from tenants.catalog.store import upsert_items
+from tenants.certificates import CertificateInvalid, count_certificates, get_certificate, verify
 from tenants.deletion import delete_tenant
 from tenants.erasure import deleted_tenants, erase_tenant
 from tenants.keys import KeyRequest, create_key
@@ -114,6 +117,38 @@ async def test_an_erasure_that_is_killed_goes_on(
     assert await upkeep.erase() >= 1
     assert set(await _counts(database, tenant_id)) == {"changes", "erasure_certificates"}
     assert tenant_id not in await deleted_tenants(database, LATER)
+
+
+async def test_a_certificate_is_signed_under_the_secret_that_follows(
+    database: Database, make_shop: Any, blobs: FolderBlobs
+) -> None:
+    """It is counted under the old one until then, and holds when that is forgotten; one that was changed never does."""
+    new = Secret(current=b"n" * 32, others=(SECRET,))
+
+    async def counted() -> Counter[str]:
+        async with database.system_session(reason="test look") as conn:
+            return await count_certificates(conn, new)
+
+    good, changed = await make_shop(), await make_shop()
+    before = (await counted())["unknown"]
+    for tenant_id in (good, changed):
+        await remove(database, tenant_id)
+        await erase_tenant(database, blobs, tenant_id, now=LATER, secret=SECRET)
+    async with database.system_session(reason="somebody changes it") as conn:
+        await (await driver(conn)).execute(
+            "update erasure_certificates set document = replace(document, '\"files\":1', '\"files\":0') "
+            "where tenant_id = $1",
+            changed,
+        )
+    assert (await counted())[mark_of(SECRET)] >= 1
+    assert (await counted())["unknown"] == before + 1
+    upkeep = Upkeep(database, blobs, clock=lambda: LATER, secret=new)
+    assert await upkeep.rehash() >= 1
+    assert await upkeep.rehash() == 0
+    assert (await counted()).keys() == {mark_of(new.current), "unknown"}
+    verify(msgspec.json.encode(await get_certificate(database, good)), secrets=(new.current,))
+    with pytest.raises(CertificateInvalid):
+        verify(msgspec.json.encode(await get_certificate(database, changed)), secrets=new.every)
 
 
 async def test_files_that_cannot_be_reached_are_tried_again(
