@@ -1,6 +1,7 @@
 """/v1/items/{id}/images/{n}: photos that are not public, uploaded as bytes."""
 
 import hashlib
+from contextlib import suppress
 from typing import Any, Final
 
 from litestar import Response, delete, get, put
@@ -16,10 +17,12 @@ from api.work import intent_of, writing
 from infra.blob import BlobMissing
 from infra.decode import InvalidFields
 from infra.errors import FieldError, Invalid
+from infra.outage import AWAY
 from tenants.catalog import photos
 from tenants.catalog import store as catalog
 from tenants.catalog.item import MAX_PHOTOS, ItemNotFound
 from tenants.catalog.photos import MAX_PHOTO_BYTES, PHOTO_TYPES, PhotoNotFound, photo_key, read_photo_token
+from tenants.lifecycle import TenantNotFound
 
 _DATA: Final = "Photos are parts of items."
 
@@ -154,8 +157,10 @@ async def show_photo(request: AnyRequest, token: FromPath[str]) -> Response[byte
     services = services_of(request)
     tenant_id, sha256 = read_photo_token(services.secret, token)
     try:
+        with suppress(*AWAY):  # pages keep their photos
+            await services.directory.get(tenant_id)
         data = await services.blobs.get(photo_key(tenant_id, sha256))
-    except BlobMissing as error:
+    except (BlobMissing, TenantNotFound) as error:
         raise PhotoNotFound("The photo was removed.") from error
     headers = {
         "cache-control": "public, max-age=86400, immutable",

@@ -179,8 +179,11 @@ class Claimed(Struct, frozen=True, kw_only=True):
     body: bytes
 
 
+# Of a deleted tenant nothing is sent, as it may be had back.
+_SHUT: Final = "select 1 from tenants t where t.tenant_id = {} and t.deleted_at is not null"
+
 # One probe per tenant with anything pending.
-_WAITING: Final = """
+_WAITING: Final = f"""
 with recursive pending as (
     (select d.tenant_id from webhook_deliveries d where d.status = 'pending' order by d.tenant_id limit 1)
     union all
@@ -190,6 +193,7 @@ with recursive pending as (
 )
 select p.tenant_id from pending p where exists (
     select 1 from webhook_deliveries d where d.tenant_id = p.tenant_id and d.status = 'pending' and d.due <= $1)
+and not exists ({_SHUT.format("p.tenant_id")})
 """
 
 
@@ -200,11 +204,12 @@ async def list_waiting(conn: AsyncConnection, now: datetime) -> list[TenantId]:
 
 
 # Materialised, or the planner may run the inner select again and claim a second one.
-_CLAIM: Final = """
+_CLAIM: Final = f"""
 with next as materialized (
     select d.event_id, d.endpoint_id from webhook_deliveries d
     join webhook_endpoints e on e.tenant_id = $1 and e.endpoint_id = d.endpoint_id and e.enabled
     where d.tenant_id = $1 and d.status = 'pending' and d.due <= $2 and d.endpoint_id <> all($4::uuid[])
+        and not exists ({_SHUT.format("$1")})
     order by d.due, d.event_id limit 1 for update of d skip locked
 )
 update webhook_deliveries d set due = $2 + $3::interval, claim = d.claim + 1
@@ -340,7 +345,10 @@ async def _disable(
 
 async def count_pending(conn: AsyncConnection) -> int:
     """Messages of all tenants that wait to be sent. `conn` is a system session."""
-    count: int = await (await driver(conn)).fetchval("select count(*) from webhook_deliveries where status = 'pending'")
+    count: int = await (await driver(conn)).fetchval(
+        f"select count(*) from webhook_deliveries d where d.status = 'pending' "
+        f"and not exists ({_SHUT.format('d.tenant_id')})"
+    )
     return count
 
 

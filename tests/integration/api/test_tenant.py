@@ -1,6 +1,7 @@
 """DELETE /v1/tenant: shut off at once, had back within the grace, erased and certified afterwards."""
 
 from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from api.app import Application
 from api.auth import Authenticator, KeyUnknown
 from infra.changes import ChangeFeed
 from infra.db import Database, driver
+from tenants.catalog.photos import photo_path
 from tenants.certificates import CertificateInvalid, CertificateNotFound, get_certificate, verify
 from tenants.deletion import find_deletion, undelete_tenant
 from tenants.lifecycle import TenantNameTaken, TenantNotFound, create_tenant
@@ -75,6 +77,38 @@ async def test_the_keys_stop_everywhere_at_once(app: Application, shop: Shop, da
     with pytest.raises(KeyUnknown):
         await other.authenticate(shop.secret_key, None)
     await feed.close()
+
+
+async def test_the_photos_of_a_deleted_shop_are_on_no_page(app: Application, shop: Shop) -> None:
+    """Also where the process has shown them before; with the shop they are back."""
+    jpeg = b"\xff\xd8\xff x"
+    await shop.client.put("/v1/items/a", json={"title": "Lamp"})
+    await shop.client.put("/v1/items/a/images/0", content=jpeg, headers={"content-type": "image/jpeg"})
+    path = photo_path(app.services.secret.current, shop.tenant_id, sha256(jpeg).hexdigest())
+    assert (await shop.client.get(path)).content == jpeg
+    await _delete(shop, {"name": await _name(app, shop)})
+    gone = await shop.client.get(path)
+    assert (gone.status_code, gone.json()["code"]) == (404, "photo_not_found")
+    deletion = await find_deletion(app.services.database, str(shop.tenant_id), now=app.services.clock())
+    async with app.services.database.tenant_session(shop.tenant_id) as conn:
+        await undelete_tenant(conn, deletion, now=app.services.clock())
+    assert (await shop.client.get(path)).content == jpeg
+
+
+async def test_photos_are_shown_while_the_database_is_away(
+    app: Application, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody can tell whether the shop was deleted; whoever has the address was given it."""
+
+    async def away(*_: object) -> None:
+        raise ConnectionRefusedError
+
+    jpeg = b"\xff\xd8\xff x"
+    await shop.client.put("/v1/items/a", json={"title": "Lamp"})
+    await shop.client.put("/v1/items/a/images/0", content=jpeg, headers={"content-type": "image/jpeg"})
+    path = photo_path(app.services.secret.current, shop.tenant_id, sha256(jpeg).hexdigest())
+    monkeypatch.setattr(app.services.database, "fetch_scoped", away)
+    assert (await shop.client.get(path)).content == jpeg
 
 
 async def test_a_deletion_can_be_undone(app: Application, shop: Shop) -> None:

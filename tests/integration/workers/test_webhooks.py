@@ -19,12 +19,21 @@ from infra.db import Database, TenantId
 from infra.fetch import Fetcher
 from infra.secret import Secret, mark_of
 from tenants.catalog.imports import BlobSource, cancel_import, start_import, upload_key
+from tenants.deletion import delete_tenant, find_deletion, undelete_tenant
 from tenants.jobs import QUIET, claim_job, create_job, finish
 from tenants.learned.models import serve_model
 from tenants.learned.neighbours import NEIGHBOURS_JOB
 from tenants.lifecycle import create_tenant
 from tenants.webhooks import deliveries, endpoints
-from tenants.webhooks.deliveries import LEASE, Claimed, Delivery, claim_delivery, list_deliveries, record_attempt
+from tenants.webhooks.deliveries import (
+    LEASE,
+    Claimed,
+    Delivery,
+    claim_delivery,
+    count_pending,
+    list_deliveries,
+    record_attempt,
+)
 from tenants.webhooks.endpoints import NewSecret, Rotation, WebhookChange, WebhookRequest
 from tenants.webhooks.events import SUBSCRIBABLE, QuotaNear
 from tenants.webhooks.outbox import emit
@@ -522,6 +531,27 @@ async def test_two_workers_send_once(bench: Bench) -> None:
             await asyncio.gather(bench.webhooks.settle(), other.settle())
         assert len(site.requests) == 12
         assert len({headers_of(site, at)["webhook-id"] for at in range(12)}) == 12
+
+
+async def test_of_a_deleted_shop_nothing_is_sent_until_it_is_had_back(bench: Bench) -> None:
+    """Neither by who looks who waits, nor by who has looked before; nor does it count as waiting."""
+    tenant_id = await bench.tenant()
+    async with serving(answer()) as site:
+        await bench.endpoint(tenant_id, site.url())
+        await bench.happen(tenant_id)
+        async with bench.database.system_session(reason="test look") as conn:
+            before = await count_pending(conn)
+        async with bench.database.tenant_session(tenant_id) as conn:
+            await delete_tenant(conn, tenant_id, now=bench.clock(), grace=timedelta(days=7))
+        assert await bench.webhooks.step() == 0
+        assert await _claim(bench, tenant_id) is None
+        async with bench.database.system_session(reason="test look") as conn:
+            assert await count_pending(conn) == before - 1
+        deletion = await find_deletion(bench.database, str(tenant_id), now=bench.clock())
+        async with bench.database.tenant_session(tenant_id) as conn:
+            await undelete_tenant(conn, deletion, now=bench.clock())
+        await bench.send()
+        assert len(site.requests) == 1
 
 
 async def _claim(bench: Bench, tenant_id: TenantId) -> Claimed | None:
