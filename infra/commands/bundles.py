@@ -30,13 +30,14 @@ class BadOutput(Invalid):
 
 @with_database
 async def export(database: Database, settings: Settings, arguments: Namespace) -> int:
-    """Write a shop into a file, whole or not at all."""
+    """Write a shop into a file that its owner alone may read, whole or not at all."""
     tenant = await find_tenant(database, arguments.name)
     out: Path = arguments.out
     aside = out.with_name(f".{out.name}.{os.getpid()}")
     blobs = open_blobs(settings.blob_url)
     try:
-        with TemporaryDirectory(prefix="kindred-export-", dir=_scratch(settings)) as scratch, aside.open("xb") as file:
+        aside.touch(mode=0o600, exist_ok=False)  # what people did is in it: for nobody else of this machine
+        with TemporaryDirectory(prefix="kindred-export-", dir=_scratch(settings)) as scratch, aside.open("wb") as file:
             dumped = await dump(database, tenant.tenant_id, Path(scratch), now=await server_now(database))
             async for piece in bundle(dumped, blobs):
                 await asyncio.to_thread(file.write, piece)

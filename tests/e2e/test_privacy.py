@@ -101,6 +101,7 @@ def test_a_restored_shop_answers_as_before(pair: tuple[Installation, Installatio
         answers = _answers(shop)
         file.unlink(missing_ok=True)
         said = source.kindred("tenants", "export", shop.name, "--out", str(file)).stdout
+        assert file.stat().st_mode & 0o777 == 0o600
         assert str(file) in " ".join(said.split())
         return answers if _answers(shop) == answers else None
 
