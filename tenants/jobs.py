@@ -68,7 +68,9 @@ class Job(Struct, frozen=True, kw_only=True):
 
 
 class ClaimedJob(Struct, frozen=True, kw_only=True):
-    """A job in a worker's hands. `attempts` counts failures in a row, `state` is what the last piece left."""
+    """A job in a worker's hands. `attempts` counts failures since the last progress that is kept, those of workers
+    that died over it included; `state` is what the last piece left.
+    """
 
     tenant_id: TenantId
     job_id: UUID
@@ -174,7 +176,8 @@ async def iter_faults(
 
 
 # Of one tenant and kind only the oldest unfinished job runs; of a deleted tenant none, as it may be had back.
-# `started_at` stays that of the first claim.
+# `started_at` stays that of the first claim. One that still runs was left by a worker that died, which counts as a
+# failure unless that worker had been told to end: so what kills every worker is dead at last.
 # Materialised, or the planner may run the inner select again and claim a second job.
 _CLAIM = """
 with next as materialized (
@@ -186,6 +189,8 @@ with next as materialized (
     order by c.due, c.job_id limit 1 for update skip locked
 )
 update jobs j set status = 'running', due = $1 + $2::interval, started_at = coalesce(j.started_at, $1),
+    attempts = j.attempts + case when j.status = 'running' and j.state -> 'leaving' is distinct from j.state -> 'claim'
+        then 1 else 0 end,
     state = j.state || jsonb_build_object('claim', coalesce((j.state ->> 'claim')::int, 0) + 1)
 from next where j.tenant_id = next.tenant_id and j.job_id = next.job_id
 returning j.tenant_id, j.job_id, j.kind, j.payload::text as payload, j.state::text as state, j.attempts,
@@ -226,13 +231,15 @@ async def advance(
 ) -> None:
     """Note progress in the transaction of the work itself: `done` and `failed` are added.
 
+    Progress with a `state`, from which another would go on, ends a row of failures; that of a job which begins anew
+    does not, or one that always fails half-way would be tried for ever.
     `lease` of zero lets go of the job, behind those that wait. Raises LostClaimError where another worker has it.
     """
     raw = await driver(conn)
     before: int | None = await raw.fetchval(
         "update jobs set done = done + $4, failed = failed + $5, total = coalesce($6, total), due = $7, "
-        "attempts = 0, "
-        "state = state || $8::text::jsonb, report = report || coalesce($9::text::jsonb, '{}'), "
+        "attempts = case when $8::text is null then attempts else 0 end, "
+        "state = state || coalesce($8::text::jsonb, '{}'), report = report || coalesce($9::text::jsonb, '{}'), "
         "fault_count = fault_count + $10, "
         "status = case when $11 then 'queued' else status end "
         "where tenant_id = $1 and job_id = $2 and status = 'running' and (state ->> 'claim')::int = $3 "
@@ -244,7 +251,7 @@ async def advance(
         failed,
         total,
         now + lease,
-        "{}" if state is None else msgspec.json.encode(state).decode(),
+        None if state is None else msgspec.json.encode(state).decode(),
         None if report is None else msgspec.json.encode(report).decode(),
         len(faults),
         not lease,
@@ -265,6 +272,22 @@ async def advance(
             before,
             *(list(column) for column in columns),
         )
+
+
+async def hold(conn: AsyncConnection, job: ClaimedJob, *, now: datetime, leaving: bool) -> None:
+    """Say that the job is in good hands, for another lease. `leaving`: its worker was told to end, and may be killed
+    before it is done with the piece; that is no failure of the job.
+    """
+    await (await driver(conn)).execute(
+        "update jobs set due = greatest(due, $4), "
+        "state = case when $5 then state || jsonb_build_object('leaving', $3::int) else state end "
+        "where tenant_id = $1 and job_id = $2 and status = 'running' and (state ->> 'claim')::int = $3",
+        job.tenant_id,
+        job.job_id,
+        job.claim,
+        now + LEASE,
+        leaving,
+    )
 
 
 async def restart(conn: AsyncConnection, job: ClaimedJob) -> None:

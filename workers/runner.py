@@ -8,18 +8,22 @@ from typing import Final
 
 import structlog
 from msgspec import Struct
-from sqlalchemy import text
 
 from infra.clock import Clock, utc_now
 from infra.db import Database
 from infra.errors import KindredError, Overloaded, UpstreamFailed
 from infra.telemetry import Children, counter
-from tenants.jobs import ClaimedJob, LostClaimError, claim_job, finish, postpone
+from tenants.jobs import ClaimedJob, LostClaimError, claim_job, finish, hold, postpone
 
 log = structlog.get_logger(__name__)
 
 MAX_ATTEMPTS: Final = 8
 """Failures in a row after which a job is dead."""
+
+_KILLS: Final = (
+    f"It was tried {MAX_ATTEMPTS} times without getting further, and the last time its worker was killed over it, "
+    "perhaps for want of memory. Try less at once (a feed in several files), or ask whoever runs the workers."
+)
 
 _FIRST_S: Final = 2.0
 _LONGEST_S: Final = 600.0
@@ -57,14 +61,25 @@ Handler = Callable[[ClaimedJob], Awaitable[None]]
 
 
 async def run_job(
-    database: Database, job: ClaimedJob, handler: Handler, *, clock: Clock = utc_now, luck: float | None = None
+    database: Database,
+    job: ClaimedJob,
+    handler: Handler,
+    *,
+    clock: Clock = utc_now,
+    luck: float | None = None,
+    stop: asyncio.Event | None = None,
 ) -> None:
-    """One piece of a claimed job. Never raises but for a database that is away."""
+    """One piece of a claimed job. Never raises but for a database that is away. `stop` is set when the worker ends."""
     structlog.contextvars.bind_contextvars(job_id=str(job.job_id), tenant_id=str(job.tenant_id))
-    renewing = asyncio.create_task(_renew(database, job, clock))
+    renewing = asyncio.create_task(_renew(database, job, clock, stop or asyncio.Event()))
     status = "ok"
     try:
-        await handler(job)
+        if job.attempts >= MAX_ATTEMPTS:
+            status = "dead"
+            log.error("jobs.dead", kind=job.kind, attempts=job.attempts)
+            await _end_dead(database, job, clock, _KILLS)
+        else:
+            await handler(job)
     except LostClaimError:
         # Its worker was taken for dead. The other one goes on from the last commit.
         log.warning("jobs.claim_lost", kind=job.kind)
@@ -77,31 +92,39 @@ async def run_job(
         )
         status = "retried" if isinstance(plan, Retry) else "dead"
         log.log(30 if isinstance(error, KindredError) else 40, f"jobs.{status}", kind=job.kind, exc_info=error)
-        async with database.tenant_session(job.tenant_id) as conn:
-            if isinstance(plan, Retry):
+        if isinstance(plan, Retry):
+            async with database.tenant_session(job.tenant_id) as conn:
                 await postpone(conn, job, now=clock(), after_s=plan.after_s, error=detail)
-            else:
-                with suppress(LostClaimError):
-                    await finish(conn, job, "failed", now=clock(), error=detail)
+        else:
+            with suppress(LostClaimError):
+                await _end_dead(database, job, clock, detail)
     finally:
         renewing.cancel()
         jobs_run(job.kind, status).inc()
         structlog.contextvars.unbind_contextvars("job_id", "tenant_id")
 
 
-async def _renew(database: Database, job: ClaimedJob, clock: Clock) -> None:
-    """Say that the job is in good hands while a long step (a download) says nothing."""
+async def _end_dead(database: Database, job: ClaimedJob, clock: Clock, error: str) -> None:
+    async with database.tenant_session(job.tenant_id) as conn:
+        await finish(conn, job, "failed", now=clock(), error=error)
+
+
+async def _renew(database: Database, job: ClaimedJob, clock: Clock, stop: asyncio.Event) -> None:
+    """Say that the job is in good hands while a long step (a download) says nothing, and once when the worker ends."""
+    leaving = False
     while True:
-        await asyncio.sleep(_RENEW_S)
-        async with database.tenant_session(job.tenant_id) as conn:
-            await conn.execute(
-                text(
-                    "update jobs set due = greatest(due, cast(:now as timestamptz) + interval '60 seconds') "
-                    "where tenant_id = :tenant and job_id = :job and status = 'running' "
-                    "and (state ->> 'claim')::int = :claim"
-                ),
-                {"now": clock(), "tenant": job.tenant_id, "job": job.job_id, "claim": job.claim},
-            )
+        if leaving:
+            await asyncio.sleep(_RENEW_S)
+        else:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), _RENEW_S)
+        leaving = stop.is_set()
+        try:
+            async with database.tenant_session(job.tenant_id) as conn:
+                await hold(conn, job, now=clock(), leaving=leaving)
+        except Exception as error:
+            # The next time will do: the lease is four times as long.
+            log.warning("jobs.renewal_failed", kind=job.kind, error=type(error).__name__)
 
 
 class JobLoop:
@@ -115,15 +138,15 @@ class JobLoop:
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`; the piece in hand is finished."""
         while not stop.is_set():
-            if not await self.step():
+            if not await self.step(stop):
                 with suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), _IDLE_S)
 
-    async def step(self) -> bool:
-        """One piece of one job; False when none was due."""
+    async def step(self, stop: asyncio.Event | None = None) -> bool:
+        """One piece of one job; False when none was due. `stop` is set when the worker ends."""
         async with self._database.system_session(reason="claim a job") as system:
             job = await claim_job(system, list(self._handlers), self._clock())
         if job is None:
             return False
-        await run_job(self._database, job, self._handlers[job.kind], clock=self._clock)
+        await run_job(self._database, job, self._handlers[job.kind], clock=self._clock, stop=stop)
         return True
