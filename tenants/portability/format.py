@@ -15,6 +15,7 @@ from infra.errors import FieldError, Invalid, TooLarge
 from tenants.catalog.item import AttributeName, AttributeValue, Id
 from tenants.catalog.photos import MAX_PHOTO_BYTES, PHOTO_TYPES
 from tenants.events.event import ContextValue, Quantity
+from tenants.retention import Retention
 
 FORMAT: Final = 1
 """Rises with every change that an older reader would get wrong."""
@@ -122,7 +123,7 @@ class Shop(_Row, frozen=True, kw_only=True):
     next_item_no: _No
     next_shopper_no: _ShopperNo
     event_weights: dict[Annotated[str, Meta(min_length=1, max_length=64)], _Share] = {}
-    retention: dict[Annotated[str, Meta(min_length=1, max_length=64)], Annotated[int, Meta(ge=1, le=36_500)]] = {}
+    retention: Retention = Retention()
 
 
 class ItemIdRow(_Row, frozen=True, kw_only=True):

@@ -6,10 +6,11 @@ Every function works in the tenant's own session, under row-level security, and 
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from infra.db import TenantId, driver
@@ -190,7 +191,7 @@ def checked_placement(row: PlacementRow, file: str) -> PlacementRow:
 class _Counts(msgspec.Struct):
     """What statements over all tenants read of a model's counts: never to be anything else."""
 
-    rows: int = 0
+    rows: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
 
 
 class _Settings(msgspec.Struct):

@@ -55,7 +55,7 @@ from tenants.portability.format import (
     VectorRow,
     corrupt,
 )
-from tenants.vectors.generations import Layout, ensure_layout, ensure_space
+from tenants.vectors.generations import Layout, ensure_layout
 
 T = TypeVar("T")
 Progress = Callable[[str], None]
@@ -139,7 +139,7 @@ async def restore(
 
 
 def _settings(shop: Shop) -> str:
-    chosen = {"event_weights": shop.event_weights, "retention": shop.retention}
+    chosen = {"event_weights": shop.event_weights, "retention": msgspec.to_builtins(shop.retention)}
     return msgspec.json.encode({key: value for key, value in chosen.items() if value}).decode()
 
 
@@ -261,7 +261,10 @@ class _Filling:
             await load.insert_generation(conn, self._tenant_id, generation, layout, spaces)
 
     async def _layout(self, generation: Generation) -> tuple[Layout, dict[str, int]]:
-        """Our numbers of the spaces. Raises BundleMismatch where one of that name is another here."""
+        """Our numbers of the spaces. Raises BundleMismatch where one of that name is another here, or none.
+
+        They are all tenants', and only workers make them, of their packs: no bundle takes a name before its pack does.
+        """
         named = {space.name: space for space in generation.spaces}
         text, image = named.get(generation.text), named.get(generation.image)
         if text is None or image is None or (text.kind, image.kind) != ("text", "image"):
@@ -269,14 +272,20 @@ class _Filling:
         spaces: dict[str, int] = {}
         async with self._database.system_session(reason="spaces of a restored tenant") as conn:
             for space in generation.spaces:
-                number = await ensure_space(conn, name=space.name, kind=space.kind, dim=space.dim)
-                known = await (await driver(conn)).fetchrow("select kind, dim from spaces where space_id = $1", number)
+                known = await (await driver(conn)).fetchrow(
+                    "select space_id, kind, dim from spaces where name = $1", space.name
+                )
+                if known is None:
+                    raise BundleMismatch(
+                        f"No worker here has had the model pack of the space {space.name!r}. Install the packs of "
+                        "where the bundle was exported, start a worker with them, and restore then."
+                    )
                 if (known["kind"], known["dim"]) != (space.kind, space.dim):
                     raise BundleMismatch(
                         f"The space {space.name!r} has {known['dim']} dimensions here and {space.dim} in the bundle: "
                         "install the same model pack as where it was exported."
                     )
-                spaces[space.name] = number
+                spaces[space.name] = known["space_id"]
             layout_id = await ensure_layout(conn, spaces[text.name], spaces[image.name])
         ngrams = [
             spaces[space.name]

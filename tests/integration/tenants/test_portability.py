@@ -400,6 +400,11 @@ SPOILT: dict[str, tuple[Change, type[Exception]]] = {
     "a bad filter": (_edit("segments.ndjson.gz", b"attributes.age", b"price"), BundleCorrupt),
     "a bad placement": (_edit("placements.ndjson.gz", b'"defaults"', b'"no such"'), BundleCorrupt),
     "counts that break a cast": (_edit("models.ndjson.gz", b'"rows": 4', b'"rows": "x"'), BundleCorrupt),
+    "counts beyond every cast": (
+        _edit("models.ndjson.gz", b'"rows": 4', b'"rows": 99999999999999999999'),
+        BundleCorrupt,
+    ),
+    "counts below nothing": (_edit("models.ndjson.gz", b'"rows": 4', b'"rows": -4'), BundleCorrupt),
     "a blend of words": (_edit("models.ndjson.gz", b'"graph": 0.7', b'"graph": "x"'), BundleCorrupt),
     "a short vector": (_edit("vectors/0.ndjson.gz", b'"vec": "', b'"vec": "AAAA'), BundleCorrupt),
     "no base64": (_edit("vectors/0.ndjson.gz", b'"vec": "', b'"vec": "!'), BundleCorrupt),
@@ -414,6 +419,15 @@ SPOILT: dict[str, tuple[Change, type[Exception]]] = {
     ),
     "a space of another size": (_edit("generation.json", b'"dim":256', b'"dim":257'), BundleMismatch),
     "a space that is not described": (_edit("generation.json", b'"image":"test-image"', b'"image":"x"'), BundleCorrupt),
+    "a space of no pack": (_edit("generation.json", b'"test-text"', b'"multilingual-e5-small@1"'), BundleMismatch),
+    "days of a class that nobody chooses": (
+        _edit("shop.json", b'"retention": {}', b'"retention": {"clicks": 30}'),
+        BundleCorrupt,
+    ),
+    "more days than there are": (
+        _edit("shop.json", b'"retention": {}', b'"retention": {"events": 99999}'),
+        BundleCorrupt,
+    ),
     "a bad currency": (_edit("shop.json", b'"EUR"', b'"eur"'), BundleCorrupt),
     "no JSON": (_edit("shop.json", b"{", b""), BundleCorrupt),
 }
@@ -446,6 +460,22 @@ async def test_a_spoilt_bundle_is_refused_and_leaves_nothing(
         await find_tenant(database, name)
     await Upkeep(database, blobs, clock=lambda: START, secret=SECRET).erase()
     assert set(await deleted_tenants(database, late)) <= set(before)
+
+
+async def test_a_refused_bundle_leaves_no_space(
+    database: Database, blobs: FolderBlobs, file: Path, tmp_path: Path
+) -> None:
+    """They are all tenants': one that took the name of a pack of tomorrow would keep it from whoever installs that."""
+    members = _members(file)
+    generation = msgspec.json.decode(members["generation.json"])
+    generation["spaces"].append({**generation["spaces"][0], "name": "multilingual-e5-small@2", "dim": 7})
+    members["generation.json"] = msgspec.json.encode(generation)
+    _seal(members)
+    with pytest.raises(BundleMismatch, match="start a worker"):
+        await _restore(database, blobs, _write(members, tmp_path / "bad.tar"))
+    async with database.system_session(reason="test look") as conn:
+        taken = await (await driver(conn)).fetchval("select count(*) from spaces where name like 'multilingual%'")
+    assert taken == 0
 
 
 async def test_links_and_special_files_are_refused(
