@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta, Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from infra.apart import apart
 from infra.db import Database, TenantId, driver, fetch
 from infra.decode import InvalidFields
 from infra.errors import FieldError
@@ -254,11 +255,14 @@ def longest(events_days: int | None) -> Mapping[Chosen, int | None]:
     return {"events": events_days, "answers": kept("answers").days}
 
 
+# No other class that a restored shop may have brought along.
+_CHOSEN: Final = """jsonb_build_object('events', settings #> '{retention,events}',
+    'answers', settings #> '{retention,answers}')::text"""
+
+
 async def get_retention(conn: AsyncConnection, tenant_id: TenantId) -> Retention:
     """What the tenant has chosen."""
-    chosen = await (await driver(conn)).fetchval(
-        "select (settings -> 'retention')::text from tenants where tenant_id = $1", tenant_id
-    )
+    chosen = await (await driver(conn)).fetchval(f"select {_CHOSEN} from tenants where tenant_id = $1", tenant_id)
     return msgspec.json.decode(chosen or b"{}", type=Retention)
 
 
@@ -292,16 +296,16 @@ async def drop_old_rows(database: Database, *, now: datetime, events_days: int |
     async with database.system_session(reason="how long tenants keep what") as conn:
         records = await fetch(
             conn,
-            "select tenant_id, (settings -> 'retention')::text as chosen from tenants where deleted_at is null "
-            "order by tenant_id",
+            f"select tenant_id, {_CHOSEN} as chosen from tenants where deleted_at is null order by tenant_id",
         )
     dropped = 0
     for record in records:
-        chosen = msgspec.json.decode(record["chosen"] or b"{}", type=Retention)
-        for name, most in longest(events_days).items():
-            days = min((each for each in (most, getattr(chosen, name)) if each is not None), default=None)
-            if days is not None:
-                dropped += await _drop(database, record["tenant_id"], name, now - timedelta(days=days))
+        with apart("retain", record["tenant_id"]):
+            chosen = msgspec.json.decode(record["chosen"], type=Retention)
+            for name, most in longest(events_days).items():
+                days = min((each for each in (most, getattr(chosen, name)) if each is not None), default=None)
+                if days is not None:
+                    dropped += await _drop(database, record["tenant_id"], name, now - timedelta(days=days))
     return dropped
 
 

@@ -23,4 +23,6 @@ async def replay(database: Database, settings: Settings, arguments: Namespace) -
         print(
             f"kindred: {done.foreign} more were erased under another secret. Set KINDRED_SECRET_KEY to that of the API."
         )
-    return 1 if done.foreign else 0
+    if done.failed:
+        print("kindred: not every shop's could be replayed; the lines above say why. Run it again.")
+    return 1 if done.foreign or done.failed else 0

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
+from infra.apart import apart
 from infra.blob import BlobStore
 from infra.db import Database, TenantId, driver
 from infra.secret import Secret, mark_of
@@ -27,10 +28,13 @@ _NOBODY: Final = 0
 
 
 class Replayed(Struct, frozen=True, kw_only=True):
-    """`erased`: how many ids were erased again. `foreign`: tombstones of another secret, which nobody here can read."""
+    """`erased`: how many ids were erased again. `foreign`: tombstones of another secret, which nobody here can read.
+    `failed`: how often a shop's could not be replayed; the log says why.
+    """
 
     erased: int
     foreign: int
+    failed: int
 
 
 async def put_tombstones(
@@ -47,16 +51,19 @@ async def replay(database: Database, blobs: BlobStore, secret: Secret) -> Replay
     Whoever came back after the erasure is another person to us, and stays. A tombstone that the database knows costs
     its part of a listing, and one look into an index.
     """
-    erased = foreign = 0
+    erased = foreign = failed = 0
     async for tenant_id, batch in _batches(blobs):
-        unknown = await _unknown(database, tenant_id, batch)
-        foreign += len(unknown)
-        for each in secret.every:
-            readable = {stone.subject: stone.at for stone in unknown if stone.mark == mark_of(each)}
-            foreign -= len(readable)
-            if readable:
-                erased += await _erase_again(database, tenant_id, readable, each)
-    return Replayed(erased=erased, foreign=foreign)
+        failed += 1
+        with apart("replay", tenant_id):
+            unknown = await _unknown(database, tenant_id, batch)
+            foreign += len(unknown)
+            for each in secret.every:
+                readable = {stone.subject: stone.at for stone in unknown if stone.mark == mark_of(each)}
+                foreign -= len(readable)
+                if readable:
+                    erased += await _erase_again(database, tenant_id, readable, each)
+            failed -= 1
+    return Replayed(erased=erased, foreign=foreign, failed=failed)
 
 
 async def read_tombstones(blobs: BlobStore, tenant_id: TenantId, *, secret: Secret) -> dict[bytes, datetime]:

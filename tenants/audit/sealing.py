@@ -7,6 +7,7 @@ from uuid import UUID
 
 import msgspec
 
+from infra.apart import apart
 from infra.db import Database, TenantId, driver, fetch
 from tenants.audit.chain import DIGEST, Checked, Difference, Seal, check_seal, make_seal
 from tenants.audit.log import COLUMNS, entry_of, line_of
@@ -212,8 +213,9 @@ async def prune(database: Database, *, now: datetime, kept: timedelta = KEPT) ->
         )
     removed = 0
     for record in records:
-        while count := await _prune(database, TenantId(record["tenant_id"]), before, now):
-            removed += count
+        with apart("prune the audit log", record["tenant_id"]):
+            while count := await _prune(database, TenantId(record["tenant_id"]), before, now):
+                removed += count
     return removed
 
 

@@ -14,6 +14,7 @@ import asyncpg
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from infra.apart import apart
 from infra.changes import record_change
 from infra.db import Database, TenantId, driver, owner_engine
 from infra.errors import Conflict, Overloaded
@@ -286,20 +287,21 @@ async def remove_old_rows(database: Database, *, after: timedelta = KEEP_OLD) ->
         )
     removed = 0
     for shard, tenant_id in moved:
-        for table in _TABLES:
-            while True:
-                async with database.system_session(reason="remove a moved tenant's old rows") as conn:
-                    done: str = await (await driver(conn)).execute(
-                        f"delete from {table} where shard = 0 and tenant_id = $1 and item_no in (select item_no "
-                        f"from {table} where shard = 0 and tenant_id = $1 order by item_no limit {_BATCH})",
-                        tenant_id,
-                    )
-                count = int(done.rpartition(" ")[2])
-                removed += count
-                if not count:
-                    break
-        async with database.system_session(reason="remove a moved tenant's old rows") as conn:
-            await (await driver(conn)).execute("update shards set cleaned_at = now() where shard = $1", shard)
+        with apart("remove old rows", tenant_id):
+            for table in _TABLES:
+                while True:
+                    async with database.system_session(reason="remove a moved tenant's old rows") as conn:
+                        done: str = await (await driver(conn)).execute(
+                            f"delete from {table} where shard = 0 and tenant_id = $1 and item_no in (select item_no "
+                            f"from {table} where shard = 0 and tenant_id = $1 order by item_no limit {_BATCH})",
+                            tenant_id,
+                        )
+                    count = int(done.rpartition(" ")[2])
+                    removed += count
+                    if not count:
+                        break
+            async with database.system_session(reason="remove a moved tenant's old rows") as conn:
+                await (await driver(conn)).execute("update shards set cleaned_at = now() where shard = $1", shard)
     return removed
 
 
@@ -310,12 +312,13 @@ async def index_shards(database: Database, *, memory_mb: int = 512) -> list[str]
     """
     async with database.system_session(reason="list tenants with their own shard") as conn:
         records = await (await driver(conn)).fetch(
-            "select shard from tenants where shard <> 0 and deleted_at is null order by shard"
+            "select shard, tenant_id from tenants where shard <> 0 and deleted_at is null order by shard"
         )
     built = []
     async with _owner(database) as owner:
         for record in records:
-            built += await _index(owner, record["shard"], memory_mb=memory_mb)
+            with apart("index", record["tenant_id"]):
+                built += await _index(owner, record["shard"], memory_mb=memory_mb)
     return built
 
 

@@ -4,6 +4,7 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from infra.apart import apart
 from infra.db import Database, TenantId, driver
 from tenants.vectors.calibration import measure, milestone
 from tenants.vectors.encoding import count_pending
@@ -50,8 +51,9 @@ class Keeper:
         async with self._database.system_session(reason="tenants without a generation") as system:
             new = await list_new_tenants(system)
         for tenant_id in new:
-            async with self._database.tenant_session(tenant_id) as conn:
-                await ensure_generation(conn, tenant_id, self._wanted.layout.layout_id, self._wanted.calibration)
+            with apart("first generation", tenant_id):
+                async with self._database.tenant_session(tenant_id) as conn:
+                    await ensure_generation(conn, tenant_id, self._wanted.layout.layout_id, self._wanted.calibration)
         async with self._database.system_session(reason="generations that fill") as system:
             filling = [
                 TenantId(row.tenant_id)
@@ -63,9 +65,11 @@ class Keeper:
                 )
             ]
         for tenant_id in filling:
-            await self._fill(tenant_id)
+            with apart("fill", tenant_id):
+                await self._fill(tenant_id)
         for tenant_id in list(self._touched):
-            await self.calibrate(tenant_id)
+            with apart("calibrate", tenant_id):
+                await self.calibrate(tenant_id)
 
     async def retarget(self) -> None:
         """See to it that every tenant comes to be served by the wanted encoders: called when a worker starts."""
@@ -81,8 +85,9 @@ class Keeper:
             )
             others = [TenantId(row.tenant_id) for row in rows]
         for tenant_id in dict.fromkeys(others):
-            async with self._database.tenant_session(tenant_id) as conn:
-                await self._want(conn, tenant_id)
+            with apart("retarget", tenant_id):
+                async with self._database.tenant_session(tenant_id) as conn:
+                    await self._want(conn, tenant_id)
 
     async def _want(self, conn: AsyncConnection, tenant_id: TenantId) -> None:
         layout_id = self._wanted.layout.layout_id

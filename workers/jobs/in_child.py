@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from infra.apart import apart
 from infra.clock import Clock, utc_now
 from infra.db import Database, TenantId
 from tenants.jobs import ClaimedJob, advance
@@ -60,6 +61,7 @@ class InChild(ABC):
     async def _queue(self, due: Sequence[TenantId], queue: Queue) -> int:
         """Queue a job of each tenant; how many."""
         for tenant_id in due:
-            async with self._database.tenant_session(tenant_id) as conn:
-                await queue(conn, tenant_id)
+            with apart("queue", tenant_id):
+                async with self._database.tenant_session(tenant_id) as conn:
+                    await queue(conn, tenant_id)
         return len(due)

@@ -1,7 +1,9 @@
 """Lending: new items get a place in behaviour space as soon as they are encoded, until the next training."""
 
+from contextlib import suppress
 from datetime import datetime
 
+from infra.apart import apart
 from infra.db import Database, TenantId
 from tenants.learned.borrowing import lend, list_newcomers
 from tenants.lifecycle import TenantNotFound, load_tenant
@@ -20,11 +22,9 @@ class Lending:
             newcomers = await list_newcomers(system, self._lent)
         placed = 0
         for each in newcomers:
-            try:
+            with apart("lend", each.tenant_id), suppress(TenantNotFound):
                 async with self._database.tenant_session(each.tenant_id) as conn:
                     tenant = await load_tenant(conn, each.tenant_id)
                     placed += await lend(conn, tenant, each)
-            except TenantNotFound:
-                continue
-            self._lent[each.tenant_id, each.model] = each.latest
+                self._lent[each.tenant_id, each.model] = each.latest
         return placed

@@ -1,11 +1,13 @@
 """Popularity: keeps the best sellers and the risers of every tenant up to the minute."""
 
+from contextlib import suppress
 from datetime import timedelta
 from time import perf_counter
 from typing import Final
 
 import structlog
 
+from infra.apart import apart
 from infra.clock import Clock, utc_now
 from infra.db import Database, TenantId
 from tenants.learned.popularity import list_active, refresh_popularity
@@ -42,7 +44,8 @@ class Popularity:
             if now.timestamp() < (not_before if each.lively else latest):
                 continue
             began = perf_counter()
-            try:
+            changed = None
+            with apart("popularity", each.tenant_id), suppress(TenantNotFound):
                 async with self._database.tenant_session(each.tenant_id) as conn:
                     tenant = await load_tenant(conn, each.tenant_id)
                     changed = await refresh_popularity(
@@ -52,8 +55,6 @@ class Popularity:
                         model=tenant.generation.behaviour_model or 0,
                         now=now,
                     )
-            except TenantNotFound:
-                continue
             took = perf_counter() - began
             self._next[each.tenant_id] = (
                 now.timestamp() + took / _SHARE,

@@ -7,6 +7,7 @@ from uuid import UUID
 import asyncpg
 import structlog
 
+from infra.apart import apart
 from infra.blob import BlobStore
 from infra.clock import Clock, utc_now
 from infra.db import Database, driver
@@ -133,8 +134,9 @@ class Upkeep:
         """Seal the entries of the audit log that are in no seal yet; how many."""
         sealed = 0
         for tenant_id in await unsealed_tenants(self._database):
-            while count := await seal(self._database, tenant_id, now=self._clock()):
-                sealed += count
+            with apart("seal", tenant_id):
+                while count := await seal(self._database, tenant_id, now=self._clock()):
+                    sealed += count
         _sealed.inc(sealed)
         return sealed
 
@@ -163,16 +165,17 @@ class Upkeep:
         """Erase the deleted tenants whose days of grace are over, to the last row and file; how many."""
         erased = 0
         for tenant_id in await deleted_tenants(self._database, self._clock()):
-            try:
-                rows = await erase_tenant(
-                    self._database, self._blobs, tenant_id, now=self._clock(), secret=self._secret.current
-                )
-            except (TenantNotFound, UpstreamFailed) as error:
-                # Another worker was quicker, or the files cannot be reached now: the others go on.
-                log.info("tenant.erasure_postponed", tenant_id=str(tenant_id), error=error.code)
-                continue
-            log.info("tenant.erased", tenant_id=str(tenant_id), rows=rows)
-            erased += 1
+            with apart("erase", tenant_id):
+                try:
+                    rows = await erase_tenant(
+                        self._database, self._blobs, tenant_id, now=self._clock(), secret=self._secret.current
+                    )
+                except (TenantNotFound, UpstreamFailed) as error:
+                    # Another worker was quicker, or the files cannot be reached now: the others go on.
+                    log.info("tenant.erasure_postponed", tenant_id=str(tenant_id), error=error.code)
+                    continue
+                log.info("tenant.erased", tenant_id=str(tenant_id), rows=rows)
+                erased += 1
         return erased
 
     async def replay(self) -> int:
@@ -191,16 +194,17 @@ class Upkeep:
             large = await large_tenants(system, above=above)
         moved = 0
         for tenant_id in large:
-            async with self._database.tenant_session(tenant_id) as conn:
-                if await count_pending(conn, tenant_id, "text"):
+            with apart("shards", tenant_id):
+                async with self._database.tenant_session(tenant_id) as conn:
+                    if await count_pending(conn, tenant_id, "text"):
+                        continue
+                try:
+                    await move_to_own_shard(self._database, tenant_id, memory_mb=INDEX_MB)
+                except (ShardBusy, WritersInTheWay, TenantNotFound) as error:
+                    # Another worker has it, its writers left no moment, or it was deleted: the others go on.
+                    log.info("shard.postponed", tenant_id=str(tenant_id), error=error.code)
                     continue
-            try:
-                await move_to_own_shard(self._database, tenant_id, memory_mb=INDEX_MB)
-            except (ShardBusy, WritersInTheWay, TenantNotFound) as error:
-                # Another worker has it, its writers left no moment, or it was deleted: the others go on.
-                log.info("shard.postponed", tenant_id=str(tenant_id), error=error.code)
-                continue
-            moved += 1
+                moved += 1
         await remove_old_rows(self._database)
         await drop_orphans(self._database)
         await index_shards(self._database, memory_mb=INDEX_MB)

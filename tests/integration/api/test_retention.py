@@ -247,6 +247,40 @@ async def test_a_tenant_may_have_less_kept(app: Application, shop: Shop) -> None
     assert (again["events"]["days"], again["answers"]["days"]) == (800, 92)
 
 
+async def _keep(app: Application, shop: Shop, chosen: str) -> None:
+    """Have the shop keep what no call can set: a bundle of a stranger might."""
+    async with app.services.database.system_session(reason="test set-up") as conn:
+        await (await driver(conn)).execute(
+            "update tenants set settings = jsonb_build_object('retention', $2::text::jsonb) where tenant_id = $1",
+            shop.tenant_id,
+            chosen,
+        )
+
+
+async def test_a_class_that_nobody_chooses_is_none(app: Application, shop: Shop) -> None:
+    """The others hold."""
+    await _keep(app, shop, '{"clicks": 30, "events": 20}')
+    shown = await shop.client.get("/v1/retention")
+    assert shown.status_code == 200, shown.text
+    assert {each["name"]: each["days"] for each in shown.json()["classes"]}["events"] == 20
+
+
+async def test_one_shop_stops_the_retention_of_no_other(
+    app: Application, make_shop: Callable[[], Awaitable[Shop]]
+) -> None:
+    """Whatever stands in its settings: the next one's old rows go all the same."""
+    shops = sorted([await make_shop() for _ in range(2)], key=lambda each: each.tenant_id)
+    await _keep(app, shops[0], '{"events": "x"}')
+    async with app.services.database.system_session(reason="test set-up") as conn:
+        await _event(await driver(conn), shops[1], START - timedelta(days=801))
+    await _tend(app)
+    async with app.services.database.system_session(reason="test look") as conn:
+        left = await (await driver(conn)).fetchval(
+            "select count(*) from events where tenant_id = $1", shops[1].tenant_id
+        )
+    assert left == 0
+
+
 @pytest.mark.parametrize(
     "body",
     [
