@@ -107,7 +107,7 @@ CLASSES: Final[Sequence[DataClass]] = (
         where="object store, exports/",
         since="the bundle was made",
         days=EXPORTS_KEPT.days,
-        note="gone as soon as a person is erased",
+        note="the latest two of a tenant; gone as soon as a person is erased",
     ),
     DataClass(
         name="deliveries",

@@ -104,11 +104,15 @@ async def serve(settings: Settings, queues: Sequence[str], stop: asyncio.Event) 
                 # Of its own: one long transaction reads all that a shop has.
                 readers = Database(url, direct_url=settings.direct_database_url, hot=0, sessions=1)
                 stack.push_async_callback(readers.close)
-                exports = Exports(readers, blobs, folder=scratch, clock=clock)
+                exports = Exports(database, blobs, folder=scratch, clock=clock, readers=readers)
                 group.create_task(_every("scratch", 3600, exports.sweep, stop))
-                jobs = JobLoop(database, {IMPORT_JOB: imports, HISTORY_JOB: history, EXPORT_JOB: exports}, clock=clock)
+                jobs = JobLoop(database, {IMPORT_JOB: imports, HISTORY_JOB: history}, clock=clock)
                 for _ in range(IMPORTS_AT_ONCE):
                     group.create_task(_keep_running("jobs", jobs.run, stop))
+                # One, as there is one reader: the next is claimed when it is free, and imports never wait for any.
+                group.create_task(
+                    _keep_running("exports", JobLoop(database, {EXPORT_JOB: exports}, clock=clock).run, stop)
+                )
             if "train" in queues:
                 scratch = settings.data_dir / "scratch"
                 await asyncio.to_thread(sweep_scratch, scratch, now=time.time())

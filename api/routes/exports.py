@@ -50,7 +50,7 @@ async def create_export(request: AnyRequest) -> Response[bytes]:
     """A worker writes catalogue, photos, users, events, placements, settings, vectors and models into one tar file.
 
     `kindred tenants restore` makes a tenant of it on any installation, with the same answers. Keys are not in it. Asked
-    again while one waits, the answer names that one.
+    again while one waits or is made, the answer names that one.
     """
     async with writing(request) as work:
         export_id = await exports.queue_export(work.conn, work.tenant_id)
@@ -93,7 +93,8 @@ async def get_export(request: AnyRequest, export_id: FromPath[str]) -> Response[
 async def get_export_file(request: AnyRequest, export_id: FromPath[str]) -> Response[bytes] | Stream:
     """The tar file, whole or the part that `Range: bytes=…` asks for: a download that broke off goes on.
 
-    It is kept for 7 days, and no longer than everybody in it: when a person is erased, it goes.
+    It is kept for 7 days and until two later ones are made, and no longer than everybody in it: when a person is
+    erased, it goes.
     """
     services = services_of(request)
     tenant_id = caller_of(request).tenant_id

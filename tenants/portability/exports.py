@@ -15,6 +15,8 @@ from tenants.jobs import Job, JobNotFound, JobStatus, create_job, get_job
 EXPORT_JOB: Final = "export"
 KEPT: Final = timedelta(days=7)
 """How long a bundle can be fetched."""
+LATEST: Final = 2
+"""Bundles of a tenant that are kept, the latest: each is as large as all that it has."""
 
 OVERTAKEN: Final = (
     "exists (select 1 from erasures e where e.tenant_id = j.tenant_id "
@@ -38,7 +40,7 @@ class ExportNotReady(Conflict):
 
 
 class ExportGone(NotFound):
-    """The bundle was kept for seven days, or a person in it was erased since."""
+    """The bundle was kept for seven days, two later ones were made, or a person in it was erased since."""
 
     code = "export_gone"
     title = "The exported file is gone"
@@ -82,11 +84,12 @@ def export_key(tenant_id: TenantId, export_id: UUID) -> str:
 
 
 async def queue_export(conn: AsyncConnection, tenant_id: TenantId) -> UUID:
-    """Have all that the tenant has written into a bundle; the export's id, or that of one that waits already."""
+    """Have all that the tenant has written into a bundle; the export's id, or that of one that waits or is made."""
     raw = await driver(conn)
     await raw.fetchval("select pg_advisory_xact_lock(hashtextextended('export of ' || $1::text, 0))", str(tenant_id))
     waiting = await raw.fetchval(
-        "select job_id from jobs where tenant_id = $1 and kind = $2 and status = 'queued' order by job_id limit 1",
+        "select job_id from jobs where tenant_id = $1 and kind = $2 and status in ('queued', 'running') "
+        "order by job_id limit 1",
         tenant_id,
         EXPORT_JOB,
     )
@@ -103,11 +106,7 @@ async def get_export(conn: AsyncConnection, tenant_id: TenantId, export_id: UUID
         raise _unknown(export_id) from error
     if job.kind != EXPORT_JOB:
         raise _unknown(export_id)
-    # Asked again each time: who erases a person deletes the file, but may be stopped in between.
-    overtaken = job.status == "done" and await (await driver(conn)).fetchval(
-        f"select {OVERTAKEN} from jobs j where j.tenant_id = $1 and j.job_id = $2", tenant_id, export_id
-    )
-    return _export(job, now, overtaken=overtaken)
+    return _export(job, now, await kept_exports(conn, tenant_id))
 
 
 async def list_exports(conn: AsyncConnection, tenant_id: TenantId, *, now: datetime, limit: int = 100) -> list[Export]:
@@ -118,13 +117,30 @@ async def list_exports(conn: AsyncConnection, tenant_id: TenantId, *, now: datet
         EXPORT_JOB,
         limit,
     )
-    return [await get_export(conn, tenant_id, UUID(int=record["job_id"].int), now=now) for record in records]
+    kept = await kept_exports(conn, tenant_id)
+    jobs = [await get_job(conn, tenant_id, UUID(int=record["job_id"].int)) for record in records]
+    return [_export(job, now, kept) for job in jobs]
 
 
-def _export(job: Job, now: datetime, *, overtaken: bool) -> Export:
+async def kept_exports(conn: AsyncConnection, tenant_id: TenantId) -> frozenset[UUID]:
+    """The exports whose bundles are kept, whatever their age: the latest, with nobody in them who was erased since.
+
+    Asked each time: who erases a person deletes the file, but may be stopped in between.
+    """
+    records = await (await driver(conn)).fetch(
+        "select j.job_id from (select * from jobs where tenant_id = $1 and kind = $2 and status = 'done' "
+        f"order by job_id desc limit $3) j where not {OVERTAKEN}",
+        tenant_id,
+        EXPORT_JOB,
+        LATEST,
+    )
+    return frozenset(UUID(int=record["job_id"].int) for record in records)
+
+
+def _export(job: Job, now: datetime, kept: frozenset[UUID]) -> Export:
     made = msgspec.json.decode(job.report, type=ExportReport) if job.status == "done" else None
     expires_at = None if job.finished_at is None or made is None else job.finished_at + KEPT
-    fetchable = expires_at is not None and now < expires_at and not overtaken
+    fetchable = expires_at is not None and now < expires_at and job.job_id in kept
     return Export(
         export_id=job.job_id,
         status=job.status,
@@ -146,7 +162,8 @@ def check_fetchable(export: Export) -> None:
         raise ExportNotReady(f"The bundle could not be made: {export.error or export.status}. Ask for another.")
     if export.url is None:
         raise ExportGone(
-            "Bundles are kept for 7 days, or until somebody in them is erased. Ask for another with POST /v1/exports."
+            f"Bundles are kept for {KEPT.days} days, of a shop the latest {LATEST}, and until somebody in them is erased. "
+            "Ask for another with POST /v1/exports, or fetch a later one."
         )
 
 

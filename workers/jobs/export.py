@@ -9,11 +9,11 @@ import structlog
 
 from infra.blob import BlobStore
 from infra.clock import Clock, utc_now
-from infra.db import Database, driver
+from infra.db import Database, TenantId, driver
 from infra.errors import Overloaded
 from tenants.jobs import ClaimedJob, finish
 from tenants.portability.dump import bundle, count_erasures, dump
-from tenants.portability.exports import ExportReport, export_key
+from tenants.portability.exports import ExportReport, export_key, export_prefix, kept_exports
 from workers.training.child import sweep_scratch
 
 log = structlog.get_logger(__name__)
@@ -31,10 +31,23 @@ class ExportOvertaken(Overloaded):
 
 
 class Exports:
-    """The handler of export jobs. `folder`: where the files of one lie until they are in the blob store."""
+    """The handler of export jobs. `folder`: where the files of one lie until they are in the blob store.
 
-    def __init__(self, database: Database, blobs: BlobStore, *, folder: Path, clock: Clock = utc_now) -> None:
+    `readers` has a connection for each that is made at once, and for nothing else: one is read in one transaction,
+    which is as long as the shop is large. None: `database` has them.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        blobs: BlobStore,
+        *,
+        folder: Path,
+        clock: Clock = utc_now,
+        readers: Database | None = None,
+    ) -> None:
         self._database = database
+        self._readers = readers or database
         self._blobs = blobs
         self._folder = folder
         self._clock = clock
@@ -51,7 +64,7 @@ class Exports:
         key = export_key(job.tenant_id, job.job_id)
         with TemporaryDirectory(prefix=_SCRATCH, dir=self._folder) as scratch:
             as_of = self._clock()
-            dumped = await dump(self._database, job.tenant_id, Path(scratch), now=as_of)
+            dumped = await dump(self._readers, job.tenant_id, Path(scratch), now=as_of)
             info = await self._blobs.put(key, bundle(dumped, self._blobs), content_type="application/x-tar")
         async with self._database.tenant_session(job.tenant_id) as conn:
             # Asked after the file is there: whoever erases a person from now on takes it away.
@@ -64,3 +77,11 @@ class Exports:
             await self._blobs.delete(key)
             raise ExportOvertaken("A person was erased while the file was made; it is made anew.")
         log.info("exports.made", bytes=info.size)
+        await self._drop_others(job.tenant_id)
+
+    async def _drop_others(self, tenant_id: TenantId) -> None:
+        async with self._database.tenant_session(tenant_id) as conn:
+            kept = {export_key(tenant_id, each) for each in await kept_exports(conn, tenant_id)}
+        async for key in self._blobs.iter_keys(export_prefix(tenant_id)):
+            if key not in kept:
+                await self._blobs.delete(key)

@@ -1,5 +1,6 @@
 """An export asked for over HTTP, made by a worker, and fetched whole, in parts, or not at all."""
 
+import asyncio
 import tarfile
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -14,9 +15,11 @@ import pytest
 from api.app import Application
 from infra.blob import BlobStore, BlobsUnavailable
 from infra.db import Database
+from infra.settings import Settings
 from tenants.portability import exports as stored
 from tenants.retention import files_in_use
 from tests.integration.api.conftest import MakeShop, Shop, anonymous, app, make_shop, shop
+from workers import __main__ as worker
 from workers.jobs import export as export_job
 from workers.jobs.export import Exports
 from workers.runner import JobLoop
@@ -95,6 +98,67 @@ async def test_an_export_that_waits_is_not_asked_for_twice(shop: Shop) -> None:
     assert await _ask(shop) == export_id
     refused = await shop.client.get(f"/v1/exports/{export_id}/file")
     assert (refused.status_code, refused.json()["code"]) == (409, "export_not_ready")
+
+
+async def test_an_export_that_is_made_is_not_asked_for_twice(
+    shop: Shop, loop: JobLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a shop that asks without end would keep a worker busy without end."""
+    whole = export_job.dump
+    asked = []
+
+    async def asking(*args: Any, **named: Any) -> Any:
+        asked.append(await _ask(shop))
+        return await whole(*args, **named)
+
+    monkeypatch.setattr(export_job, "dump", asking)
+    assert await _ask(shop) == (await _made(shop, loop))["export_id"]
+    assert len(set(asked)) == 1
+    assert not await loop.step()
+
+
+async def test_the_latest_two_bundles_are_kept(app: Application, shop: Shop, loop: JobLoop) -> None:
+    """Of each shop; the export before them says that its file is gone."""
+    shown = [await _made(shop, loop) for _ in range(3)]
+    blobs: BlobStore = app.services.blobs
+    assert len([key async for key in blobs.iter_keys(f"tenants/{shop.tenant_id}/exports/")]) == 2
+    refused = await shop.client.get(shown[0]["url"])
+    assert (refused.status_code, refused.json()["code"]) == (404, "export_gone")
+    listed = (await shop.client.get("/v1/exports")).json()["exports"]
+    assert [each["url"] for each in listed] == [shown[2]["url"], shown[1]["url"], None]
+    for each in shown[1:]:
+        assert (await shop.client.get(each["url"])).status_code == 200
+
+
+async def test_one_export_is_made_at_a_time_and_imports_go_on(
+    fresh_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker has one loop for exports, as it has one connection for them: another shop's waits, and costs no try."""
+    loops: list[set[str]] = []
+    stop = asyncio.Event()
+
+    class Noted(JobLoop):
+        def __init__(self, database: Database, handlers: Any, **options: Any) -> None:
+            self._kinds = set(handlers)
+            super().__init__(database, handlers, **options)
+
+        async def run(self, stop: asyncio.Event) -> None:
+            loops.append(self._kinds)
+            if len(loops) > worker.IMPORTS_AT_ONCE:
+                stop.set()
+            await stop.wait()
+
+    monkeypatch.setattr(worker, "JobLoop", Noted)
+    settings = Settings.from_env(
+        {
+            "DATABASE_URL": fresh_database_url,
+            "KINDRED_DATA_DIR": str(tmp_path),
+            "KINDRED_SECRET_KEY": "s" * 32,
+            "KINDRED_METRICS_PORT": "0",
+        }
+    )
+    await worker.serve(settings, ["imports"], stop)
+    assert [kinds for kinds in loops if stored.EXPORT_JOB in kinds] == [{stored.EXPORT_JOB}]
 
 
 @pytest.mark.parametrize("export_id", ["x", "0198c0de-0000-7000-8000-000000000000", "%00", "a" * 300])
