@@ -8,6 +8,7 @@ import hmac
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Final
+from uuid import UUID
 
 import msgspec
 from msgspec import Meta, Struct
@@ -200,13 +201,7 @@ async def merge_visitor(
 
 async def move_events(raw: Any, tenant_id: TenantId, old: int, new: int) -> int:
     """Give one number's events and answers to another; how many rows of events."""
-    await raw.execute(
-        "update answers set shopper_no = $3 where tenant_id = $1 and shopper_no = $2", tenant_id, old, new
-    )
-    done: str = await raw.execute(
-        "update events set shopper_no = $3 where tenant_id = $1 and shopper_no = $2", tenant_id, old, new
-    )
-    return int(done.rpartition(" ")[2])
+    return await _move(raw, tenant_id, {old: new})
 
 
 async def find_subjects(conn: AsyncConnection, tenant_id: TenantId, user_id: str, *, secret: bytes) -> list[bytes]:
@@ -344,24 +339,72 @@ async def erased_since(
     return frozenset(record["subject"] for record in records)
 
 
+class Place(Struct, frozen=True, kw_only=True):
+    """How far a walk along merges and erasures by their time has come."""
+
+    at: datetime
+    tenant_id: UUID = UUID(int=0)
+    shopper_no: int = -1
+
+
+class Settled(Struct, frozen=True, kw_only=True):
+    """`rows`: how many were put right. `last`: where to go on; None where nothing is left."""
+
+    rows: int
+    last: Place | None
+
+
+_LATE_AT_ONCE: Final = 2000
+
 _LATE: Final = """
-select s.tenant_id, s.shopper_no, s.merged_into from shopper_ids s
-where s.merged_at > $1
-union all select e.tenant_id, e.shopper_no, null from erasures e where e.erased_at > $1
+(select s.merged_at as at, s.tenant_id, s.shopper_no, s.merged_into as into from shopper_ids s
+where s.merged_at >= $1 and (s.merged_at, s.tenant_id, s.shopper_no) > ($1, $2, $3)
+order by s.merged_at, s.tenant_id, s.shopper_no limit $4)
+union all
+(select e.erased_at, e.tenant_id, e.shopper_no, null from erasures e
+where e.erased_at >= $1 and (e.erased_at, e.tenant_id, e.shopper_no) > ($1, $2, $3)
+order by e.erased_at, e.tenant_id, e.shopper_no limit $4)
+order by 1, 2, 3 limit $4
 """
 
 
-async def settle_late(raw: Any, since: datetime) -> int:
-    """Put right what was written under a number in the very moment in which it was merged or erased; how many rows.
+async def settle_late(raw: Any, since: datetime, *, after: Place | None = None, limit: int = _LATE_AT_ONCE) -> Settled:
+    """Put right what was written under a number in the very moment in which it was merged or erased, of so many.
 
     Another API process may believe for 200 ms what it remembers. `raw` is of the system role.
     """
-    rows = 0
-    for tenant_id, number, into in await raw.fetch(_LATE, since):
-        if into is None:
-            rows += await erase_numbers(raw, tenant_id, [number])
+    place = after or Place(at=since)
+    late = await raw.fetch(_LATE, place.at, place.tenant_id, place.shopper_no, limit)
+    erased: dict[UUID, list[int]] = {}
+    merged: dict[UUID, dict[int, int]] = {}
+    for record in late:
+        if record["into"] is None:
+            erased.setdefault(record["tenant_id"], []).append(record["shopper_no"])
         else:
-            rows += await move_events(raw, tenant_id, number, into)
+            merged.setdefault(record["tenant_id"], {})[record["shopper_no"]] = record["into"]
+    rows = 0
+    for tenant_id, numbers in erased.items():
+        rows += await erase_numbers(raw, TenantId(tenant_id), numbers)
+    for tenant_id, into in merged.items():
+        rows += await _move(raw, TenantId(tenant_id), into)
+    if len(late) < limit:
+        return Settled(rows=rows, last=None)
+    last = late[-1]
+    return Settled(rows=rows, last=Place(at=last["at"], tenant_id=last["tenant_id"], shopper_no=last["shopper_no"]))
+
+
+async def _move(raw: Any, tenant_id: TenantId, into: Mapping[int, int]) -> int:
+    rows = 0
+    for table in ("answers", "events"):
+        # One walk along each partition's index, however many numbers.
+        done: str = await raw.execute(
+            f"update {table} set shopper_no = ($3::int8[])[array_position($2::int8[], shopper_no)] "
+            "where tenant_id = $1 and shopper_no = any($2::int8[])",
+            tenant_id,
+            list(into),
+            list(into.values()),
+        )
+        rows = int(done.rpartition(" ")[2])
     return rows
 
 

@@ -83,6 +83,7 @@ class Upkeep:
         self._events_days = events_days
         self._secret = secret
         self._unused: set[str] = set()
+        self._settled: datetime | None = None
 
     async def count(self) -> None:
         """Set the gauges that autoscaling reads."""
@@ -158,8 +159,19 @@ class Upkeep:
 
     async def settle(self) -> int:
         """Put right what was written in the very moment in which its shopper was merged or erased; how many rows."""
-        async with self._database.system_session(reason="late events of merged and erased shoppers") as system:
-            return await settle_late(await driver(system), self._clock() - LATE)
+        now = self._clock()
+        # What a turn before did not come to is looked at still.
+        since = min(self._settled or now, now) - LATE
+        rows, place = 0, None
+        while True:
+            # Of so many at a time: jobs are claimed over the same connection.
+            async with self._database.system_session(reason="late events of merged and erased shoppers") as system:
+                some = await settle_late(await driver(system), since, after=place)
+            rows += some.rows
+            place = some.last
+            if place is None:
+                self._settled = now
+                return rows
 
     async def erase(self) -> int:
         """Erase the deleted tenants whose days of grace are over, to the last row and file; how many."""

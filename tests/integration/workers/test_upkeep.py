@@ -8,6 +8,7 @@ from infra.blob_folder import FolderBlobs
 from infra.changes import record_change
 from infra.db import Database
 from tenants.catalog.photos import photo_key, store_photo
+from workers.jobs import upkeep as upkeep_job
 from workers.jobs.encode import TextLoop
 from workers.jobs.upkeep import Upkeep
 from workers.models import Models
@@ -90,3 +91,70 @@ async def test_a_large_tenant_gets_a_shard_of_its_own(
         "where t.tenant_id = $1 group by 1",
     )
     assert (shard > 0, count) == (True, 12)
+
+
+async def test_late_events_are_put_right_a_few_shoppers_at_a_time(
+    database: Database, make_shop: Any, blobs: FolderBlobs, query: Any, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jobs are claimed over the same connection: many sign-ins of one shop must not hold it. None is left out."""
+    one, other = await make_shop(), await make_shop()
+    for tenant_id in (one, other):
+        await query(
+            tenant_id,
+            "insert into shopper_ids (tenant_id, shopper_no, kind, external_id, bucket_key, merged_into, merged_at) "
+            "select $1, n, 0, 'v' || n, n, 100 + n, $2::timestamptz - n % 3 * interval '1 second' "
+            "from generate_series(1, 8) n",
+            clock(),
+        )
+        await query(
+            tenant_id,
+            "insert into events (tenant_id, ts, event_no, type, shopper_no) "
+            "select $1, $2::timestamptz, gen_random_uuid(), 'view', n from generate_series(1, 9) n",
+            clock(),
+        )
+    held = []
+    whole = upkeep_job.settle_late
+
+    async def few(raw: Any, since: Any, **options: Any) -> Any:
+        some = await whole(raw, since, limit=3, **options)
+        held.append(some.rows)
+        return some
+
+    monkeypatch.setattr(upkeep_job, "settle_late", few)
+    upkeep = Upkeep(database, blobs, clock=clock)
+    assert await upkeep.settle() == sum(held) >= 16
+    assert max(held) == 3
+    for tenant_id in (one, other):
+        numbers = await query(tenant_id, "select shopper_no from events where tenant_id = $1 order by 1")
+        assert numbers == [(9,), *((101 + n,) for n in range(8))]
+
+
+async def test_a_settling_that_failed_is_made_up_for(
+    database: Database, make_shop: Any, blobs: FolderBlobs, query: Any, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long ago: a database that was away for an hour leaves nothing under a number that is merged."""
+    tenant_id = await make_shop()
+    upkeep = Upkeep(database, blobs, clock=clock)
+    await upkeep.settle()
+    await query(
+        tenant_id,
+        "insert into shopper_ids (tenant_id, shopper_no, kind, external_id, bucket_key, merged_into, merged_at) "
+        "values ($1, 1, 0, 'v', 1, 2, $2)",
+        clock(),
+    )
+    await query(
+        tenant_id,
+        "insert into events (tenant_id, ts, event_no, type, shopper_no) values ($1, $2, gen_random_uuid(), 'view', 1)",
+        clock(),
+    )
+    clock.advance(3600)
+    with monkeypatch.context() as broken:
+
+        async def away(*_: Any, **__: Any) -> Any:
+            raise ConnectionError("away")
+
+        broken.setattr(upkeep_job, "settle_late", away)
+        with pytest.raises(ConnectionError):
+            await upkeep.settle()
+    await upkeep.settle()
+    assert await query(tenant_id, "select shopper_no from events where tenant_id = $1") == [(2,)]
