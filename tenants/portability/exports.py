@@ -162,8 +162,8 @@ def check_fetchable(export: Export) -> None:
         raise ExportNotReady(f"The bundle could not be made: {export.error or export.status}. Ask for another.")
     if export.url is None:
         raise ExportGone(
-            f"Bundles are kept for {KEPT.days} days, of a shop the latest {LATEST}, and until somebody in them is erased. "
-            "Ask for another with POST /v1/exports, or fetch a later one."
+            f"Bundles are kept for {KEPT.days} days, of a shop the latest {LATEST}, and until somebody in "
+            "them is erased. Ask for another with POST /v1/exports, or fetch a later one."
         )
 
 
