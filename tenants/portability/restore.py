@@ -35,6 +35,7 @@ from tenants.portability import load
 from tenants.portability.archive import Bundle, open_bundle
 from tenants.portability.format import (
     GENERATION,
+    PHOTOS,
     SHOP,
     BehaviourRow,
     BundleMismatch,
@@ -63,6 +64,9 @@ Progress = Callable[[str], None]
 
 LEASE: Final = timedelta(hours=1)
 """A restore that says nothing for so long counts as dead."""
+
+_RENEWED: Final = timedelta(minutes=5)
+"""How long it says nothing while photos are copied."""
 
 _BATCH: Final = 500
 
@@ -173,8 +177,8 @@ class _Filling:
         generation = self._bundle.document(GENERATION, Generation | None)  # type: ignore[arg-type]
         await self._plain("item_ids", ItemIdRow)
         await self._items()
-        await self._photos()
         await self._plain("photos", PhotoRow)
+        await self._photos()
         await self._plain("shoppers", ShopperRow)
         await self._plain("users", UserRow)
         await self._plain("segments", SegmentRow, load.checked_segment)
@@ -239,12 +243,19 @@ class _Filling:
             self._count["items"] = self._count.get("items", 0) + len(rows)
 
     async def _photos(self) -> None:
-        """The bytes before the rows: none names a photo that is not there, but for those that were missing there."""
+        """The bytes after the rows: upkeep sweeps those that no row names, and nobody sees the shop before both are
+        there.
+        """
         self._tell("photos")
+        held = self._clock()
         photos = self._bundle.photos()
         while (photo := await asyncio.to_thread(next, photos, None)) is not None:
             sha, data = photo
             await self._blobs.put(photo_key(self._tenant_id, sha), data)
+            if self._clock() - held > _RENEWED:
+                held = self._clock()
+                async with self._session(PHOTOS):
+                    pass
 
     async def _vectors(self, generation: Generation) -> None:
         layout, spaces = await self._layout(generation)

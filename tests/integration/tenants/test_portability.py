@@ -33,7 +33,7 @@ from tenants.portability.dump import INCLUDED, LEFT_OUT, bundle, dump
 from tenants.portability.format import BundleCorrupt, BundleMismatch, BundleTooLarge, BundleTooNew
 from tenants.portability.restore import restore
 from tenants.vectors.generations import ensure_generation, ensure_layout, ensure_space
-from tests.conftest import START
+from tests.conftest import START, FrozenClock
 from workers.jobs.upkeep import Upkeep
 
 pytestmark = pytest.mark.anyio
@@ -308,6 +308,37 @@ async def test_a_killed_restore_leaves_nothing_visible(
     assert (await _restore(database, blobs, file, name=name)).items == 5
     with pytest.raises(TenantNameTaken):
         await _restore(database, blobs, file, name=name)
+
+
+async def test_photos_may_take_their_time(
+    database: Database, blobs: FolderBlobs, tenant_id: TenantId, tmp_path: Path, clock: FrozenClock
+) -> None:
+    """The lease is renewed while they are copied; and no sweep finds one of them that no row names."""
+    async with database.tenant_session(tenant_id) as conn:
+        for n in range(5):
+            data = b"\xff\xd8\xff photo %d" % n
+            digest = sha256(data)
+            await blobs.put(photo_key(tenant_id, digest.hexdigest()), data)
+            await store_photo(
+                conn, tenant_id, "i2/ü", n, sha256=digest.digest(), content_type="image/jpeg", size=len(data)
+            )
+    file = await _export(database, blobs, tenant_id, tmp_path / "many.tar")
+    upkeep = Upkeep(database, blobs, clock=clock, secret=SECRET)
+    swept = []
+
+    class Slow(FolderBlobs):
+        async def put(self, key: str, data: Any, **options: Any) -> Any:
+            clock.advance(12 * 60 + 1)
+            stored = await super().put(key, data, **options)
+            await upkeep.erase()
+            swept.extend([await upkeep.sweep(), await upkeep.sweep()])
+            return stored
+
+    slow = Slow(tmp_path / "blobs")
+    made = await _restore(database, slow, file, clock=clock)
+    assert (made.photos, set(swept)) == (6, {0})
+    assert len([key async for key in slow.iter_keys(f"tenants/{made.tenant_id}/photos/")]) == 6
+    await slow.aclose()
 
 
 Change = Callable[[dict[str, bytes]], None]
