@@ -97,8 +97,9 @@ async def put_photo(request: AnyRequest, item_id: FromPath[str], position: FromP
         await _expect_item(conn, tenant_id, external_id)
     # The bytes first: a row never names a photo that is not there. Between the two no connection is held.
     sha256 = hashlib.sha256(data)
-    if not intent_of(request).dry_run:
-        await services.blobs.put(photo_key(tenant_id, sha256.hexdigest()), data, content_type=content_type)
+    key, dry_run = photo_key(tenant_id, sha256.hexdigest()), intent_of(request).dry_run
+    if not dry_run:
+        await services.blobs.put(key, data, content_type=content_type)
     stored = StoredPhoto(position=at, content_type=content_type, size=len(data), sha256=sha256.hexdigest())
     async with writing(request) as work:
         await photos.store_photo(
@@ -110,6 +111,9 @@ async def put_photo(request: AnyRequest, item_id: FromPath[str], position: FromP
             content_type=content_type,
             size=len(data),
         )
+        # A sweep may have found them unused a moment ago.
+        if not dry_run and not await services.blobs.exists(key):
+            await services.blobs.put(key, data, content_type=content_type)
         return work.answered(answer(stored))
 
 

@@ -83,6 +83,35 @@ def photo_key(tenant_id: TenantId, sha256: str) -> str:
     return f"tenants/{tenant_id}/photos/{sha256}"
 
 
+_LOCK: Final = "hashtextextended('photo ' || {}::uuid::text || encode({}::bytea, 'hex'), 0)"
+
+
+async def hold_unused(conn: AsyncConnection, photos: Sequence[tuple[UUID, bytes]]) -> list[int]:
+    """Which of these (tenant, sha256) no item shows, by their places; none of all of them comes into use until the
+    transaction ends. `conn` is a system session.
+    """
+    raw = await driver(conn)
+    named = [tenant_id for tenant_id, _ in photos], [sha256 for _, sha256 in photos]
+    # In one order everywhere. A statement of its own: what waited for a lock sees what was committed meanwhile.
+    await raw.execute(
+        f"select pg_advisory_xact_lock(l.key) from (select {_LOCK.format('g.tenant_id', 'g.sha256')} as key "
+        "from unnest($1::uuid[], $2::bytea[]) g(tenant_id, sha256) order by 1) l",
+        *named,
+    )
+    return await list_unused(conn, photos)
+
+
+async def list_unused(conn: AsyncConnection, photos: Sequence[tuple[UUID, bytes]]) -> list[int]:
+    """Which of these (tenant, sha256) no item shows now, by their places. `conn` is a system session."""
+    records = await (await driver(conn)).fetch(
+        "select g.at from unnest($1::uuid[], $2::bytea[]) with ordinality g(tenant_id, sha256, at) "
+        "where not exists (select 1 from item_photos p where p.tenant_id = g.tenant_id and p.sha256 = g.sha256)",
+        [tenant_id for tenant_id, _ in photos],
+        [sha256 for _, sha256 in photos],
+    )
+    return [record["at"] - 1 for record in records]
+
+
 async def store_photo(
     conn: AsyncConnection,
     tenant_id: TenantId,
@@ -93,10 +122,15 @@ async def store_photo(
     content_type: str,
     size: int,
 ) -> None:
-    """Put an uploaded photo at a position (0 to 9), replacing what was there. Raises ItemNotFound."""
+    """Put an uploaded photo at a position (0 to 9), replacing what was there. Raises ItemNotFound.
+
+    From here until the transaction ends no sweep takes the photo's bytes away. One that was quicker has: look then
+    whether they are there still.
+    """
     if not 0 <= position < MAX_PHOTOS:
         raise BadPosition(f"Photo positions are 0 to {MAX_PHOTOS - 1}.")
     raw = await driver(conn)
+    await raw.execute(f"select pg_advisory_xact_lock_shared({_LOCK.format('$1', '$2')})", tenant_id, sha256)
     item_no = await _lock_item(raw, tenant_id, external_id)
     changed = await raw.fetchval(
         "insert into item_photos as p (tenant_id, item_no, position, sha256, content_type, size) "

@@ -22,6 +22,7 @@ from tenants.audience.tombstones import replay
 from tenants.audience.users import settle_late
 from tenants.audit.sealing import prune, seal, unsealed_tenants
 from tenants.catalog.imports import uploaded_at
+from tenants.catalog.photos import hold_unused, list_unused
 from tenants.certificates import resign_certificates
 from tenants.erasure import deleted_tenants, erase_tenant
 from tenants.idempotency import forget_old
@@ -52,6 +53,12 @@ RATES_KEPT: Final = timedelta(hours=1)
 
 LATE: Final = timedelta(minutes=10)
 """An API process believes what it remembers of a shopper for less than a second; the rest is for its clock."""
+
+SWEPT_AT_ONCE: Final = 20
+"""Photos that are deleted in one transaction: jobs are claimed over the same connection."""
+
+Photo = tuple[UUID, bytes]
+"""The tenant and the sha256."""
 
 _NO_SECRET: Final = Secret(current=b"")
 """Of who has no erasures to replay."""
@@ -248,36 +255,37 @@ class Upkeep:
         One that is found unused is deleted by the next sweep, if it is unused still: the bytes of an upload are
         stored a moment before the row that names them.
         """
-        unused: set[str] = set()
-        batch: list[str] = []
+        unused: dict[str, Photo] = {}
+        batch: dict[str, Photo] = {}
         async for key in self._blobs.iter_keys("tenants/"):
-            if _photo(key) is not None:
-                batch.append(key)
+            if (photo := _photo(key)) is not None:
+                batch[key] = photo
             if len(batch) == 1000:
                 unused |= await self._without_item(batch)
-                batch = []
+                batch = {}
         unused |= await self._without_item(batch)
-        doomed = unused & self._unused
-        for key in doomed:
-            await self._blobs.delete(key)
-        self._unused = unused - doomed
-        if doomed:
-            log.info("photos.swept", count=len(doomed))
-        return len(doomed)
+        doomed = sorted(unused.keys() & self._unused)
+        swept = 0
+        for start in range(0, len(doomed), SWEPT_AT_ONCE):
+            swept += await self._sweep({key: unused.pop(key) for key in doomed[start : start + SWEPT_AT_ONCE]})
+        self._unused = set(unused)
+        if swept:
+            log.info("photos.swept", count=swept)
+        return swept
 
-    async def _without_item(self, keys: list[str]) -> set[str]:
-        if not keys:
-            return set()
-        named = [photo for key in keys if (photo := _photo(key)) is not None]
+    async def _without_item(self, photos: dict[str, Photo]) -> dict[str, Photo]:
+        keys = list(photos)
         async with self._database.system_session(reason="photos that no item shows") as system:
-            records = await (await driver(system)).fetch(
-                "select g.at from unnest($1::uuid[], $2::bytea[]) with ordinality g(tenant_id, sha256, at) "
-                "where not exists (select 1 from item_photos p where p.tenant_id = g.tenant_id "
-                "and p.sha256 = g.sha256)",
-                [tenant_id for tenant_id, _ in named],
-                [sha256 for _, sha256 in named],
-            )
-        return {keys[record["at"] - 1] for record in records}
+            return {keys[at]: photos[keys[at]] for at in await list_unused(system, list(photos.values()))}
+
+    async def _sweep(self, photos: dict[str, Photo]) -> int:
+        """Delete those that no item shows even now; whoever uploads one of them meanwhile waits."""
+        keys = list(photos)
+        async with self._database.system_session(reason="sweep photos that no item shows") as system:
+            unused = await hold_unused(system, list(photos.values()))
+            for at in unused:
+                await self._blobs.delete(keys[at])
+        return len(unused)
 
 
 def _made(key: str) -> datetime | None:
@@ -291,7 +299,7 @@ def _is_over(key: str, now: datetime) -> bool:
     return made is not None and now - made > kept("uploads")
 
 
-def _photo(key: str) -> tuple[UUID, bytes] | None:
+def _photo(key: str) -> Photo | None:
     """The tenant and hash in the key of an uploaded photo; None for any other key."""
     parts = key.split("/")
     if len(parts) != 4 or parts[0] != "tenants" or parts[2] != "photos":

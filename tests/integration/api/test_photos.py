@@ -1,9 +1,17 @@
 """/v1/items/{id}/images/{n} over a real database and a folder."""
 
+import asyncio
 import hashlib
+from typing import Any
 
 import httpx
 import pytest
+
+from api.app import Application
+from infra.db import driver
+from tenants.catalog.photos import photo_key
+from tests.integration.api.conftest import Shop
+from workers.jobs.upkeep import Upkeep
 
 pytestmark = pytest.mark.anyio
 
@@ -101,3 +109,42 @@ async def test_put_of_the_item_keeps_its_photos(client: httpx.AsyncClient, item:
     await _put(client, f"{item}/images/3", JPEG, "image/jpeg")
     await client.put(item, json={"title": "other"})
     assert [photo["position"] for photo in (await client.get(item)).json()["photos"]] == [3]
+
+
+async def test_a_photo_that_is_uploaded_again_while_it_is_swept_stays(
+    app: Application, shop: Shop, item: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The upload waits for the sweep, finds that its bytes were taken, and stores them again."""
+    services = app.services
+    key = photo_key(shop.tenant_id, hashlib.sha256(JPEG).hexdigest())
+    put, delete = services.blobs.put, services.blobs.delete
+    there = asyncio.Event()
+    uploads = []
+
+    async def noted(*args: Any, **options: Any) -> Any:
+        stored = await put(*args, **options)
+        there.set()
+        return stored
+
+    async def overtaken(doomed: str) -> None:
+        if doomed == key:
+            there.clear()
+            uploads.append(asyncio.create_task(_put(shop.client, f"{item}/images/0", JPEG, "image/jpeg")))
+            await there.wait()
+            waiting = 0
+            while not waiting:
+                async with services.database.tenant_session(shop.tenant_id) as conn:
+                    waiting = await (await driver(conn)).fetchval(
+                        "select count(*) from pg_locks where locktype = 'advisory' and not granted"
+                    )
+        await delete(doomed)
+
+    await put(key, JPEG)
+    monkeypatch.setattr(services.blobs, "put", noted)
+    monkeypatch.setattr(services.blobs, "delete", overtaken)
+    upkeep = Upkeep(services.database, services.blobs)
+    await upkeep.sweep()
+    await upkeep.sweep()
+    (upload,) = uploads
+    assert (await upload).status_code == 200
+    assert (await shop.client.get(f"{item}/images/0")).content == JPEG

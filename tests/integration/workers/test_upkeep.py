@@ -1,5 +1,6 @@
 """What nobody needs any more is taken away, and nothing else."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from infra.db import Database
 from tenants.catalog.photos import photo_key, store_photo
 from workers.jobs import upkeep as upkeep_job
 from workers.jobs.encode import TextLoop
-from workers.jobs.upkeep import Upkeep
+from workers.jobs.upkeep import SWEPT_AT_ONCE, Upkeep
 from workers.models import Models
 
 pytestmark = pytest.mark.anyio
@@ -158,3 +159,29 @@ async def test_a_settling_that_failed_is_made_up_for(
             await upkeep.settle()
     await upkeep.settle()
     assert await query(tenant_id, "select shopper_no from events where tenant_id = $1") == [(2,)]
+
+
+async def test_a_photo_that_comes_back_during_the_sweep_stays(
+    database: Database, make_shop: Any, tmp_path: Path, clock: Any
+) -> None:
+    """What was uploaded again after it was found unused is left alone, whoever has to wait for whom."""
+    tenant_id = await make_shop([{"id": "a"}])
+    doomed = [photo_key(tenant_id, f"{n:02x}" * 32) for n in range(2 * SWEPT_AT_ONCE)]
+
+    class Store(FolderBlobs):
+        async def delete(self, key: str) -> None:
+            await super().delete(key)
+            if key == doomed[0]:
+                async with database.tenant_session(tenant_id) as conn:
+                    for n, back in enumerate(doomed[SWEPT_AT_ONCE : SWEPT_AT_ONCE + 2]):
+                        sha256 = bytes.fromhex(back[-64:])
+                        await store_photo(conn, tenant_id, "a", n, sha256=sha256, content_type="image/png", size=1)
+
+    store = Store(tmp_path / "swept")
+    for key in doomed:
+        await store.put(key, b"x")
+    upkeep = Upkeep(database, store, clock=clock)
+    assert await upkeep.sweep() == 0
+    assert await upkeep.sweep() == len(doomed) - 2
+    assert sorted([key async for key in store.iter_keys("tenants/")]) == doomed[SWEPT_AT_ONCE : SWEPT_AT_ONCE + 2]
+    await store.aclose()
