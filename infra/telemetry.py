@@ -3,7 +3,8 @@
 Logs are structlog events on stderr (stdout belongs to commands that print results): one event per thing
 that happened, named noun.verb, ids bound by `structlog.contextvars`. Neither shoppers' and shops' texts nor
 secrets reach the log, whoever logs: fields that hold texts are dropped by name; keys, passwords, e-mail and
-internet addresses are cut out of every string, and what a traceback quotes; the standard library's loggers included.
+internet addresses are cut out of every string; errors are told by places and types (infra/traces.py); the standard
+library's loggers included.
 
 Metrics belong to the one `REGISTRY`, named `<noun>_<unit>_total|seconds`, and are served on a port of their
 own, one per process: a scraper adds the processes up, no files are shared between them.
@@ -32,6 +33,8 @@ from prometheus_client import (
 )
 from prometheus_client.metrics import MetricWrapperBase
 from structlog.typing import EventDict, Processor, WrappedLogger
+
+from infra.traces import format_trace
 
 Level = Literal["debug", "info", "warning", "error"]
 
@@ -86,6 +89,8 @@ _SECRETS: Final[Sequence[tuple[re.Pattern[str], str | Callable[[re.Match[str]], 
     # What follows "?" in an address may hold a publishable key or a signature: a query string is never
     # logged.
     (re.compile(r"(?i)([?&](?:key|token|signature|x-amz-[a-z-]+)=)[^&\s\"']+"), r"\1[redacted]"),
+    # What asyncio says of a task that nobody waited for.
+    (re.compile(r"(?m)\b(exception=\w+)\(.*$"), r"\1(…)"),
     # PostgreSQL tells the row that it refuses.
     (re.compile(r"(?m)(DETAIL|CONTEXT|parameters): .*$"), r"\1: [redacted]"),
     # People: e-mail addresses, escaped ones too, and addresses of the internet but for this machine's own.
@@ -100,9 +105,6 @@ _SECRETS: Final[Sequence[tuple[re.Pattern[str], str | Callable[[re.Match[str]], 
 )
 # What none of the patterns above can match: most values of a request's line. Possessive, as it is asked of any text.
 _HARMLESS: Final = re.compile(r"(?:[A-Za-z0-9/\-]++|\{[a-z_]++\}|\.(?=[A-Za-z]))*+")
-# The line of a traceback that quotes what was wrong; the others are places and code.
-_COMPLAINT: Final = re.compile(r"(?m)^(?!\s|Traceback |During |The above )([^\n:]*: )(.+)$")
-_QUOTED: Final = re.compile(r"'[^'\n]*'|\"[^\"\n]*\"|‘[^’\n]*’|“[^”\n]*”")
 _MAX_CHARS: Final = 4000
 _LOOKED_AT: Final = 5 * _MAX_CHARS
 """Of a longer text only the ends are kept; what is cut here lies far from them."""
@@ -137,9 +139,8 @@ def configure_logging(
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        # The plain traceback: one that shows local variables would print what the fields below must not.
         structlog.processors.StackInfoRenderer(),
-        structlog.processors.format_exc_info,
+        structlog.processors.ExceptionRenderer(lambda told: format_trace(told[1])),
         redact,
     ]
     render: Processor = (
@@ -186,11 +187,6 @@ def _is_secret(name: str) -> bool:
     return _SECRET_NAMES.search(name) is not None
 
 
-def _unquoted(trace: str) -> str:
-    """A traceback whose last lines say what was wrong, but not with which text."""
-    return _COMPLAINT.sub(lambda found: found[1] + _QUOTED.sub("'…'", found[2]), trace)
-
-
 def _clean(name: str, value: Any, depth: int) -> Any:
     if name == "timestamp":  # made here
         return value
@@ -211,8 +207,6 @@ def _clean(name: str, value: Any, depth: int) -> Any:
     text = value if isinstance(value, str) else str(value)
     if len(text) > _LOOKED_AT:
         text = text[: _LOOKED_AT // 4] + text[-_LOOKED_AT * 3 // 4 :]
-    if name == "exception":
-        text = _unquoted(text)
     for pattern, replacement in _SECRETS:
         text = pattern.sub(replacement, text)
     # The end of a traceback says more than its middle.

@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from infra.traces import format_trace
+
 Report = Callable[[int, int], None]
 """Told how much is done of how much."""
 
@@ -65,4 +67,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    # It ends up in the log of whoever started us.
+    sys.excepthook = lambda _kind, error, _trace: print(format_trace(error), file=sys.stderr)
     sys.exit(main())

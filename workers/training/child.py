@@ -12,6 +12,8 @@ from typing import Final, Literal
 import msgspec
 from msgspec import Struct
 
+from infra.traces import PlainError
+
 Task = Literal["neighbours", "behaviour"]
 OnProgress = Callable[[int, int], Awaitable[None]]
 """Told how much is done of how much."""
@@ -28,8 +30,8 @@ class Usage(Struct, frozen=True, kw_only=True):
     cpu_s: float
 
 
-class TrainingFailedError(RuntimeError):
-    """The child ended badly; the message is the end of what it wrote."""
+class TrainingFailedError(PlainError):
+    """The child ended badly; the message is the end of what it wrote, which is its error as the log may hold it."""
 
 
 class StoppedError(Exception):

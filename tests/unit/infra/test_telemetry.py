@@ -174,7 +174,7 @@ def test_long_texts_take_no_time(unit: str) -> None:
 
 
 def test_a_traceback_does_not_quote(log: io.StringIO) -> None:
-    """Where it happened and what kind of thing, but not with which text, nor the row that PostgreSQL refused."""
+    """Where it happened and what kind of thing, but not what it said, nor the row that PostgreSQL refused."""
     try:
         try:
             int("secretword")
@@ -185,10 +185,16 @@ def test_a_traceback_does_not_quote(log: io.StringIO) -> None:
     structlog.get_logger().error("x", reason="duplicate key\nDETAIL:  Key (id)=(secretword) exists.\nHINT:  None.")
     first, second = lines(log)
     assert "KeyError" in first["exception"]
-    assert "ValueError: invalid literal for int() with base 10: " in first["exception"]
+    assert "ValueError\nIt led to:\n" in first["exception"]
     assert "test_telemetry.py" in first["exception"]
     assert "secretword" not in first["exception"].replace('int("secretword")', "").replace('KeyError("secretword")', "")
     assert second["reason"] == "duplicate key\nDETAIL: [redacted]\nHINT:  None."
+
+
+def test_what_asyncio_says_of_a_lost_task() -> None:
+    """It shows the error as Python would write it."""
+    told = "Task exception was never retrieved\nfuture: <Task finished exception=ValueError('no user maria')>"
+    assert redact(None, "error", {"event": told})["event"].endswith("exception=ValueError(…)")
 
 
 @pytest.mark.parametrize("name", ["api_key", "apikey", "Authorization", "secret_key", "token", "key", "cookie"])
