@@ -3,6 +3,9 @@
 import asyncio
 import hashlib
 import os
+import signal
+import subprocess
+import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -567,3 +570,26 @@ def test_a_part_of_a_blob(url: str, start: int, end: int | None) -> None:
             await store.size("y")
 
     using(url, work)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a file without a name cannot be opened again")
+def test_a_killed_process_leaves_no_copy(s3_address: str, tmp_path: Path) -> None:
+    """What people did may stand in it, and nobody looks into the temporary folder."""
+    program = """
+import asyncio, os, signal
+from infra.blob_s3 import S3Blobs
+
+async def main():
+    store = S3Blobs("kindred-test", "killed")
+    await store.put("upload", b"user_id,ts,type")
+    async with store.local_path("upload") as path:
+        assert path.read_bytes() == b"user_id,ts,type"
+        os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "TMPDIR": str(tmp_path)}, capture_output=True, check=False
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert list(tmp_path.iterdir()) == []
