@@ -116,7 +116,8 @@ def open_bundle(path: Path) -> Bundle:
             _verify(file, manifest, places)
     except OSError as error:
         raise BundleCorrupt(f"{path} cannot be read: {error.strerror or error}. Name an exported file.") from error
-    except (tarfile.TarError, EOFError) as error:
+    # Long names that follow each other are read by a call within a call.
+    except (tarfile.TarError, EOFError, RecursionError) as error:
         raise BundleCorrupt(f"{path} is not a bundle, or was cut short ({error}). Export the tenant again.") from error
     return Bundle(path, manifest, places)
 

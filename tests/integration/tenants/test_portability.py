@@ -29,6 +29,7 @@ from tenants.events.history import store_history
 from tenants.lifecycle import TenantNameTaken, create_tenant, find_tenant, load_tenant
 from tenants.placements import Placement, put_placement
 from tenants.portability import load
+from tenants.portability.archive import open_bundle
 from tenants.portability.dump import INCLUDED, LEFT_OUT, bundle, dump
 from tenants.portability.format import BundleCorrupt, BundleMismatch, BundleTooLarge, BundleTooNew
 from tenants.portability.restore import restore
@@ -529,6 +530,17 @@ async def test_links_and_special_files_are_refused(
         tar.addfile(info)
     with pytest.raises(BundleCorrupt):
         await _restore(database, blobs, out)
+
+
+def test_a_tar_of_long_names_is_refused(tmp_path: Path) -> None:
+    """Two thousand in a row, each of which names the next; a bundle has none."""
+    info = tarfile.TarInfo("././@LongLink")
+    info.type = tarfile.GNUTYPE_LONGNAME
+    info.size = 5
+    out = tmp_path / "long.tar"
+    out.write_bytes((info.tobuf(tarfile.GNU_FORMAT) + b"name\0" + bytes(507)) * 2000 + bytes(1024))
+    with pytest.raises(BundleCorrupt):
+        open_bundle(out)
 
 
 @pytest.mark.parametrize("cut", [0, 1, 511, 512, 1000, 0.25, 0.5, 0.9, -512, -1024, -1100, -1600])
