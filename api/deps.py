@@ -107,10 +107,9 @@ async def spend_rows(request: AnyRequest, rows: int) -> None:
 async def enters(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
     """Litestar guard of every route: one that reads no body is being answered from here on; the edge says so of the
     others, once the body is whole. Raises TooManyAtOnce."""
-    place = connection.scope["state"].get("place")
     said = handler.opt.get(KEY)
-    if place is not None and not (isinstance(said, Contract) and said.takes_body):
-        place.enter()
+    if not (isinstance(said, Contract) and said.takes_body):
+        connection.scope["state"]["sent"].enter()
 
 
 async def metered(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:

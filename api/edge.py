@@ -20,7 +20,7 @@ from api.direct import PLAIN, PLAIN_BODY, DirectRoute, whole_body
 from api.headers import cross_origin, safe
 from api.key_usage import KeyUsage
 from api.limits.again import Headers
-from api.limits.crowd import Place
+from api.limits.crowd import Sent
 from api.limits.gate import Gate, Standing, too_many
 from api.problems import BadRequest, Problem, RequestTimeout, headers_for, known, problem
 from api.sessions import Sessions
@@ -64,16 +64,6 @@ class SlowBody(RequestTimeout):
 
     code = "slow_body"
     title = "The body came too slowly"
-
-
-class Sent:
-    """What a request has sent of its body so far: whether that is all, and a running digest where one is wanted."""
-
-    __slots__ = ("digest", "whole")
-
-    def __init__(self) -> None:
-        self.digest: hashlib.blake2b | None = None
-        self.whole = False
 
 
 class Edge:
@@ -180,7 +170,6 @@ class _Exchange:
         self._standing: Standing | None = None
         self._refusal: Refusal | None = None
         self._quiet = False
-        self._place: Place | None = None
         self.caller: Caller | None = None
         self.status = 0
         self.key: str | None = None
@@ -269,7 +258,8 @@ class _Exchange:
             self._standing, refusal = await gate.enter(self.caller, scope, self.path, self._length, self.preflight)
         scope["state"]["standing"] = self._standing
         if refusal is None:
-            self._place = scope["state"]["place"] = gate.place(self._standing, scope)
+            if self._standing.crowd is not None and self.caller is not None:
+                self.sent.join(self._standing.crowd, self.caller.kind)
             return False
         self._quiet = True
         self.status = 429
@@ -300,13 +290,13 @@ class _Exchange:
             self._left = float("inf") if limit is None else limit
             if self._length is not None and self._length > self._left:
                 raise _too_large(limit)
-            if self._place is not None:
-                self._place.begin(any_size=limit is None)
+            if self._gate is not None:
+                self.sent.begin(self.scope, self._gate.trusted, any_size=limit is None)
         message = await self._next()
         if message["type"] == "http.request":
             self._body_whole = self.sent.whole = not message.get("more_body", False)
-            if self._body_whole and self._place is not None:
-                self._place.enter()
+            if self._body_whole:
+                self.sent.enter()
             if self.sent.digest is not None:
                 self.sent.digest.update(message["body"])
             self._taken += len(message["body"])
@@ -370,8 +360,7 @@ class _Exchange:
     def account(self, seconds: float) -> None:
         """Count the request, and log one line: its route, never its address, which may hold a key or name a person."""
         scope = self.scope
-        if self._place is not None:
-            self._place.leave()
+        self.sent.leave()
         if self._quiet:
             _count_refused(scope)
             return

@@ -5,12 +5,13 @@ publishable key of a shop is known to everybody. What is on its way has bounds o
 that no browser takes the places of the shop's server, and few networks take all of the browsers'.
 """
 
+from hashlib import blake2b
 from typing import Any, Final
 
-from api.auth import Caller
 from api.network import Networks, client_network
 from infra.errors import RateLimited
 from infra.telemetry import Children, counter
+from tenants.keys import Kind
 
 MAX_AT_ONCE: Final = 100
 """Calls of one tenant that a process answers at a time. They share its connections (infra/turns.py)."""
@@ -21,8 +22,13 @@ MAX_UPLOADS: Final = 20
 MAX_BODIES: Final = 100
 """Bodies on their way by the secret keys of one tenant; by its publishable ones half as many."""
 
-MAX_NETWORK_BODIES: Final = 25
-"""Of the bodies by publishable keys, those from one client network."""
+MAX_NETWORK_BODIES: Final = 20
+"""Of the bodies by publishable keys, those from one client network, beside the first few."""
+
+FEW_BODIES: Final = 5
+
+_CALL: Final = 1
+_UPLOAD: Final = 2
 
 decisions: Final = Children(counter("limit_decisions_total", "Calls by what the rate limits said.", ["outcome"]))
 _refused: Final = decisions("refused")
@@ -38,80 +44,85 @@ class TooManyAtOnce(RateLimited):
 class Crowd:
     """What one tenant has in this process."""
 
-    __slots__ = ("__weakref__", "inside", "public_bodies", "secret_bodies", "uploads")
+    __slots__ = ("__weakref__", "bodies", "inside", "uploads")
 
     def __init__(self) -> None:
         self.inside = 0
         self.uploads = 0
-        self.secret_bodies: set[Place] = set()
-        self.public_bodies: set[Place] = set()
+        self.bodies: dict[Kind, set[Sent]] = {"secret": set(), "publishable": set()}
 
 
-class Place:
-    """One call's place: none yet, among the bodies on their way, or among the calls that are answered."""
+class Sent:
+    """What a request has sent of its body so far, and with that its place: none yet, among the bodies on their way, or
+    among the calls that are answered. A call without a tenant joins no crowd, and may do all that this offers.
 
-    __slots__ = ("_bodies", "_crowd", "_inside", "_network", "_scope", "_trusted", "_upload")
+    `whole`: whether that is all; `digest`: a running one, where it is wanted.
+    """
 
-    def __init__(self, crowd: Crowd, caller: Caller, scope: Any, trusted: Networks) -> None:
+    __slots__ = ("_bodies", "_crowd", "_inside", "_kind", "_network", "digest", "whole")
+
+    def __init__(self) -> None:
+        self.digest: blake2b | None = None
+        self.whole = False
+        self._crowd: Crowd | None = None
+        self._inside = 0
+
+    def join(self, crowd: Crowd, kind: Kind) -> None:
+        """It is a call of that tenant, by a key of that kind."""
         self._crowd = crowd
-        self._bodies = crowd.public_bodies if caller.kind == "publishable" else crowd.secret_bodies
-        self._scope = scope
-        self._trusted = trusted
-        self._network: str | None = None
-        self._inside = False
-        self._upload = False
+        self._kind: Kind = kind
+        self._bodies = crowd.bodies[kind]
 
-    def begin(self, *, any_size: bool) -> None:
+    def begin(self, scope: Any, trusted: Networks, *, any_size: bool) -> None:
         """The body is read from here on; `any_size`: it is a file that goes elsewhere as it comes.
 
         Raises TooManyAtOnce.
         """
+        crowd = self._crowd
+        if crowd is None or self._inside:
+            return
         if any_size:
-            if self._crowd.uploads >= MAX_UPLOADS:
+            if crowd.uploads >= MAX_UPLOADS:
                 _refuse(f"{MAX_UPLOADS} of your files are being taken here already")
             self.enter()
-            self._crowd.uploads += 1
-            self._upload = True
-        elif not self._inside:
-            # Few are nobody's harm, and whose network each is need not be known.
-            if len(self._bodies) >= MAX_NETWORK_BODIES:
-                self._find_room()
-            self._bodies.add(self)
+            crowd.uploads += 1
+            self._inside = _UPLOAD
+            return
+        # Where there are few, nobody asks whose they are: it takes longer than most bodies do.
+        bodies = self._bodies
+        self._network = None if len(bodies) < FEW_BODIES else self._find_room(client_network(scope, trusted))
+        bodies.add(self)
 
-    def _find_room(self) -> None:
-        public = self._bodies is self._crowd.public_bodies
+    def _find_room(self, network: str) -> str:
+        public = self._kind == "publishable"
         if len(self._bodies) >= (MAX_BODIES // 2 if public else MAX_BODIES):
             _refuse(f"The bodies of {len(self._bodies)} of your calls are on their way here already")
-        if public and sum(each.network == self.network for each in self._bodies) >= MAX_NETWORK_BODIES:
+        if public and sum(each._network == network for each in self._bodies) >= MAX_NETWORK_BODIES:
             _refuse(f"The bodies of {MAX_NETWORK_BODIES} calls from this network are on their way here already")
-
-    @property
-    def network(self) -> str:
-        """The network that the call comes from."""
-        if self._network is None:
-            self._network = client_network(self._scope, self._trusted)
-        return self._network
+        return network
 
     def enter(self) -> None:
         """All that is read of its body is here: it is being answered. Raises TooManyAtOnce."""
-        if self._inside:
+        crowd = self._crowd
+        if crowd is None or self._inside:
             return
         self._bodies.discard(self)
-        crowd = self._crowd
         if crowd.inside >= MAX_AT_ONCE:
             _refuse(f"{crowd.inside} of your calls are being answered here already")
         crowd.inside += 1
-        self._inside = True
+        self._inside = _CALL
 
     def leave(self) -> None:
         """It is answered, or given up."""
-        if self._inside:
-            self._crowd.inside -= 1
-            self._inside = False
-            if self._upload:
-                self._crowd.uploads -= 1
-        else:
+        crowd = self._crowd
+        if crowd is None:
+            return
+        if not self._inside:
             self._bodies.discard(self)
+            return
+        crowd.inside -= 1
+        if self._inside == _UPLOAD:
+            crowd.uploads -= 1
 
 
 def _refuse(why: str) -> None:

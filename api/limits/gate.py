@@ -17,7 +17,7 @@ from api.auth import Caller
 from api.headers import safe
 from api.limits.again import FOR_S, Again, Headers, Said, signature
 from api.limits.cost import Cost
-from api.limits.crowd import Crowd, Place, decisions
+from api.limits.crowd import Crowd, decisions
 from api.network import Networks, client_network
 from api.problems import MEDIA_TYPE, Problem
 from billing.entitlements import Entitlements, Mode
@@ -112,7 +112,7 @@ class Gate:
         self._leases = leases
         self._entitlements = entitlements
         self._usage = usage
-        self._trusted = trusted
+        self.trusted = trusted
         self._strangers = strangers
         self._costs = costs
         self._key = blake2b(b"limits of strangers", key=secret[:64], digest_size=32).digest()
@@ -132,7 +132,7 @@ class Gate:
         Raises what `Entitlements.plan_of` raises, but for a database that is away: then the call passes.
         """
         if caller is None:
-            standing = self._network(client_network(scope, self._trusted))
+            standing = self._network(client_network(scope, self.trusted))
             if preflight or path.startswith("/health/"):
                 return standing, None
         else:
@@ -157,12 +157,6 @@ class Gate:
             _refused.inc()
             self._tell(standing, refusal)
         return standing, refusal
-
-    def place(self, standing: Standing, scope: Any) -> Place | None:
-        """Where the call of a caller stands beside the others of its tenant; None for one without limits."""
-        if standing.crowd is None or standing.caller is None:
-            return None
-        return Place(standing.crowd, standing.caller, scope, self._trusted)
 
     async def spend(self, standing: Standing, uses: int) -> None:
         """Use more, now that the call, which used one, says how much it asks for.
