@@ -77,8 +77,9 @@ async def test_deep_nesting_is_refused_everywhere(client: httpx.AsyncClient, met
             if answer.status_code == 200:  # a bulk call of one bad row
                 assert answer.json()["rejected"] == 1
                 continue
-            assert answer.status_code in {400, 404, 422}
-            refused(answer, answer.status_code, "malformed_json", "invalid_fields", "invalid_filter", "item_not_found")
+            codes = "malformed_json", "invalid_fields", "invalid_filter", "item_not_found", "too_large"
+            assert answer.status_code in {400, 404, 413, 422}
+            refused(answer, answer.status_code, *codes)
     assert await stored(client) == []
 
 

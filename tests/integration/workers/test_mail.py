@@ -168,8 +168,8 @@ async def test_a_refused_mail_is_given_up_and_the_next_one_sent(
         ("notice", '{"note": "of_a_newer_release"}'),
         ("notice", '{"note": {"of": "a newer release"}}'),
         ("of_a_newer_release", "{}"),
-        # Of no person: the database refuses its token.
-        ("email_change", '{"person_id": "0198c0de-0000-7000-8000-000000000000"}'),
+        # Of no sign-up: the database refuses its token.
+        ("magic_link", '{"signup_id": "0198c0de-0000-7000-8000-000000000000"}'),
     ],
 )
 async def test_a_mail_that_cannot_be_written_holds_up_no_other(
@@ -177,6 +177,7 @@ async def test_a_mail_that_cannot_be_written_holds_up_no_other(
 ) -> None:
     """It is tried again ever later, as one that cannot be delivered, and given up when its link would be dead."""
     email = "ada@shop.example"
+    await _person(own, email, clock)
     bad = await _ask(own, clock, "notice", email)
     async with own.system_session(reason="test set-up") as conn:
         await (await driver(conn)).execute("update mails set kind = $1, about = $2::text::jsonb", kind, about)

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from api.console.carried import CARRIED_S, AtProvider, Halfway, open_carried, seal_carried
 from infra.oidc import Flow
 from infra.secret import Secret
+from tenants.accounts.sessions import SignedIn
 
 SECRET, NOW = Secret(current=b"s" * 32), datetime(2026, 1, 15, 12, tzinfo=UTC)
-HALFWAY = Halfway(person_id=uuid4(), method="password", then="/console")
+HALFWAY = Halfway(signed_in=SignedIn(person_id=uuid4(), method="password", credentials=3), then="/console")
 
 
 def test_what_is_carried_comes_back_for_ten_minutes() -> None:
@@ -37,6 +38,13 @@ def test_each_is_good_for_its_own_step() -> None:
     rotated = Secret(current=b"t" * 32, others=(b"s" * 32,))
     assert open_carried(rotated, "step", text, Halfway, now=NOW) == HALFWAY
     assert open_carried(Secret(current=b"t" * 32), "step", text, Halfway, now=NOW) is None
+
+
+def test_what_another_release_carried_is_nothing() -> None:
+    """In the minutes of an upgrade: who stood between two steps begins again."""
+    flow = Flow(state="s" * 43, nonce="n" * 43, verifier="v" * 64)
+    text = seal_carried(SECRET, "step", AtProvider(flow=flow, then="/console"), now=NOW)
+    assert open_carried(SECRET, "step", text, Halfway, now=NOW) is None
 
 
 @given(st.text(max_size=300))
