@@ -177,6 +177,7 @@ async def similar(request: Request[Any, Any, Any], item_id: FromPath[str]) -> Re
         scope="recommend",
         summary="Put items in a shopper's order",
         tag=_TAG,
+        max_body=MAX_BODY,
         meter="requests",
         computes=True,
         body=RerankQuery,
