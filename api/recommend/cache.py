@@ -5,7 +5,7 @@ L1 holds answers for 5 minutes, those of one shopper among them, L2 those lists 
 
 - A version of the tenant is read before the data; what was read under an older version is not kept.
 - A change that names items drops at once every entry that shows them or starts from them. One that names none, and
-  one that may have made other items fit, leaves the rest at most 10 s to live.
+  one that may have made other items fit, leaves the rest a moment to live (`ADDED_S`).
 - No entry outlives the next moment at which an item of the shop comes or goes by itself.
 - A change of the shop or of a placement drops all of the tenant.
 - A shopper's list is given again only while the shopper's mark in the database is the one it was made by.
@@ -31,8 +31,9 @@ from tenants.sources.shopper import Mark
 Level = Literal["answers", "shoppers", "lists", "cards"]
 
 LIFE_S: Final[dict[Level, float]] = {"answers": 300.0, "shoppers": 300.0, "lists": 3600.0, "cards": 86_400.0}
-ADDED_S: Final = 10.0
-"""How long an entry may go without an item that was added after it."""
+ADDED_S: Final = 1.5
+"""How long an entry may go without an item that was added after it: a new one is to be recommended within two seconds,
+also where its list was asked for while it was encoded. While a shop changes all the time, its lists live as long."""
 
 _EVERYTHING: Final = frozenset({"tenant", "placement", "segment", "model"})
 _OVERHEAD: Final = 700
