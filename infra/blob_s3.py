@@ -127,7 +127,8 @@ class S3Blobs:
     async def local_path(self, key: str) -> AsyncIterator[Path]:
         """As `BlobStore.local_path`: a copy in the temporary folder, removed after the block.
 
-        On Linux it has no name there, so that a process that is killed leaves nothing of what people did.
+        On Linux it has no name there, so that a process that is killed leaves nothing of what people did. Elsewhere a
+        file without a name cannot be opened anew, and the copy has one.
         """
         linux = sys.platform == "linux"
         with TemporaryFile() if linux else NamedTemporaryFile(prefix="kindred-blob-") as file:

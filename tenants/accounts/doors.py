@@ -55,7 +55,7 @@ from tenants.accounts.signup import (
     make_account,
 )
 from tenants.accounts.sso import SsoRules, arrive
-from tenants.accounts.tokens import get_token, owner_of, spend_token, void_tokens
+from tenants.accounts.tokens import Token, TokenKind, get_token, owner_of, spend_token, void_tokens
 from tenants.lifecycle import check_name, tidy_name
 
 _log = structlog.get_logger(__name__)
@@ -174,10 +174,8 @@ class Doors:
 
         Raises LinkUnknown, LinkUsed, LinkExpired, PasswordNeeded, WeakPassword, EmailTaken, TooManyAttempts.
         """
-        now = self._clock()
-        await self.attempts.admit("link", network=knock.network, now=now)
+        good, now = await self._open_link(token, "verify", knock)
         async with self._database.person_session() as conn:
-            good = await get_token(conn, token, "verify", now=now)
             signup = await get_signup(conn, good)
         self.check_way(signup.email)
         if password is not None:
@@ -238,10 +236,8 @@ class Doors:
 
     async def open_magic_link(self, token: str, knock: Knock) -> SignedIn:
         """Raises LinkUnknown, LinkUsed, LinkExpired, TooManyAttempts."""
-        now = self._clock()
-        await self.attempts.admit("link", network=knock.network, now=now)
+        good, now = await self._open_link(token, "magic_link", knock)
         async with self._database.person_session() as conn:
-            good = await get_token(conn, token, "magic_link", now=now)
             await spend_token(conn, good, now=now)
         person_id, credentials = owner_of(good)
         return SignedIn(person_id=person_id, method="magic_link", credentials=credentials)
@@ -256,10 +252,7 @@ class Doors:
 
         Raises LinkUnknown, LinkUsed, LinkExpired, WeakPassword, TooManyAttempts, PasswordsBusy.
         """
-        now = self._clock()
-        await self.attempts.admit("link", network=knock.network, now=now)
-        async with self._database.person_session() as conn:
-            good = await get_token(conn, token, "reset", now=now)
+        good, now = await self._open_link(token, "reset", knock)
         person_id, credentials = owner_of(good)
         async with self._database.person_session(person_id) as conn:
             person = await hold_person(conn, person_id, credentials)
@@ -320,10 +313,7 @@ class Doors:
 
         Raises LinkUnknown, LinkUsed, LinkExpired, EmailTaken, TooManyAttempts.
         """
-        now = self._clock()
-        await self.attempts.admit("link", network=knock.network, now=now)
-        async with self._database.person_session() as conn:
-            good = await get_token(conn, token, "email_change", now=now)
+        good, now = await self._open_link(token, "email_change", knock)
         person_id, credentials = owner_of(good)
         async with self._database.person_session(person_id) as conn:
             person = await hold_person(conn, person_id, credentials)
@@ -352,10 +342,7 @@ class Doors:
         was turned on since the change was asked for, all other links. The mail to choose a new password is on its way.
         Raises LinkUnknown, LinkUsed, LinkExpired, EmailTaken, TooManyAttempts.
         """
-        now = self._clock()
-        await self.attempts.admit("link", network=knock.network, now=now)
-        async with self._database.person_session() as conn:
-            good = await get_token(conn, token, "take_back", now=now)
+        good, now = await self._open_link(token, "take_back", knock)
         person_id, _ = owner_of(good)
         async with self._database.person_session(person_id) as conn:
             # Their present credentials may be of whoever this is against.
@@ -386,6 +373,13 @@ class Doors:
         now = self._clock()
         await self.attempts.admit("link", network=knock.network, now=now)
         return await arrive(self._database, self.sso, vouched, knock, secret=self._secret, now=now, room=self._room)
+
+    async def _open_link(self, token: str, kind: TokenKind, knock: Knock) -> tuple[Token, datetime]:
+        """What a link stands for, and now; it is spent with what it is for."""
+        now = self._clock()
+        await self.attempts.admit("link", network=knock.network, now=now)
+        async with self._database.person_session() as conn:
+            return await get_token(conn, token, kind, now=now), now
 
     def hashes_of(self, address: str) -> tuple[bytes, ...]:
         """What the address may be known under: while the secret is changed, under another than the current one."""
