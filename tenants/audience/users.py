@@ -194,14 +194,25 @@ async def merge_visitor(
             user["shopper_no"],
             visitor["bucket_key"],
         )
-    moved = await move_events(raw, tenant_id, visitor["shopper_no"], user["shopper_no"])
+    moved = await move_events(raw, tenant_id, {visitor["shopper_no"]: user["shopper_no"]})
     await record_change(conn, tenant_id, SHOPPER_CHANGE, str(visitor["shopper_no"]))
     return Merged(user_no=user["shopper_no"], visitor_no=visitor["shopper_no"], events=moved)
 
 
-async def move_events(raw: Any, tenant_id: TenantId, old: int, new: int) -> int:
-    """Give one number's events and answers to another; how many rows of events."""
-    return await _move(raw, tenant_id, {old: new})
+async def move_events(raw: Any, tenant_id: TenantId, into: Mapping[int, int]) -> int:
+    """Give the answers and events of each of these numbers to another; how many rows of events."""
+    # One walk along each partition's index, however many numbers.
+    moved = [
+        await raw.execute(
+            f"update {table} set shopper_no = ($3::int8[])[array_position($2::int8[], shopper_no)] "
+            "where tenant_id = $1 and shopper_no = any($2::int8[])",
+            tenant_id,
+            list(into),
+            list(into.values()),
+        )
+        for table in ("answers", "events")
+    ]
+    return int(moved[-1].rpartition(" ")[2])
 
 
 async def find_subjects(conn: AsyncConnection, tenant_id: TenantId, user_id: str, *, secret: bytes) -> list[bytes]:
@@ -386,26 +397,11 @@ async def settle_late(raw: Any, since: datetime, *, after: Place | None = None, 
     for tenant_id, numbers in erased.items():
         rows += await erase_numbers(raw, TenantId(tenant_id), numbers)
     for tenant_id, into in merged.items():
-        rows += await _move(raw, TenantId(tenant_id), into)
+        rows += await move_events(raw, TenantId(tenant_id), into)
     if len(late) < limit:
         return Settled(rows=rows, last=None)
     last = late[-1]
     return Settled(rows=rows, last=Place(at=last["at"], tenant_id=last["tenant_id"], shopper_no=last["shopper_no"]))
-
-
-async def _move(raw: Any, tenant_id: TenantId, into: Mapping[int, int]) -> int:
-    rows = 0
-    for table in ("answers", "events"):
-        # One walk along each partition's index, however many numbers.
-        done: str = await raw.execute(
-            f"update {table} set shopper_no = ($3::int8[])[array_position($2::int8[], shopper_no)] "
-            "where tenant_id = $1 and shopper_no = any($2::int8[])",
-            tenant_id,
-            list(into),
-            list(into.values()),
-        )
-        rows = int(done.rpartition(" ")[2])
-    return rows
 
 
 def _no_user(user_id: str) -> UserNotFound:

@@ -94,7 +94,7 @@ async def test_a_merge_reads_one_shopper(filled: str, plans: str) -> None:
     """In every month."""
     async with transaction(filled, APP, plans) as connection:
         await connection.execute("select set_config('app.tenant_id', $1, true)", str(TENANTS[2]))
-        assert await move_events(connection, TENANTS[2], len(plans), 8) > 0
+        assert await move_events(connection, TENANTS[2], {len(plans): 8}) > 0
         assert [row["relname"] for row in await connection.fetch(_SCANS) if row["relname"].startswith("events_2")] == []
 
 
